@@ -1,0 +1,142 @@
+//! What may be asked of the core, and why the answer may be no.
+
+use crate::event::{Departure, Event, RuleVersions};
+use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
+use crate::time::{Micros, Timestamp};
+
+/// Something somebody wants, in the imperative; [`crate::decide::decide`] answers with events or a [`Rejection`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
+pub enum Command<'a> {
+    /// Take over the log under these rules.
+    Open { rules: RuleVersions, writer: &'a str },
+    /// Make sure that a task type has these settings.
+    DefineType { name: &'a str, settings: &'a TypeSettings, by: &'a str },
+    /// Do this work.
+    Request { task_type: TypeId, payload: &'a [u8], key: Option<IdempotencyKey<'a>>, asks: &'a [Ask<'a>] },
+    /// An attempt ended with a result.
+    Succeed { task: Ordinal, attempt: u32, outcome: Outcome, result: &'a [u8] },
+    /// An attempt ended without a result.
+    Fail { task: Ordinal, attempt: u32, failure: Failure<'a> },
+    /// An attempt that was told to stop did, and its slot on the replica is free.
+    ReleaseSlot { task: Ordinal, attempt: u32, replica: ReplicaId },
+    /// Keep these details for the next attempt.
+    Checkpoint { task: Ordinal, attempt: u32, details: &'a [u8] },
+    /// No heartbeat came in time.
+    MissHeartbeat { task: Ordinal, attempt: u32, last_seen: Timestamp },
+    /// Stop a task, giving its attempt time to clean up.
+    Cancel { task: Ordinal, by: &'a str, reason: &'a str },
+    /// End a task now.
+    Kill { task: Ordinal, by: &'a str, reason: &'a str },
+    /// Try a dead letter again as a new task.
+    Redrive { task: Ordinal, by: &'a str, reason: &'a str },
+    /// Offer a replica's slots to a pool.
+    JoinReplica { replica: ReplicaId, pool: &'a str, slots: u32 },
+    /// Give a replica no new work.
+    DrainReplica { replica: ReplicaId },
+    /// A replica is gone.
+    LeaveReplica { replica: ReplicaId, departure: Departure },
+    /// Make sure that a pool has this size.
+    DefinePool { pool: &'a str, replicas: u32, slots: u32, by: &'a str, reason: &'a str },
+    /// A requested replica is up.
+    ReadyReplica { replica: ReplicaId },
+    /// A replica ended.
+    StopReplica { replica: ReplicaId, departure: Departure },
+    /// The wall clock jumped.
+    StepClock { from: Timestamp, to: Timestamp },
+    /// Go on without acknowledged events that are gone.
+    AcceptLoss { missing: u64, by: &'a str, reason: &'a str },
+}
+
+impl<'a> Command<'a> {
+    /// The command that a recorded input answers, for deciding it again; `None` for derived events, and for a
+    /// deduplicated request, whose payload is not in the log ([`crate::audit`] checks it by its digest).
+    pub fn of_input(event: &'a Event<'a>) -> Option<Command<'a>> {
+        Some(match *event {
+            Event::Opened { rules, writer, .. } => Command::Open { rules, writer },
+            Event::TypeDefined { name, ref settings, by, .. } => Command::DefineType { name, settings, by },
+            Event::Requested { task_type, payload, key, ref asks } => Command::Request { task_type, payload, key, asks },
+            Event::Succeeded { task, attempt, outcome, result } => Command::Succeed { task, attempt, outcome, result },
+            Event::Failed { task, attempt, failure } => Command::Fail { task, attempt, failure },
+            Event::SlotReleased { task, attempt, replica } => Command::ReleaseSlot { task, attempt, replica },
+            Event::Checkpointed { task, attempt, details } => Command::Checkpoint { task, attempt, details },
+            Event::HeartbeatMissed { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
+            Event::CancelRequested { task, by, reason } => Command::Cancel { task, by, reason },
+            Event::KillRequested { task, by, reason } => Command::Kill { task, by, reason },
+            Event::Redriven { task, by, reason } => Command::Redrive { task, by, reason },
+            Event::ReplicaJoined { replica, pool, slots } => Command::JoinReplica { replica, pool, slots },
+            Event::ReplicaDraining { replica } => Command::DrainReplica { replica },
+            Event::ReplicaLeft { replica, departure } => Command::LeaveReplica { replica, departure },
+            Event::PoolDefined { pool, replicas, slots, by, reason } => Command::DefinePool { pool, replicas, slots, by, reason },
+            Event::ReplicaReady { replica } => Command::ReadyReplica { replica },
+            Event::ReplicaStopped { replica, departure } => Command::StopReplica { replica, departure },
+            Event::ClockStepped { from, to } => Command::StepClock { from, to },
+            Event::LossAccepted { missing, by, reason } => Command::AcceptLoss { missing, by, reason },
+            Event::Deduplicated { .. }
+            | Event::Started { .. }
+            | Event::Ready { .. }
+            | Event::TimedOut { .. }
+            | Event::RetryScheduled { .. }
+            | Event::Lost { .. }
+            | Event::Ended { .. }
+            | Event::DeadLettered { .. }
+            | Event::DeadLetterDropped { .. }
+            | Event::ReplicaRequested { .. }
+            | Event::DrainRequested { .. } => return None,
+        })
+    }
+}
+
+/// Why the answer is no. A rejection is an answer like any other: it is given once the position it was decided at is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
+pub enum Rejection {
+    /// No such task type is defined here.
+    #[error("{0} is not a defined task type; register it before submitting")]
+    UnknownType(TypeId),
+    /// No request has this ordinal.
+    #[error("task 0-{0} was never requested")]
+    UnknownTask(Ordinal),
+    /// The task is over.
+    #[error("task 0-{0} has already ended")]
+    TaskEnded(Ordinal),
+    /// The attempt is not the task's current one; what it reports is not taken.
+    #[error("attempt {attempt} of task 0-{task} is not the current one; its report was refused")]
+    StaleAttempt { task: Ordinal, attempt: u32 },
+    /// The task is not a dead letter.
+    #[error("task 0-{0} is not a dead letter")]
+    NotDead(Ordinal),
+    /// The same key was used for other work.
+    #[error("the idempotency key was used for task 0-{of} with another payload; use a new key for new work")]
+    KeyConflict { of: Ordinal },
+    /// The table of idempotency keys is full.
+    #[error("all {max} idempotency keys are in use; retry in {retry_after}, or submit without a key")]
+    KeysFull { max: usize, retry_after: Micros },
+    /// Too many tasks are waiting or running.
+    #[error("{max} tasks are waiting or running, the most this shard holds; retry in {retry_after}")]
+    TasksFull { max: usize, retry_after: Micros },
+    /// A payload, result or text is longer than its limit.
+    #[error("{what} has {bytes} bytes, over the limit of {max}")]
+    TooLarge { what: &'static str, bytes: usize, max: usize },
+    /// A setting is outside its range.
+    #[error("{what} is out of range: {rule}")]
+    OutOfRange { what: &'static str, rule: &'static str },
+    /// The replica is not known, or not in the state that the command needs.
+    #[error("replica {0} is unknown or cannot do that now")]
+    WrongReplica(ReplicaId),
+    /// The log holds events decided by a newer rule than this build knows.
+    #[error("the log asks for rule versions that this build does not know; use a newer build")]
+    UnknownRules,
+}
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The position up to which the log must be durable before anybody is told.
+    pub position: Position,
+    /// The task it created, or the one it duplicates.
+    pub task: Option<Ordinal>,
+    /// Whether the request repeated an earlier one.
+    pub duplicate: bool,
+}

@@ -1,0 +1,354 @@
+//! Facts: what happened, in the past tense, with every number that a later fold needs.
+//!
+//! Events are of two kinds. *Inputs* come from outside: requests, outcomes, operators, capacity. *Derived* events follow from
+//! them by rule and could be computed again, which is what the audit does. Old variants are never edited: a new fact is a new
+//! variant at the end, so a number once written keeps its meaning (`codec.rs`).
+
+use bincode::{BorrowDecode, Decode, Encode};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::id::{Epoch, Ordinal, Position, ReplicaId, TypeId};
+use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
+use crate::time::Timestamp;
+
+/// An event with its place and time in the log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Envelope<'a> {
+    /// Where the event stands in its shard's log.
+    pub position: Position,
+    /// When it was decided; all events of one batch have the same time, and every batch a later one.
+    pub recorded_at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event<'a>,
+}
+
+/// Whether an event came from outside or follows by rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Came from outside; replay takes it as given.
+    Input,
+    /// Follows from the state, the inputs and the time; replay computes it again.
+    Derived,
+}
+
+/// The half of the state that folds an event; on Kafka the two live in different partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Tasks of one shard.
+    Work,
+    /// Pools and their replicas.
+    Control,
+    /// Both: the opening of the log.
+    Both,
+}
+
+/// The versions of the rules under which derived events are decided, from one opening of the log to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct RuleVersions {
+    /// Task life: what follows a failure, a time-out, a cancellation (`decide.rs`, `due.rs`).
+    pub task: u16,
+    /// The delay before an attempt (`retry.rs`).
+    pub retry: u16,
+    /// Which ready task goes to which free slot (`dispatch.rs`).
+    pub dispatch: u16,
+}
+
+impl RuleVersions {
+    /// What this build decides new events with.
+    pub const CURRENT: RuleVersions = RuleVersions { task: 1, retry: 1, dispatch: 1 };
+}
+
+/// Which limit a task ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timeout {
+    /// It was ready for too long.
+    ScheduleToStart,
+    /// One attempt ran for too long.
+    StartToClose,
+    /// From request to end it took too long.
+    ScheduleToClose,
+    /// The attempt gave no sign of life for too long.
+    Heartbeat,
+    /// Its cancelled attempt took too long to clean up.
+    CancelGrace,
+}
+
+/// Why a task ended without having succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The last allowed attempt failed.
+    AttemptsExhausted,
+    /// The failure said that another attempt would end the same way.
+    NotRetryable,
+    /// A limit was reached.
+    TimedOut(Timeout),
+    /// It took its executor with it too often.
+    LossesExhausted,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// Somebody killed it.
+    Killed,
+}
+
+/// Why a replica left its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Departure {
+    /// It had nothing left to do and was no longer wanted.
+    Drained,
+    /// It vanished with whatever it was doing.
+    Lost,
+}
+
+/// One fact. `task` is the ordinal of a task on the log's shard, `attempt` counts its starts from 1.
+#[derive(Clone, Debug, PartialEq, Encode, BorrowDecode, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
+pub enum Event<'a> {
+    /// Input: a process took over the log.
+    Opened { epoch: Epoch, rules: RuleVersions, writer: &'a str },
+    /// Input: a task type was defined, or redefined under a new id.
+    TypeDefined { task_type: TypeId, name: &'a str, settings: TypeSettings, by: &'a str },
+    /// Input: somebody wants work done. The task's ordinal is the count of requests before it.
+    Requested {
+        task_type: TypeId,
+        #[serde(serialize_with = "text_or_hex")]
+        payload: &'a [u8],
+        key: Option<IdempotencyKey<'a>>,
+        asks: Vec<Ask<'a>>,
+    },
+    /// Input: a request repeated the key of an earlier one.
+    Deduplicated { task_type: TypeId, key: &'a str, digest: Digest, of: Ordinal },
+    /// Input: an attempt ended with a result; its task ended with it.
+    Succeeded {
+        task: Ordinal,
+        attempt: u32,
+        outcome: Outcome,
+        #[serde(serialize_with = "text_or_hex")]
+        result: &'a [u8],
+    },
+    /// Input: an attempt ended without a result.
+    Failed { task: Ordinal, attempt: u32, failure: Failure<'a> },
+    /// Input: an attempt that no longer counted gave its slot back.
+    SlotReleased { task: Ordinal, attempt: u32, replica: ReplicaId },
+    /// Input: an attempt told how far it is; the next attempt receives the details.
+    Checkpointed {
+        task: Ordinal,
+        attempt: u32,
+        #[serde(serialize_with = "text_or_hex")]
+        details: &'a [u8],
+    },
+    /// Input: an attempt gave no sign of life within its heartbeat timeout.
+    HeartbeatMissed { task: Ordinal, attempt: u32, last_seen: Timestamp },
+    /// Input: somebody asked for a task to stop.
+    CancelRequested { task: Ordinal, by: &'a str, reason: &'a str },
+    /// Input: somebody ended a task at once.
+    KillRequested { task: Ordinal, by: &'a str, reason: &'a str },
+    /// Input: somebody asked for a dead letter to be tried again; it becomes a new task with the next ordinal.
+    Redriven { task: Ordinal, by: &'a str, reason: &'a str },
+    /// Input: a replica brought slots to a pool.
+    ReplicaJoined { replica: ReplicaId, pool: &'a str, slots: u32 },
+    /// Input: a replica takes no new work.
+    ReplicaDraining { replica: ReplicaId },
+    /// Input: a replica is gone; its attempts return to the queue.
+    ReplicaLeft { replica: ReplicaId, departure: Departure },
+    /// Input: the size of a pool was set.
+    PoolDefined { pool: &'a str, replicas: u32, slots: u32, by: &'a str, reason: &'a str },
+    /// Input: a requested replica is up.
+    ReplicaReady { replica: ReplicaId },
+    /// Input: a replica ended.
+    ReplicaStopped { replica: ReplicaId, departure: Departure },
+    /// Input: the wall clock was seen to jump; the log's time goes on from the later of the two.
+    ClockStepped { from: Timestamp, to: Timestamp },
+    /// Input: somebody accepted that acknowledged events are gone.
+    LossAccepted { missing: u64, by: &'a str, reason: &'a str },
+
+    /// Derived: an attempt was given a slot.
+    Started { task: Ordinal, attempt: u32, replica: ReplicaId },
+    /// Derived: a delay is over.
+    Ready { task: Ordinal },
+    /// Derived: a limit was reached.
+    TimedOut { task: Ordinal, attempt: u32, timeout: Timeout },
+    /// Derived: another attempt follows at `due`.
+    RetryScheduled { task: Ordinal, due: Timestamp },
+    /// Derived: an attempt's executor is gone; the attempt does not count against the retry policy.
+    Lost { task: Ordinal, attempt: u32 },
+    /// Derived: the task is over without having succeeded.
+    Ended { task: Ordinal, outcome: Outcome, cause: Cause },
+    /// Derived: the task failed for good and is kept for redrive.
+    DeadLettered { task: Ordinal, cause: Cause },
+    /// Derived: the oldest dead letter made room for a newer one.
+    DeadLetterDropped { task: Ordinal },
+    /// Derived: a pool has fewer replicas than it should.
+    ReplicaRequested { replica: ReplicaId, pool: &'a str },
+    /// Derived: a pool has more replicas than it should.
+    DrainRequested { replica: ReplicaId },
+}
+
+/// The first 128 bits of the BLAKE3 hash of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// Digests a payload.
+    pub fn of(payload: &[u8]) -> Digest {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&blake3::hash(payload).as_bytes()[..16]);
+        Digest(digest)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&hex(&self.0))
+    }
+}
+
+impl Event<'_> {
+    /// Whether the event is an input or derived.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Event::Opened { .. }
+            | Event::TypeDefined { .. }
+            | Event::Requested { .. }
+            | Event::Deduplicated { .. }
+            | Event::Succeeded { .. }
+            | Event::Failed { .. }
+            | Event::SlotReleased { .. }
+            | Event::Checkpointed { .. }
+            | Event::HeartbeatMissed { .. }
+            | Event::CancelRequested { .. }
+            | Event::KillRequested { .. }
+            | Event::Redriven { .. }
+            | Event::ReplicaJoined { .. }
+            | Event::ReplicaDraining { .. }
+            | Event::ReplicaLeft { .. }
+            | Event::PoolDefined { .. }
+            | Event::ReplicaReady { .. }
+            | Event::ReplicaStopped { .. }
+            | Event::ClockStepped { .. }
+            | Event::LossAccepted { .. } => Origin::Input,
+            Event::Started { .. }
+            | Event::Ready { .. }
+            | Event::TimedOut { .. }
+            | Event::RetryScheduled { .. }
+            | Event::Lost { .. }
+            | Event::Ended { .. }
+            | Event::DeadLettered { .. }
+            | Event::DeadLetterDropped { .. }
+            | Event::ReplicaRequested { .. }
+            | Event::DrainRequested { .. } => Origin::Derived,
+        }
+    }
+
+    /// The half of the state that folds the event.
+    pub fn half(&self) -> Half {
+        match self {
+            Event::Opened { .. } | Event::ClockStepped { .. } | Event::LossAccepted { .. } => Half::Both,
+            Event::PoolDefined { .. }
+            | Event::ReplicaReady { .. }
+            | Event::ReplicaStopped { .. }
+            | Event::ReplicaRequested { .. }
+            | Event::DrainRequested { .. } => Half::Control,
+            Event::TypeDefined { .. }
+            | Event::Requested { .. }
+            | Event::Deduplicated { .. }
+            | Event::Succeeded { .. }
+            | Event::Failed { .. }
+            | Event::SlotReleased { .. }
+            | Event::Checkpointed { .. }
+            | Event::HeartbeatMissed { .. }
+            | Event::CancelRequested { .. }
+            | Event::KillRequested { .. }
+            | Event::Redriven { .. }
+            | Event::ReplicaJoined { .. }
+            | Event::ReplicaDraining { .. }
+            | Event::ReplicaLeft { .. }
+            | Event::Started { .. }
+            | Event::Ready { .. }
+            | Event::TimedOut { .. }
+            | Event::RetryScheduled { .. }
+            | Event::Lost { .. }
+            | Event::Ended { .. }
+            | Event::DeadLettered { .. }
+            | Event::DeadLetterDropped { .. } => Half::Work,
+        }
+    }
+
+    /// Whether the event gives a new task its ordinal.
+    pub const fn creates_task(&self) -> bool {
+        matches!(self, Event::Requested { .. } | Event::Redriven { .. })
+    }
+
+    /// The existing task that the event is about. A creating event names none: its task is the next ordinal.
+    pub const fn task(&self) -> Option<Ordinal> {
+        match self {
+            Event::Succeeded { task, .. }
+            | Event::Failed { task, .. }
+            | Event::SlotReleased { task, .. }
+            | Event::Checkpointed { task, .. }
+            | Event::HeartbeatMissed { task, .. }
+            | Event::CancelRequested { task, .. }
+            | Event::KillRequested { task, .. }
+            | Event::Redriven { task, .. }
+            | Event::Started { task, .. }
+            | Event::Ready { task }
+            | Event::TimedOut { task, .. }
+            | Event::RetryScheduled { task, .. }
+            | Event::Lost { task, .. }
+            | Event::Ended { task, .. }
+            | Event::DeadLettered { task, .. }
+            | Event::DeadLetterDropped { task } => Some(*task),
+            Event::Deduplicated { of, .. } => Some(*of),
+            Event::Opened { .. }
+            | Event::TypeDefined { .. }
+            | Event::Requested { .. }
+            | Event::ReplicaJoined { .. }
+            | Event::ReplicaDraining { .. }
+            | Event::ReplicaLeft { .. }
+            | Event::PoolDefined { .. }
+            | Event::ReplicaReady { .. }
+            | Event::ReplicaStopped { .. }
+            | Event::ClockStepped { .. }
+            | Event::LossAccepted { .. }
+            | Event::ReplicaRequested { .. }
+            | Event::DrainRequested { .. } => None,
+        }
+    }
+
+    /// The task that ends with this event, and how. A dead letter ends its task; a redrive of it is a new task.
+    pub const fn ends(&self) -> Option<(Ordinal, Outcome)> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "three events end a task; a new one is found by the invariants")]
+        match self {
+            Event::Succeeded { task, outcome, .. } | Event::Ended { task, outcome, .. } => Some((*task, *outcome)),
+            Event::DeadLettered { task, .. } => Some((*task, Outcome::Failed)),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes as text where they are UTF-8, as `{"hex": "…"}` where they are not.
+fn text_or_hex<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeMap;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => out.serialize_str(text),
+        Err(_) => {
+            let mut map = out.serialize_map(Some(1))?;
+            map.serialize_entry("hex", &hex(bytes))?;
+            map.end()
+        }
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('?'))
+        .collect()
+}

@@ -256,6 +256,11 @@ impl OpenBlock {
         self.created += u64::from(event.creates_task());
     }
 
+    /// The shard whose log it belongs to.
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// Number of records.
     pub const fn count(&self) -> u32 {
         self.count

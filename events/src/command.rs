@@ -68,7 +68,9 @@ impl<'a> Command<'a> {
             Event::ReplicaJoined { replica, pool, slots } => Command::JoinReplica { replica, pool, slots },
             Event::ReplicaDraining { replica } => Command::DrainReplica { replica },
             Event::ReplicaLeft { replica, departure } => Command::LeaveReplica { replica, departure },
-            Event::PoolDefined { pool, replicas, slots, by, reason } => Command::DefinePool { pool, replicas, slots, by, reason },
+            Event::PoolDefined { name, replicas, slots, by, reason, .. } => {
+                Command::DefinePool { pool: name, replicas, slots, by, reason }
+            }
             Event::ReplicaReady { replica } => Command::ReadyReplica { replica },
             Event::ReplicaStopped { replica, departure } => Command::StopReplica { replica, departure },
             Event::ClockStepped { from, to } => Command::StepClock { from, to },

@@ -7,7 +7,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::id::{Epoch, Ordinal, Position, ReplicaId, TypeId};
+use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, TypeId};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::Timestamp;
 
@@ -112,7 +112,7 @@ pub enum Event<'a> {
     /// Input: a process took over the log.
     Opened { epoch: Epoch, rules: RuleVersions, writer: &'a str },
     /// Input: a task type was defined, or redefined under a new id.
-    TypeDefined { task_type: TypeId, name: &'a str, settings: TypeSettings, by: &'a str },
+    TypeDefined { task_type: TypeId, name: &'a str, settings: Box<TypeSettings>, by: &'a str },
     /// Input: somebody wants work done. The task's ordinal is the count of requests before it.
     Requested {
         task_type: TypeId,
@@ -157,7 +157,7 @@ pub enum Event<'a> {
     /// Input: a replica is gone; its attempts return to the queue.
     ReplicaLeft { replica: ReplicaId, departure: Departure },
     /// Input: the size of a pool was set.
-    PoolDefined { pool: &'a str, replicas: u32, slots: u32, by: &'a str, reason: &'a str },
+    PoolDefined { pool: PoolId, name: &'a str, replicas: u32, slots: u32, by: &'a str, reason: &'a str },
     /// Input: a requested replica is up.
     ReplicaReady { replica: ReplicaId },
     /// Input: a replica ended.
@@ -184,7 +184,7 @@ pub enum Event<'a> {
     /// Derived: the oldest dead letter made room for a newer one.
     DeadLetterDropped { task: Ordinal },
     /// Derived: a pool has fewer replicas than it should.
-    ReplicaRequested { replica: ReplicaId, pool: &'a str },
+    ReplicaRequested { replica: ReplicaId, pool: PoolId },
     /// Derived: a pool has more replicas than it should.
     DrainRequested { replica: ReplicaId },
 }

@@ -53,6 +53,10 @@ numeric_id! {
     TypeId(u16), "type-"
 }
 numeric_id! {
+    /// One pool of the control half.
+    PoolId(u16), "pool-"
+}
+numeric_id! {
     /// A holder of slots in a pool.
     ReplicaId(u32), "r"
 }

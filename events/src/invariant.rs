@@ -1,0 +1,128 @@
+//! Named truths about every state, shared by unit tests, the simulator and debug builds.
+
+use std::collections::BTreeMap;
+
+use crate::decide::{DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX};
+use crate::id::{Ordinal, ReplicaId};
+use crate::slab::Phase;
+use crate::state::replicas::Slot;
+use crate::state::work::TimerKind;
+use crate::state::{State, Work};
+
+/// A truth that does not hold, with what breaks it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invariant `{name}` is broken: {details}")]
+pub struct Broken {
+    /// Which one.
+    pub name: &'static str,
+    /// By what.
+    pub details: String,
+}
+
+type Check = fn(&State) -> Result<(), String>;
+
+const ALL: [(&str, Check); 7] = [
+    ("a running task has exactly one slot and a busy slot has a running task", slots_match_tasks),
+    ("free slots and used slots add up", slots_add_up),
+    ("every waiting task has its timer and every timer its task", timers_match_tasks),
+    ("every ready task is queued once, and is counted", queues_match_tasks),
+    ("no live task has used up its attempts or losses", budgets_hold),
+    ("every request is live, ended or skipped, once", requests_are_accounted_for),
+    ("dead letters stay within their limits", dead_letters_are_bounded),
+];
+
+/// Checks every invariant.
+///
+/// # Errors
+/// The first that does not hold.
+pub fn check(state: &State) -> Result<(), Broken> {
+    ALL.iter().try_for_each(|(name, check)| check(state).map_err(|details| Broken { name, details }))
+}
+
+fn slots_match_tasks(state: &State) -> Result<(), String> {
+    let mut busy: BTreeMap<Ordinal, (ReplicaId, u32)> = BTreeMap::new();
+    for (replica, slot) in state.work.slots() {
+        if let Slot::Busy { task, attempt, .. } = *slot
+            && busy.insert(task, (replica, attempt)).is_some()
+        {
+            return Err(format!("task {task} has two slots"));
+        }
+    }
+    for (ordinal, task, _) in state.work.tasks.iter() {
+        let slot = busy.remove(&ordinal);
+        let expected = task.has_slot().then_some((task.replica, task.attempt));
+        if slot != expected {
+            return Err(format!("task {ordinal} is {:?} with slot {slot:?}", task.phase));
+        }
+    }
+    busy.first_key_value().map_or(Ok(()), |(task, _)| Err(format!("a slot is busy with task {task}, which is not live")))
+}
+
+fn slots_add_up(state: &State) -> Result<(), String> {
+    state.work.replicas.iter().try_for_each(|(id, replica)| {
+        let used = replica.slots().iter().filter(|slot| **slot != Slot::Free).count();
+        if used == replica.used() { Ok(()) } else { Err(format!("replica {id} counts {} used slots of {used}", replica.used())) }
+    })
+}
+
+fn timers_match_tasks(state: &State) -> Result<(), String> {
+    let work = &state.work;
+    let mut expected = 0;
+    for (ordinal, task, _) in work.tasks.iter() {
+        let timeouts = work.timeouts(task);
+        let phase_timer = match task.phase {
+            Phase::Delayed | Phase::Backoff => Some((task.due, TimerKind::Wake)),
+            Phase::Cancelling => Some((task.due, TimerKind::CancelGrace)),
+            Phase::Ready => timeouts.schedule_to_start.map(|limit| (task.ready_at.after(limit), TimerKind::ScheduleToStart)),
+            Phase::Running => None,
+        };
+        let whole = timeouts.schedule_to_close.map(|limit| (task.requested_at.after(limit), TimerKind::ScheduleToClose));
+        for (due, kind) in phase_timer.into_iter().chain(whole) {
+            expected += 1;
+            if !work.timers.contains(&(due, ordinal, kind)) {
+                return Err(format!("task {ordinal} has no timer {kind:?} at {}", due.0));
+            }
+        }
+    }
+    if expected == work.timers.len() { Ok(()) } else { Err(format!("{} timers for {expected} waits", work.timers.len())) }
+}
+
+fn queues_match_tasks(state: &State) -> Result<(), String> {
+    let ready = state.work.tasks.iter().filter(|(_, task, _)| task.phase == Phase::Ready).count();
+    let counted: usize = state.work.pools.iter().map(|pool| pool.queue.len()).sum();
+    let queued: usize = state.work.pools.iter().map(|pool| live_entries(pool, &state.work)).sum();
+    if ready == counted && ready == queued { Ok(()) } else { Err(format!("{ready} ready, {counted} counted, {queued} queued")) }
+}
+
+fn live_entries(pool: &crate::state::work::Pool, work: &Work) -> usize {
+    pool.queue.rows().iter().flatten().filter(|entry| entry.is_live(&work.tasks)).count()
+}
+
+fn budgets_hold(state: &State) -> Result<(), String> {
+    let work = &state.work;
+    let over = work
+        .tasks
+        .iter()
+        .find(|(_, task, _)| task.failures >= work.retry_policy(task).attempts || task.losses > work.settings(task).losses_max);
+    over.map_or(Ok(()), |(ordinal, task, _)| {
+        Err(format!("task {ordinal} failed {} times and was lost {} times", task.failures, task.losses))
+    })
+}
+
+fn requests_are_accounted_for(state: &State) -> Result<(), String> {
+    let work = &state.work;
+    let ended: u64 = work.ended.iter().sum();
+    let total = ended + work.tasks.len() as u64;
+    if total == work.tasks.next().0 {
+        Ok(())
+    } else {
+        Err(format!("{} requests, {ended} ended, {} live", work.tasks.next(), work.tasks.len()))
+    }
+}
+
+fn dead_letters_are_bounded(state: &State) -> Result<(), String> {
+    let work = &state.work;
+    let bytes: usize = work.dead.values().map(|letter| letter.payload.len()).sum();
+    let within = work.dead.len() <= DEAD_LETTERS_MAX && bytes == work.dead_bytes && bytes <= DEAD_LETTER_BYTES_MAX;
+    if within { Ok(()) } else { Err(format!("{} letters of {bytes} bytes, {} counted", work.dead.len(), work.dead_bytes)) }
+}

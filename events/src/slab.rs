@@ -1,0 +1,394 @@
+//! Live tasks by ordinal: pages of dense slots, each with the payloads of its tasks, freed when their last task ends.
+//!
+//! Pages are shared: a clone of the slab costs a pointer a page, and a page is copied only when it is changed while a clone lives.
+//! So a snapshot can be written elsewhere while the shard goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::task::{RetryPolicy, Timeouts};
+use crate::time::Timestamp;
+
+/// Tasks in a page: large enough that a page's bookkeeping is nothing, small enough that one long-lived task pins little.
+const PAGE_TASKS: u64 = 256;
+/// Pages kept in the dense row before a row that is mostly holes is thinned out.
+const DENSE_PAGES_MAX: usize = 4_096;
+/// Dead payload bytes that a page may hold beyond its live ones before it is compacted.
+const ARENA_SLACK_BYTES: usize = 64 << 10;
+
+/// Where a live task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waits for the moment that its request named.
+    Delayed,
+    /// Waits for a slot.
+    Ready,
+    /// Has a slot.
+    Running,
+    /// Has a slot and was asked to give it up.
+    Cancelling,
+    /// Waits for its next attempt.
+    Backoff,
+}
+
+/// A live task.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Task {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// From 0 to [`crate::task::PRIORITY_MAX`].
+    pub priority: u8,
+    /// The definition it was accepted under.
+    pub task_type: TypeId,
+    /// Starts so far; the number of the current or last attempt.
+    pub attempt: u32,
+    /// Attempts that count against the retry policy.
+    pub failures: u32,
+    /// Attempts that were lost with their executor.
+    pub losses: u32,
+    /// The replica of the current attempt.
+    pub replica: ReplicaId,
+    /// The slot of the current attempt.
+    pub slot: u32,
+    /// When it was requested.
+    pub requested_at: Timestamp,
+    /// When it last became ready.
+    pub ready_at: Timestamp,
+    /// The event that last made it ready; gives the order among ready tasks of one priority.
+    pub ready_position: Position,
+    /// When the wait of [`Phase::Delayed`], [`Phase::Backoff`] or [`Phase::Cancelling`] ends.
+    pub due: Timestamp,
+    /// What few tasks have.
+    pub extra: Option<Box<Extra>>,
+    payload_offset: u32,
+    payload_len: u32,
+}
+
+/// What few tasks have, kept apart so that the usual task stays small.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Extra {
+    /// A retry policy of its own.
+    pub retry: Option<RetryPolicy>,
+    /// Timeouts of its own.
+    pub timeouts: Option<Timeouts>,
+    /// Details of the last heartbeat that carried any.
+    pub checkpoint: Option<Box<[u8]>>,
+    /// The media type of the payload.
+    pub content_type: Option<Box<str>>,
+    /// W3C trace context of the requester.
+    pub trace_parent: Option<Box<str>>,
+}
+
+impl Task {
+    /// A task that was just requested and waits for nothing; its payload is put beside it by [`Slab::insert`].
+    pub fn new(task_type: TypeId, priority: u8, at: Timestamp, position: Position, extra: Option<Box<Extra>>) -> Task {
+        Task {
+            phase: Phase::Ready,
+            priority,
+            task_type,
+            attempt: 0,
+            failures: 0,
+            losses: 0,
+            replica: ReplicaId(0),
+            slot: 0,
+            requested_at: at,
+            ready_at: at,
+            ready_position: position,
+            due: Timestamp::NEVER,
+            extra,
+            payload_offset: 0,
+            payload_len: 0,
+        }
+    }
+
+    /// Whether an attempt of it has a slot.
+    pub const fn has_slot(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Cancelling)
+    }
+
+    /// Details that the last attempt left for the next one.
+    pub fn checkpoint(&self) -> Option<&[u8]> {
+        self.extra.as_ref()?.checkpoint.as_deref()
+    }
+
+    /// The task without the place of its payload, which differs between equal states.
+    pub(crate) fn portable(&self) -> Task {
+        Task { payload_offset: 0, payload_len: 0, ..self.clone() }
+    }
+
+    /// The rarely used part, made when it is first needed.
+    pub fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+/// All live tasks of a shard.
+#[derive(Clone, Debug, Default)]
+pub struct Slab {
+    /// Pages by number from `first_page`; a hole is a page without live tasks.
+    dense: VecDeque<Option<Arc<Page>>>,
+    first_page: u64,
+    holes: usize,
+    /// Pages older than the dense row that still have a live task.
+    stragglers: BTreeMap<u64, Arc<Page>>,
+    next: Ordinal,
+    live: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    tasks: Box<[Option<Task>]>,
+    live: u32,
+    /// Payloads of the page's tasks, one after another.
+    arena: Vec<u8>,
+    arena_dead: usize,
+}
+
+impl Slab {
+    /// An empty slab whose first task will get this ordinal.
+    pub fn starting_at(next: Ordinal) -> Slab {
+        Slab { first_page: next.0 / PAGE_TASKS, next, ..Slab::default() }
+    }
+
+    /// The ordinal that the next task gets.
+    pub const fn next(&self) -> Ordinal {
+        self.next
+    }
+
+    /// Number of live tasks.
+    pub const fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there is no live task.
+    pub const fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Puts a task with its payload under the next ordinal.
+    ///
+    /// # Panics
+    /// When the payloads of one page pass 4 GiB, which 256 payloads of [`crate::task::PAYLOAD_BYTES_MAX`] cannot.
+    pub fn insert(&mut self, mut task: Task, payload: &[u8]) -> Ordinal {
+        let ordinal = self.next;
+        self.next = Ordinal(ordinal.0 + 1);
+        self.live += 1;
+        let page = Arc::make_mut(self.page_for_insert(ordinal.0 / PAGE_TASKS));
+        task.payload_offset = u32::try_from(page.arena.len()).expect("a page's payloads are far below 4 GiB");
+        task.payload_len = u32::try_from(payload.len()).expect("a payload is far below 4 GiB");
+        page.arena.extend_from_slice(payload);
+        page.tasks[(ordinal.0 % PAGE_TASKS) as usize] = Some(task);
+        page.live += 1;
+        ordinal
+    }
+
+    /// Puts a task back under its own ordinal, which is not below the next one; for loading a snapshot.
+    pub fn restore(&mut self, ordinal: Ordinal, task: Task, payload: &[u8]) {
+        debug_assert!(ordinal >= self.next, "a snapshot lists its tasks in order");
+        self.next = ordinal;
+        self.insert(task, payload);
+    }
+
+    /// Moves on to this ordinal without creating tasks; for loading a snapshot.
+    pub fn skip_to(&mut self, next: Ordinal) {
+        self.next = self.next.max(next);
+    }
+
+    fn page_for_insert(&mut self, number: u64) -> &mut Arc<Page> {
+        if self.dense.is_empty() {
+            self.first_page = number;
+        }
+        while self.first_page + self.dense.len() as u64 <= number {
+            self.dense.push_back(None);
+            self.holes += 1;
+            self.thin_out();
+        }
+        let slot = &mut self.dense[(number - self.first_page) as usize];
+        if slot.is_none() {
+            self.holes -= 1;
+        }
+        slot.get_or_insert_with(|| Arc::new(Page::new()))
+    }
+
+    /// Moves old pages of a row that is mostly holes aside, so that one task that waits for weeks costs a page, not a row.
+    fn thin_out(&mut self) {
+        while self.dense.len() > DENSE_PAGES_MAX && self.holes > self.dense.len() / 8 * 7 {
+            match self.dense.pop_front() {
+                Some(Some(page)) => {
+                    self.stragglers.insert(self.first_page, page);
+                }
+                Some(None) => self.holes -= 1,
+                None => return,
+            }
+            self.first_page += 1;
+        }
+    }
+
+    /// The live task with this ordinal.
+    pub fn get(&self, ordinal: Ordinal) -> Option<&Task> {
+        self.page(ordinal)?.tasks[(ordinal.0 % PAGE_TASKS) as usize].as_ref()
+    }
+
+    /// The live task with this ordinal, to be changed.
+    pub fn get_mut(&mut self, ordinal: Ordinal) -> Option<&mut Task> {
+        Arc::make_mut(self.page_mut(ordinal)?).tasks[(ordinal.0 % PAGE_TASKS) as usize].as_mut()
+    }
+
+    /// The payload of a live task.
+    pub fn payload(&self, ordinal: Ordinal) -> Option<&[u8]> {
+        let page = self.page(ordinal)?;
+        let task = page.tasks[(ordinal.0 % PAGE_TASKS) as usize].as_ref()?;
+        Some(page.payload(task))
+    }
+
+    /// Takes a task out; its page goes with its last one.
+    pub fn remove(&mut self, ordinal: Ordinal) -> Option<Task> {
+        // The page that new tasks go to stays, or it would be freed and made again for every task of a quiet shard.
+        let filling = ordinal.0 / PAGE_TASKS == self.next.0 / PAGE_TASKS;
+        let page = Arc::make_mut(self.page_mut(ordinal)?);
+        let task = page.tasks[(ordinal.0 % PAGE_TASKS) as usize].take()?;
+        page.live -= 1;
+        page.arena_dead += task.payload_len as usize;
+        let (empty, wasteful) = (page.live == 0, page.arena_dead > page.arena.len() / 2 + ARENA_SLACK_BYTES);
+        if empty && filling {
+            page.arena.clear();
+            page.arena_dead = 0;
+        } else if empty {
+            self.drop_page(ordinal.0 / PAGE_TASKS);
+        } else if wasteful {
+            page.compact();
+        }
+        self.live -= 1;
+        Some(task)
+    }
+
+    fn drop_page(&mut self, number: u64) {
+        if number < self.first_page {
+            self.stragglers.remove(&number);
+            return;
+        }
+        self.dense[(number - self.first_page) as usize] = None;
+        self.holes += 1;
+        while let Some(None) = self.dense.front() {
+            self.dense.pop_front();
+            self.first_page += 1;
+            self.holes -= 1;
+        }
+    }
+
+    /// All live tasks with their payloads, by ordinal.
+    pub fn iter(&self) -> impl Iterator<Item = (Ordinal, &Task, &[u8])> {
+        let dense =
+            self.dense.iter().enumerate().filter_map(|(index, page)| Some((self.first_page + index as u64, page.as_ref()?)));
+        self.stragglers.iter().map(|(number, page)| (*number, page)).chain(dense).flat_map(|(number, page)| {
+            page.tasks.iter().enumerate().filter_map(move |(index, task)| {
+                let task = task.as_ref()?;
+                Some((Ordinal(number * PAGE_TASKS + index as u64), task, page.payload(task)))
+            })
+        })
+    }
+
+    fn page(&self, ordinal: Ordinal) -> Option<&Arc<Page>> {
+        let number = ordinal.0 / PAGE_TASKS;
+        match number.checked_sub(self.first_page) {
+            Some(index) => self.dense.get(usize::try_from(index).ok()?)?.as_ref(),
+            None => self.stragglers.get(&number),
+        }
+    }
+
+    fn page_mut(&mut self, ordinal: Ordinal) -> Option<&mut Arc<Page>> {
+        let number = ordinal.0 / PAGE_TASKS;
+        match number.checked_sub(self.first_page) {
+            Some(index) => self.dense.get_mut(usize::try_from(index).ok()?)?.as_mut(),
+            None => self.stragglers.get_mut(&number),
+        }
+    }
+}
+
+impl Page {
+    fn new() -> Page {
+        Page { tasks: vec![None; PAGE_TASKS as usize].into_boxed_slice(), live: 0, arena: Vec::new(), arena_dead: 0 }
+    }
+
+    fn payload(&self, task: &Task) -> &[u8] {
+        &self.arena[task.payload_offset as usize..][..task.payload_len as usize]
+    }
+
+    /// Rewrites the arena with the payloads of live tasks only.
+    fn compact(&mut self) {
+        let mut arena = Vec::with_capacity(self.arena.len() - self.arena_dead);
+        for task in self.tasks.iter_mut().flatten() {
+            let payload = &self.arena[task.payload_offset as usize..][..task.payload_len as usize];
+            task.payload_offset = u32::try_from(arena.len()).expect("it is shorter than the arena before");
+            arena.extend_from_slice(payload);
+        }
+        self.arena = arena;
+        self.arena_dead = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> Task {
+        Task::new(TypeId(0), 4, Timestamp(1), Position(0), None)
+    }
+
+    #[test]
+    fn tasks_are_found_until_they_are_removed_and_pages_go_with_them() {
+        let mut slab = Slab::default();
+        for index in 0..1_000_u64 {
+            assert_eq!(slab.insert(task(), &index.to_le_bytes()), Ordinal(index));
+        }
+        for index in (0..1_000_u64).filter(|index| index % 300 != 0) {
+            assert_eq!(slab.payload(Ordinal(index)), Some(&index.to_le_bytes()[..]));
+            assert!(slab.remove(Ordinal(index)).is_some() && slab.remove(Ordinal(index)).is_none());
+        }
+        let left: Vec<u64> = slab.iter().map(|(ordinal, _, _)| ordinal.0).collect();
+        assert_eq!((left, slab.len()), (vec![0, 300, 600, 900], 4));
+    }
+
+    #[test]
+    fn one_old_task_costs_a_page_and_not_a_row() {
+        let mut slab = Slab::default();
+        slab.insert(task(), b"old");
+        for _ in 0..3_000_000 {
+            let ordinal = slab.insert(task(), b"new");
+            slab.remove(ordinal);
+        }
+        assert!(slab.dense.len() <= DENSE_PAGES_MAX + 1, "{} pages in the row", slab.dense.len());
+        assert_eq!(slab.payload(Ordinal(0)), Some(&b"old"[..]));
+        assert!(slab.remove(Ordinal(0)).is_some() && slab.is_empty() && slab.stragglers.is_empty());
+    }
+
+    #[test]
+    fn payloads_of_ended_tasks_are_given_back_while_their_page_lives() {
+        let mut slab = Slab::default();
+        let large = vec![7; 100_000];
+        for _ in 0..200 {
+            slab.insert(task(), &large);
+        }
+        for ordinal in 1..200 {
+            slab.remove(Ordinal(ordinal));
+        }
+        let page = slab.page(Ordinal(0)).expect("task 0 lives");
+        assert!(page.arena.len() < 3 * large.len() + 2 * ARENA_SLACK_BYTES, "{} bytes kept", page.arena.len());
+        assert_eq!(slab.payload(Ordinal(0)), Some(&large[..]));
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_saw() {
+        let mut slab = Slab::default();
+        let kept = slab.insert(task(), b"before");
+        let clone = slab.clone();
+        slab.get_mut(kept).expect("it lives").attempt = 9;
+        slab.insert(task(), b"after");
+        assert_eq!((clone.len(), clone.get(kept).map(|task| task.attempt)), (1, Some(0)));
+        assert_eq!(clone.payload(kept), Some(&b"before"[..]));
+    }
+}

@@ -1,0 +1,112 @@
+//! The control half: how large pools should be, and the replicas that are to make them so.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+
+use crate::event::Event;
+use crate::id::{PoolId, ReplicaId};
+
+/// The wanted size of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct PoolSize {
+    /// Its name.
+    pub name: String,
+    /// How many replicas it should have.
+    pub replicas: u32,
+    /// How many slots each new replica has.
+    pub slots: u32,
+}
+
+/// Where a replica is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaPhase {
+    /// Wanted, and not up yet.
+    Requested,
+    /// Up.
+    Ready,
+    /// No longer wanted; ends when its work is done.
+    Draining,
+}
+
+/// A replica as the control half sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct ReplicaLife {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Where it is in its life.
+    pub phase: ReplicaPhase,
+}
+
+/// Pools and their replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Control {
+    /// By [`PoolId`].
+    pub pools: Vec<PoolSize>,
+    /// All replicas that have not ended.
+    pub replicas: BTreeMap<ReplicaId, ReplicaLife>,
+    /// The id that the next replica gets.
+    pub next_replica: u32,
+}
+
+/// What would bring a pool nearer to its wanted size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Adjustment {
+    /// One more.
+    Request(PoolId),
+    /// This one less.
+    Drain(ReplicaId),
+}
+
+impl Control {
+    /// The pool with this name.
+    pub fn pool(&self, name: &str) -> Option<(PoolId, &PoolSize)> {
+        let index = self.pools.iter().position(|pool| pool.name == name)?;
+        Some((PoolId(u16::try_from(index).ok()?), &self.pools[index]))
+    }
+
+    /// The next step towards the wanted sizes, the same for the same state: pools in order, the newest replica goes first.
+    pub(crate) fn adjustment(&self) -> Option<Adjustment> {
+        self.pools.iter().zip(0_u16..).find_map(|(size, index)| {
+            let pool = PoolId(index);
+            let mut live = self.replicas.iter().filter(|(_, life)| life.pool == pool && life.phase != ReplicaPhase::Draining);
+            let count = live.clone().count();
+            if count < size.replicas as usize {
+                return Some(Adjustment::Request(pool));
+            }
+            let newest = live.next_back().map(|(id, _)| *id);
+            newest.filter(|_| count > size.replicas as usize).map(Adjustment::Drain)
+        })
+    }
+
+    /// Folds an event of the control half; others change nothing.
+    pub(crate) fn apply(&mut self, event: &Event<'_>) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "`Event::half` lists who folds what")]
+        match *event {
+            Event::PoolDefined { pool, name, replicas, slots, .. } => {
+                let size = PoolSize { name: name.to_owned(), replicas, slots };
+                match self.pools.get_mut(usize::from(pool.0)) {
+                    Some(known) => *known = size,
+                    None => self.pools.push(size),
+                }
+            }
+            Event::ReplicaRequested { replica, pool } => {
+                self.replicas.insert(replica, ReplicaLife { pool, phase: ReplicaPhase::Requested });
+                self.next_replica = self.next_replica.max(replica.0.saturating_add(1));
+            }
+            Event::ReplicaReady { replica } => self.set_phase(replica, ReplicaPhase::Ready),
+            Event::DrainRequested { replica } => self.set_phase(replica, ReplicaPhase::Draining),
+            Event::ReplicaStopped { replica, .. } => {
+                self.replicas.remove(&replica);
+            }
+            _ => {}
+        }
+    }
+
+    fn set_phase(&mut self, replica: ReplicaId, phase: ReplicaPhase) {
+        if let Some(life) = self.replicas.get_mut(&replica) {
+            life.phase = phase;
+        }
+    }
+}

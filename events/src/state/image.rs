@@ -1,0 +1,216 @@
+//! A state as bytes and back: for snapshots, and for comparing two states by their digest. Equal states have equal bytes.
+//!
+//! Written are the facts; queues and timers follow from them and are rebuilt.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bincode::config::{Config, standard};
+use bincode::{Decode, Encode};
+
+use super::control::Control;
+use super::keys::KeyTable;
+use super::replicas::Replicas;
+use super::work::{DeadLetter, Pool, TaskType, Work};
+use super::{State, queue::ReadyQueue};
+use crate::block::Hash;
+use crate::event::{Cause, RuleVersions};
+use crate::id::{Epoch, Ordinal, Position, TypeId};
+use crate::slab::Task;
+use crate::task::TypeSettings;
+use crate::time::Timestamp;
+
+/// Version of the layout below; another one is refused.
+const IMAGE_VERSION: u16 = 1;
+/// Most bytes that one part of an image may claim while it is decoded.
+const PART_BYTES_MAX: usize = 1 << 30;
+
+const fn config() -> impl Config {
+    standard().with_limit::<PART_BYTES_MAX>()
+}
+
+/// Bytes that are not an image of a state.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Written by another version of the layout.
+    #[error("the state image has layout {0} and this build reads {IMAGE_VERSION}")]
+    Version(u16),
+    /// Not decodable.
+    #[error("failed to decode the state image")]
+    Decode(#[from] bincode::error::DecodeError),
+    /// Decodable and still impossible.
+    #[error("the state image contradicts itself: {0}")]
+    Inconsistent(&'static str),
+}
+
+#[derive(Encode, Decode)]
+struct Top {
+    version: u16,
+    epoch: Epoch,
+    rules: RuleVersions,
+    position: Position,
+    last_at: Timestamp,
+    next_ordinal: Ordinal,
+    ended: [u64; 5],
+    types: Vec<(String, TypeSettings)>,
+    pools: Vec<String>,
+    control: Control,
+    replicas: Replicas,
+    tasks: u64,
+    dead: u64,
+}
+
+impl State {
+    /// Writes the state.
+    ///
+    /// # Errors
+    /// What `out` answers.
+    pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut replicas = self.work.replicas.clone();
+        replicas.normalize();
+        let top = Top {
+            version: IMAGE_VERSION,
+            epoch: self.epoch,
+            rules: self.rules,
+            position: self.position,
+            last_at: self.last_at,
+            next_ordinal: self.next_ordinal(),
+            ended: self.work.ended,
+            types: self.work.types.iter().map(|known| (known.name.clone(), (*known.settings).clone())).collect(),
+            pools: self.work.pools.iter().map(|pool| pool.name.clone()).collect(),
+            control: self.control.clone(),
+            replicas,
+            tasks: self.work.tasks.len() as u64,
+            dead: self.work.dead.len() as u64,
+        };
+        put(out, &top)?;
+        put(out, &self.work.keys)?;
+        for (ordinal, task, payload) in self.work.tasks.iter() {
+            put(out, &ordinal)?;
+            put(out, &task.portable())?;
+            put(out, &payload)?;
+        }
+        for (ordinal, letter) in &self.work.dead {
+            put(out, ordinal)?;
+            put(out, &letter.task.portable())?;
+            put(out, &(&letter.payload, letter.cause, letter.ended_at))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a state.
+    ///
+    /// # Errors
+    /// When the bytes are not an image, are of another layout version, or contradict themselves.
+    pub fn decode(bytes: &[u8]) -> Result<State, ImageError> {
+        let mut rest = bytes;
+        let version: u16 = bincode::decode_from_slice(rest, config())?.0;
+        if version != IMAGE_VERSION {
+            return Err(ImageError::Version(version));
+        }
+        let top: Top = take(&mut rest)?;
+        let keys: KeyTable = take(&mut rest)?;
+        let mut state = State {
+            work: Work { replicas: top.replicas, keys, ended: top.ended, ..Work::default() },
+            control: top.control,
+            epoch: top.epoch,
+            rules: top.rules,
+            position: top.position,
+            last_at: top.last_at,
+            unsettled: true,
+        };
+        define(&mut state.work, top.types, top.pools)?;
+        let slots = state.work.replicas.present.values().chain(state.work.replicas.gone.values());
+        if slots.clone().any(|replica| replica.pool as usize >= state.work.pools.len()) {
+            return Err(ImageError::Inconsistent("a replica's pool is not listed"));
+        }
+        for _ in 0..top.tasks {
+            let (ordinal, task, payload) = take_task(&mut rest, &state.work, top.next_ordinal)?;
+            if ordinal < state.work.tasks.next() {
+                return Err(ImageError::Inconsistent("tasks are out of order"));
+            }
+            state.work.tasks.restore(ordinal, task, &payload);
+        }
+        state.work.tasks.skip_to(top.next_ordinal);
+        for _ in 0..top.dead {
+            let ordinal: Ordinal = take(&mut rest)?;
+            let task: Task = take(&mut rest)?;
+            let (payload, cause, ended_at): (Box<[u8]>, Cause, Timestamp) = take(&mut rest)?;
+            check_type(&task, &state.work)?;
+            state.work.dead_bytes += payload.len();
+            state.work.dead.insert(ordinal, DeadLetter { task, payload, cause, ended_at });
+        }
+        if !rest.is_empty() {
+            return Err(ImageError::Inconsistent("bytes are left at the end"));
+        }
+        state.work.rebuild();
+        Ok(state)
+    }
+
+    /// The BLAKE3 hash of [`State::encode`]; equal for equal states, however they came about.
+    pub fn digest(&self) -> Hash {
+        let mut hasher = blake3::Hasher::new();
+        self.encode(&mut hasher).expect("a hasher takes every byte");
+        Hash(*hasher.finalize().as_bytes())
+    }
+}
+
+fn define(work: &mut Work, types: Vec<(String, TypeSettings)>, pools: Vec<String>) -> Result<(), ImageError> {
+    work.pools = pools.into_iter().map(|name| Pool { name, queue: ReadyQueue::default() }).collect();
+    for (name, settings) in types {
+        let id = TypeId(u16::try_from(work.types.len()).map_err(|_| ImageError::Inconsistent("too many types"))?);
+        let pool = work.pools.iter().position(|pool| pool.name == settings.pool);
+        let pool =
+            pool.and_then(|index| u32::try_from(index).ok()).ok_or(ImageError::Inconsistent("a type's pool is not listed"))?;
+        work.types.push(TaskType { name: name.clone(), settings: Arc::new(settings), pool });
+        work.type_names.insert(name, id);
+    }
+    Ok(())
+}
+
+fn take_task(rest: &mut &[u8], work: &Work, next: Ordinal) -> Result<(Ordinal, Task, Box<[u8]>), ImageError> {
+    let ordinal: Ordinal = take(rest)?;
+    let task: Task = take(rest)?;
+    let payload: Box<[u8]> = take(rest)?;
+    check_type(&task, work)?;
+    if ordinal >= next {
+        return Err(ImageError::Inconsistent("a task is beyond the next ordinal"));
+    }
+    Ok((ordinal, task, payload))
+}
+
+fn check_type(task: &Task, work: &Work) -> Result<(), ImageError> {
+    let known = usize::from(task.task_type.0) < work.types.len();
+    if known { Ok(()) } else { Err(ImageError::Inconsistent("a task's type is not listed")) }
+}
+
+fn put(out: &mut dyn Write, part: &impl Encode) -> io::Result<()> {
+    let mut out = out;
+    match bincode::encode_into_std_write(part, &mut out, config()) {
+        Ok(_) => Ok(()),
+        Err(bincode::error::EncodeError::Io { inner, .. }) => Err(inner),
+        Err(other) => Err(io::Error::other(other)),
+    }
+}
+
+fn take<T: Decode<()>>(rest: &mut &[u8]) -> Result<T, ImageError> {
+    let (part, used) = bincode::decode_from_slice(rest, config())?;
+    *rest = &rest[used..];
+    Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_state_comes_back_and_anything_shorter_is_refused() {
+        let state = State::default();
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes).expect("a vector takes every byte");
+        assert_eq!(State::decode(&bytes).expect("it was just written").digest(), state.digest());
+        for len in 0..bytes.len() {
+            assert!(State::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+}

@@ -18,3 +18,4 @@ pub mod slab;
 pub mod state;
 pub mod task;
 pub mod time;
+pub mod view;

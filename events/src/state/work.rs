@@ -457,6 +457,15 @@ impl Work {
         self.replicas.iter().find(|(_, replica)| replica.held_by(task, attempt).is_some()).map(|(id, _)| id)
     }
 
+    /// The newest attempt of this task that keeps a slot although it no longer counts, and its replica.
+    pub fn holder_of(&self, task: Ordinal) -> Option<(ReplicaId, u32)> {
+        let held = self.slots().filter_map(|(id, slot)| match *slot {
+            Slot::Held { task: held, attempt } if held == task => Some((id, attempt)),
+            Slot::Held { .. } | Slot::Busy { .. } | Slot::Free => None,
+        });
+        held.max_by_key(|(_, attempt)| *attempt)
+    }
+
     /// Rebuilds queues and timers from the tasks; for loading a snapshot.
     pub(crate) fn rebuild(&mut self) {
         let mut ready: Vec<(Position, Ordinal)> = Vec::new();

@@ -1,0 +1,293 @@
+//! Hands committed attempts to executors and instructions to the fleet; on the shard's arbiter. It decides nothing: which attempt goes
+//! where was decided and recorded before.
+//!
+//! It is the parent of the executors: one whose mailbox has closed is reported as lost, its attempts return to the queue by rule, and the
+//! control half asks for another replica, which comes here as an instruction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message};
+use ergate_events::event::Departure;
+use ergate_events::id::{Epoch, ReplicaId, TypeId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::effects::{Attempts, Instruction};
+use crate::executor::function::TaskFunction;
+use crate::executor::{Drain, Executor, ExecutorParts, Functions, Panic, Run, Stop, Types};
+use crate::log_writer::{LogWriter, Proposal, Propose};
+use crate::report::Report;
+
+/// How often the parent looks after its children.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Messages that may wait: one for each block in flight, and control messages.
+const MAILBOX_MAX: usize = 4_096;
+
+/// What starts executors, and what a new dispatcher needs when the old one failed.
+#[derive(Clone)]
+pub struct Fleet {
+    /// Task functions by name.
+    pub functions: Arc<BTreeMap<String, Arc<dyn TaskFunction>>>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The opening of the log.
+    pub epoch: Epoch,
+    /// Where reports go.
+    pub reports: mpsc::Sender<Report>,
+    /// Visible counts of what had to be started again.
+    pub restarts: Arc<Restarts>,
+}
+
+/// How often actors were started again.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    /// Executors.
+    pub executors: AtomicU64,
+    /// Dispatchers.
+    pub dispatchers: AtomicU64,
+    /// Projectors.
+    pub projectors: AtomicU64,
+}
+
+/// Owns the executors of this process.
+pub struct Dispatcher {
+    fleet: Fleet,
+    functions: Functions,
+    names: Vec<String>,
+    /// Which function serves a definition.
+    types: Vec<Option<usize>>,
+    writer: Option<Addr<LogWriter>>,
+    replicas: BTreeMap<ReplicaId, Replica>,
+    draining: BTreeSet<ReplicaId>,
+}
+
+struct Replica {
+    address: Addr<Executor>,
+    arbiter: Arbiter,
+}
+
+impl Dispatcher {
+    /// A dispatcher without replicas; `types` are the names of the definitions that the log has so far, by [`TypeId`].
+    pub fn new(fleet: Fleet, types: &[String]) -> Dispatcher {
+        let names: Vec<String> = fleet.functions.keys().cloned().collect();
+        let functions: Functions = fleet.functions.values().map(Arc::clone).collect();
+        let types = types.iter().map(|name| names.binary_search(name).ok()).collect();
+        Dispatcher { fleet, functions, names, types, writer: None, replicas: BTreeMap::new(), draining: BTreeSet::new() }
+    }
+
+    fn instruct(&mut self, instruction: Instruction, context: &mut Context<Self>) {
+        match instruction {
+            Instruction::Cancel { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: false }),
+            Instruction::Abort { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: true }),
+            Instruction::StartReplica { replica, name, slots, .. } => self.start_replica(replica, name, slots, context),
+            Instruction::DrainReplica(replica) => {
+                self.draining.insert(replica);
+                self.propose(Proposal::DrainReplica(replica));
+                self.tell(replica, Drain);
+            }
+            Instruction::DefineType { id, name } => self.define_type(id, &name),
+        }
+    }
+
+    /// Starts an executor on a thread of its own and offers its slots.
+    fn start_replica(&mut self, replica: ReplicaId, pool: String, slots: u32, context: &mut Context<Self>) {
+        let parts = ExecutorParts {
+            replica,
+            slots,
+            epoch: self.fleet.epoch,
+            clock: Arc::clone(&self.fleet.clock),
+            functions: Arc::clone(&self.functions),
+            types: self.types.clone(),
+            reports: self.fleet.reports.clone(),
+            dispatcher: context.address(),
+        };
+        let arbiter = Arbiter::new();
+        let address = Executor::start_in_arbiter(&arbiter.handle(), move |_| Executor::new(parts));
+        self.replicas.insert(replica, Replica { address, arbiter });
+        self.propose(Proposal::ReplicaUp { replica, pool, slots });
+    }
+
+    fn define_type(&mut self, id: TypeId, name: &str) {
+        let function = self.names.binary_search_by(|known| known.as_str().cmp(name)).ok();
+        if usize::from(id.0) == self.types.len() {
+            self.types.push(function);
+        }
+        for replica in self.replicas.values() {
+            if let Err(error) = replica.address.try_send(Types(self.types.clone())) {
+                tracing::warn!(%error, "an executor did not hear of a new task type");
+            }
+        }
+    }
+
+    fn tell<M>(&mut self, replica: ReplicaId, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Executor: Handler<M>,
+    {
+        let Some(known) = self.replicas.get(&replica) else { return };
+        if let Err(error) = known.address.try_send(message) {
+            tracing::error!(%replica, %error, "an executor takes no message and is replaced");
+            self.lose(replica);
+        }
+    }
+
+    fn run(&mut self, replica: ReplicaId, attempts: Attempts) {
+        if self.replicas.contains_key(&replica) {
+            self.tell(replica, Run(attempts));
+        } else {
+            // Its loss is already proposed, and returns these attempts with the others.
+            tracing::debug!(%replica, "attempts for a replica that is gone");
+        }
+    }
+
+    /// Reports a replica as lost; rule and control half do the rest.
+    fn lose(&mut self, replica: ReplicaId) {
+        if let Some(gone) = self.replicas.remove(&replica) {
+            gone.arbiter.stop();
+            self.draining.remove(&replica);
+            self.fleet.restarts.executors.fetch_add(1, Ordering::Relaxed);
+            self.propose(Proposal::ReplicaDown { replica, departure: Departure::Lost });
+        }
+    }
+
+    fn propose(&self, proposal: Proposal) {
+        let Some(writer) = &self.writer else { return };
+        // Nobody waits for the answer: what follows from it comes back as an instruction.
+        let (reply, _) = oneshot::channel();
+        if let Err(error) = writer.try_send(Propose { proposal, reply }) {
+            tracing::error!(%error, "the log writer takes no proposal");
+        }
+    }
+
+    fn look_after(&mut self) {
+        let gone: Vec<ReplicaId> =
+            self.replicas.iter().filter(|(_, replica)| !replica.address.connected()).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|replica| self.lose(replica));
+        for replica in self.draining.clone() {
+            self.tell(replica, Drain);
+        }
+    }
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(MAILBOX_MAX);
+        let address = context.address().downgrade();
+        actix::spawn(async move {
+            while let Some(address) = address.upgrade() {
+                // A full mailbox is looked after at the next turn.
+                let _ = address.try_send(LookAfter);
+                drop(address);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        self.replicas.values().for_each(|replica| drop(replica.arbiter.stop()));
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        // After a panic `stopped` is not called, and the threads of the executors would stay.
+        self.replicas.values().for_each(|replica| drop(replica.arbiter.stop()));
+    }
+}
+
+/// From the runtime, first of all: where proposals go.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Attach(pub Addr<LogWriter>);
+
+impl Handler<Attach> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Attach(writer): Attach, _: &mut Context<Self>) {
+        self.writer = Some(writer);
+    }
+}
+
+/// From the log writer: this is durable, do it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Carry {
+    pub(crate) starts: Vec<(ReplicaId, Attempts)>,
+    pub(crate) instructions: Vec<Instruction>,
+}
+
+impl Carry {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.starts.is_empty() && self.instructions.is_empty()
+    }
+}
+
+impl Handler<Carry> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Carry { starts, instructions }: Carry, context: &mut Context<Self>) {
+        // Starts first: an instruction of the same block may cancel one of them.
+        let (types, later): (Vec<_>, Vec<_>) =
+            instructions.into_iter().partition(|item| matches!(item, Instruction::DefineType { .. }));
+        types.into_iter().for_each(|instruction| self.instruct(instruction, context));
+        starts.into_iter().for_each(|(replica, attempts)| self.run(replica, attempts));
+        later.into_iter().for_each(|instruction| self.instruct(instruction, context));
+    }
+}
+
+/// From its own timer: look after the executors.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LookAfter;
+
+impl Handler<LookAfter> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, LookAfter: LookAfter, _: &mut Context<Self>) {
+        self.look_after();
+    }
+}
+
+/// From an executor that drains: it has nothing left to do.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReplicaIdle(pub(crate) ReplicaId);
+
+impl Handler<ReplicaIdle> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, ReplicaIdle(replica): ReplicaIdle, _: &mut Context<Self>) {
+        self.draining.remove(&replica);
+        if let Some(idle) = self.replicas.remove(&replica) {
+            idle.arbiter.stop();
+            self.propose(Proposal::ReplicaDown { replica, departure: Departure::Drained });
+        }
+    }
+}
+
+/// For tests: panics here, or in every executor, which ends the actors for good.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum PanicNow {
+    /// In the dispatcher.
+    Dispatcher,
+    /// In all executors.
+    Executors,
+}
+
+impl Handler<PanicNow> for Dispatcher {
+    type Result = ();
+
+    #[expect(clippy::panic, reason = "that is its purpose")]
+    fn handle(&mut self, message: PanicNow, _: &mut Context<Self>) {
+        match message {
+            PanicNow::Dispatcher => panic!("the dispatcher was told to panic"),
+            PanicNow::Executors => self.replicas.values().for_each(|replica| drop(replica.address.try_send(Panic))),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What is to be done once a block is durable: collected while events are decided, carried out only after.
+
+use std::ops::Range;
+
+use ergate_events::event::{Cause, Envelope, Event, Timeout};
+use ergate_events::id::{Ordinal, PoolId, ReplicaId, TypeId};
+use ergate_events::shard::Observer;
+use ergate_events::slab::Phase;
+use ergate_events::state::State;
+use ergate_events::task::Outcome;
+use ergate_events::time::{Micros, Timestamp};
+
+use crate::submission::{EndFailure, TaskEnd};
+use crate::waiters::Waiters;
+
+/// An attempt to run; its bytes lie in the buffer of the [`Attempts`] it came with.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The task.
+    pub task: Ordinal,
+    /// Which start of it this is.
+    pub number: u32,
+    /// The definition it was accepted under.
+    pub task_type: TypeId,
+    /// When it has to be over.
+    pub deadline: Timestamp,
+    /// Longest time between two heartbeats.
+    pub heartbeat: Option<Micros>,
+    pub(crate) payload: Range<usize>,
+    pub(crate) checkpoint: Option<Range<usize>>,
+}
+
+/// Attempts for one replica with the bytes they need.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) items: Vec<Attempt>,
+}
+
+impl Attempts {
+    /// The attempts with payload and checkpoint.
+    pub fn iter(&self) -> impl Iterator<Item = (&Attempt, &[u8], Option<&[u8]>)> {
+        self.items
+            .iter()
+            .map(|item| (item, &self.bytes[item.payload.clone()], item.checkpoint.clone().map(|range| &self.bytes[range])))
+    }
+
+    fn push(&mut self, state: &State, task: Ordinal, number: u32) {
+        let Some(live) = state.work.tasks.get(task) else { return };
+        let timeouts = state.work.timeouts(live);
+        let payload = append(&mut self.bytes, state.work.tasks.payload(task).unwrap_or_default());
+        let checkpoint = live.checkpoint().map(|details| append(&mut self.bytes, details));
+        let deadline = state.last_at.after(timeouts.start_to_close);
+        let (task_type, heartbeat) = (live.task_type, timeouts.heartbeat);
+        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, payload, checkpoint });
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, part: &[u8]) -> Range<usize> {
+    let start = bytes.len();
+    bytes.extend_from_slice(part);
+    start..bytes.len()
+}
+
+/// Something to tell a replica or the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    /// Ask an attempt to stop.
+    Cancel {
+        /// Who runs it.
+        replica: ReplicaId,
+        /// The task.
+        task: Ordinal,
+        /// Which start of it.
+        attempt: u32,
+    },
+    /// End an attempt now and give its slot back.
+    Abort {
+        /// Who runs it.
+        replica: ReplicaId,
+        /// The task.
+        task: Ordinal,
+        /// Which start of it.
+        attempt: u32,
+    },
+    /// Start a replica.
+    StartReplica {
+        /// Its id.
+        replica: ReplicaId,
+        /// Its pool.
+        pool: PoolId,
+        /// The pool's name.
+        name: String,
+        /// Its slots.
+        slots: u32,
+    },
+    /// Give a replica no new work and end it when it is done.
+    DrainReplica(ReplicaId),
+    /// A task type has a new definition.
+    DefineType {
+        /// The id of the definition.
+        id: TypeId,
+        /// The name.
+        name: String,
+    },
+}
+
+/// Everything to be done when a block is durable.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// By replica, in the order of their first start.
+    pub(crate) starts: Vec<(ReplicaId, Attempts)>,
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) ends: Vec<(Ordinal, TaskEnd)>,
+}
+
+/// Turns events into effects as they are decided.
+pub(crate) struct Collector<'a> {
+    pub(crate) effects: &'a mut Effects,
+    pub(crate) waiters: &'a Waiters,
+    /// The last failure seen; the end that may follow it in the same batch tells it on.
+    pub(crate) last_failure: Option<(Ordinal, String, String)>,
+}
+
+impl Observer for Collector<'_> {
+    fn observe(&mut self, envelope: &Envelope<'_>, state: &State) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other events change the state and nothing outside")]
+        match envelope.event {
+            Event::Started { task, attempt, replica } => self.start(state, task, attempt, replica),
+            Event::Succeeded { task, outcome, result, .. } => self.succeed(task, outcome, result),
+            Event::Failed { task, ref failure, .. } if self.waiters.wants(task) => {
+                self.last_failure = Some((task, failure.class.to_owned(), failure.message.to_owned()));
+            }
+            Event::CancelRequested { task, .. } => self.cancel(state, task),
+            Event::TimedOut { task, attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat } => {
+                if let Some(replica) = state.work.holder(task, attempt) {
+                    self.effects.instructions.push(Instruction::Abort { replica, task, attempt });
+                }
+            }
+            Event::Ended { task, outcome, cause } => {
+                self.abort_held(state, task, cause);
+                self.end(task, outcome, cause);
+            }
+            Event::DeadLettered { task, cause } => {
+                self.abort_held(state, task, cause);
+                self.end(task, Outcome::Failed, cause);
+            }
+            Event::ReplicaRequested { replica, pool } => self.start_replica(state, replica, pool),
+            Event::DrainRequested { replica } => self.effects.instructions.push(Instruction::DrainReplica(replica)),
+            Event::TypeDefined { task_type, name, .. } => {
+                self.effects.instructions.push(Instruction::DefineType { id: task_type, name: name.to_owned() });
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Collector<'_> {
+    fn start(&mut self, state: &State, task: Ordinal, attempt: u32, replica: ReplicaId) {
+        let starts = &mut self.effects.starts;
+        let index = starts.iter().position(|(id, _)| *id == replica).unwrap_or_else(|| {
+            starts.push((replica, Attempts::default()));
+            starts.len() - 1
+        });
+        starts[index].1.push(state, task, attempt);
+    }
+
+    fn succeed(&mut self, task: Ordinal, outcome: Outcome, result: &[u8]) {
+        if self.waiters.wants(task) {
+            self.effects.ends.push((task, TaskEnd { outcome, result: result.into(), failure: None }));
+        }
+    }
+
+    fn end(&mut self, task: Ordinal, outcome: Outcome, cause: Cause) {
+        if !self.waiters.wants(task) {
+            return;
+        }
+        let last = self.last_failure.take().filter(|(failed, _, _)| *failed == task);
+        let (class, message) = last.map_or_else(Default::default, |(_, class, message)| (class, message));
+        let failure = Some(Box::new(EndFailure { cause, class, message }));
+        self.effects.ends.push((task, TaskEnd { outcome, result: Box::default(), failure }));
+    }
+
+    fn cancel(&mut self, state: &State, task: Ordinal) {
+        if let Some(live) = state.work.tasks.get(task).filter(|live| live.phase == Phase::Cancelling) {
+            self.effects.instructions.push(Instruction::Cancel { replica: live.replica, task, attempt: live.attempt });
+        }
+    }
+
+    /// A task that ended while an attempt ran leaves a slot that is still held.
+    fn abort_held(&mut self, state: &State, task: Ordinal, cause: Cause) {
+        if matches!(cause, Cause::AttemptsExhausted | Cause::NotRetryable | Cause::LossesExhausted) {
+            return;
+        }
+        if let Some((replica, attempt)) = state.work.holder_of(task) {
+            self.effects.instructions.push(Instruction::Abort { replica, task, attempt });
+        }
+    }
+
+    fn start_replica(&mut self, state: &State, replica: ReplicaId, pool: PoolId) {
+        if let Some(size) = state.control.pools.get(usize::from(pool.0)) {
+            let (name, slots) = (size.name.clone(), size.slots);
+            self.effects.instructions.push(Instruction::StartReplica { replica, pool, name, slots });
+        }
+    }
+}

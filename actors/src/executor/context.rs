@@ -1,0 +1,179 @@
+//! What a running task function knows about its attempt and can say about it.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use ergate_events::id::{AttemptId, Epoch, Fence, Ordinal, TaskId};
+use ergate_events::task::Outcome;
+use ergate_events::time::Timestamp;
+
+use crate::clock::Clock;
+
+/// The attempt that a task function runs for.
+#[derive(Clone)]
+pub struct Context {
+    pub(crate) control: Arc<SlotControl>,
+    pub(crate) generation: u64,
+    pub(crate) task: Ordinal,
+    pub(crate) number: u32,
+    pub(crate) epoch: Epoch,
+    pub(crate) deadline: Timestamp,
+    pub(crate) checkpoint: Option<Arc<[u8]>>,
+}
+
+impl Context {
+    /// The attempt: which start of which task.
+    pub fn attempt(&self) -> AttemptId {
+        AttemptId { task: TaskId::embedded(self.task), number: self.number }
+    }
+
+    /// A token that grows with every attempt of the task: give it to whatever the function changes, and refuse lower ones there.
+    pub fn fence(&self) -> Fence {
+        Fence { epoch: self.epoch, attempt: self.number }
+    }
+
+    /// When the attempt is ended by force.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// What the attempt before this one kept by [`Context::keep`].
+    pub fn checkpoint(&self) -> Option<&[u8]> {
+        self.checkpoint.as_deref()
+    }
+
+    /// A sign of life, for task types with a heartbeat timeout.
+    pub fn heartbeat(&self) {
+        self.control.seen.store(self.control.clock.now().0, Ordering::Relaxed);
+    }
+
+    /// A sign of life with details that the next attempt will receive; only changed details are recorded.
+    pub fn keep(&self, details: &[u8]) {
+        self.heartbeat();
+        let mut state = self.control.lock();
+        if state.generation == self.generation {
+            state.checkpoint = Some(details.to_vec());
+            state.wake();
+        }
+    }
+
+    /// Says that only part of the work could be done: a success is recorded as PARTIAL.
+    pub fn set_partial(&self) {
+        self.set_outcome(Outcome::Partial);
+    }
+
+    /// Says that there was nothing to do: a success is recorded as SKIPPED.
+    pub fn set_skipped(&self) {
+        self.set_outcome(Outcome::Skipped);
+    }
+
+    fn set_outcome(&self, outcome: Outcome) {
+        let mut state = self.control.lock();
+        if state.generation == self.generation {
+            state.outcome = outcome;
+        }
+    }
+
+    /// Whether somebody asked the attempt to stop.
+    pub fn is_cancelled(&self) -> bool {
+        let state = self.control.lock();
+        state.cancelled || state.generation != self.generation
+    }
+
+    /// Waits until somebody asks the attempt to stop.
+    pub async fn cancelled(&self) {
+        poll_fn(|context| {
+            let mut state = self.control.lock();
+            if state.cancelled || state.generation != self.generation {
+                return Poll::Ready(());
+            }
+            state.watcher = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// What the executor and the function of one slot share; used again for the next attempt in the slot.
+pub(crate) struct SlotControl {
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Last sign of life, µs.
+    pub(crate) seen: AtomicU64,
+    /// Whether the slot is queued for polling.
+    pub(crate) queued: AtomicBool,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SlotState {
+    /// Grows with every attempt in the slot, so that a context that outlives its attempt is told apart.
+    pub(crate) generation: u64,
+    pub(crate) cancelled: bool,
+    pub(crate) outcome: Outcome,
+    pub(crate) checkpoint: Option<Vec<u8>>,
+    watcher: Option<Waker>,
+    /// Wakes the executor for the slot.
+    waker: Option<Waker>,
+}
+
+impl SlotState {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl SlotControl {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> SlotControl {
+        let state = SlotState {
+            generation: 0,
+            cancelled: false,
+            outcome: Outcome::Succeeded,
+            checkpoint: None,
+            watcher: None,
+            waker: None,
+        };
+        SlotControl { clock, seen: AtomicU64::new(0), queued: AtomicBool::new(false), state: Mutex::new(state) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        self.lock().waker = Some(waker);
+    }
+
+    /// Begins a new attempt; returns its generation.
+    pub(crate) fn begin(&self) -> u64 {
+        let mut state = self.lock();
+        state.generation += 1;
+        state.cancelled = false;
+        state.outcome = Outcome::Succeeded;
+        state.checkpoint = None;
+        state.watcher = None;
+        state.generation
+    }
+
+    /// Asks the attempt to stop.
+    pub(crate) fn cancel(&self) {
+        let mut state = self.lock();
+        state.cancelled = true;
+        if let Some(watcher) = state.watcher.take() {
+            watcher.wake();
+        }
+    }
+
+    /// Ends the attempt: contexts of it say "cancelled" from here on. Returns the outcome that a success has.
+    pub(crate) fn end(&self) -> Outcome {
+        let mut state = self.lock();
+        state.generation += 1;
+        if let Some(watcher) = state.watcher.take() {
+            watcher.wake();
+        }
+        state.outcome
+    }
+}

@@ -1,0 +1,272 @@
+//! The thread that owns the log: seals, writes and syncs block n while the arbiter fills block n + 1.
+//!
+//! It takes all blocks that wait, makes them durable with one sync and reports the new head; there is no timer that delays a commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ergate_events::block::OpenBlock;
+use ergate_events::id::Position;
+use ergate_events::log::{EventLog, Head, LogError};
+use ergate_events::planted::{self, Bug};
+
+/// When a reply may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After the block's fdatasync: nothing acknowledged is lost in a power cut.
+    Fsync,
+    /// After the block's write; a sync follows at most this long after: a power cut loses at most so much, a kill nothing.
+    Interval(Duration),
+    /// After the block's write; a power cut may lose everything since the start, a kill nothing.
+    Memory,
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Durability::Fsync => f.write_str("fsync"),
+            Durability::Interval(span) => write!(f, "interval:{}ms", span.as_millis()),
+            Durability::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// How long the thread waits for the next block before it does what can wait, such as syncing the head anchor.
+const IDLE_AFTER: Duration = Duration::from_millis(2);
+/// How often the free space is looked at.
+const SPACE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the log thread tells the log writer.
+#[derive(Debug)]
+pub enum LogNews {
+    /// Everything before this head is as durable as the mode promises.
+    Durable(Head),
+    /// The log refuses to go on; nothing after the last durable head may be acknowledged.
+    Failed(Arc<LogError>),
+}
+
+enum Order {
+    Write(OpenBlock),
+    Retain(Position),
+    Close,
+}
+
+/// What the log thread has done, for figures.
+#[derive(Debug, Default)]
+pub struct LogCounters {
+    /// Syncs of blocks.
+    pub syncs: std::sync::atomic::AtomicU64,
+    /// Blocks written.
+    pub blocks: std::sync::atomic::AtomicU64,
+    /// Bytes of blocks written.
+    pub bytes: std::sync::atomic::AtomicU64,
+    /// Whether free space is below the low-water mark.
+    pub space_is_low: AtomicBool,
+}
+
+/// Sends work to the log thread.
+#[derive(Debug)]
+pub struct LogThread {
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<Result<(), LogError>>>,
+    /// What it has done.
+    pub counters: Arc<LogCounters>,
+}
+
+impl LogThread {
+    /// Starts the thread; `news` is called on it.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(
+        log: Box<dyn EventLog>,
+        durability: Durability,
+        news: impl Fn(LogNews) + Send + 'static,
+    ) -> std::io::Result<LogThread> {
+        let (orders, received) = channel();
+        let counters = Arc::new(LogCounters::default());
+        let mut writer =
+            Writer { log, durability, news, counters: Arc::clone(&counters), unsynced_since: None, space_seen: Instant::now() };
+        let thread = std::thread::Builder::new().name("ergate-log".to_owned()).spawn(move || {
+            let outcome = writer.run(&received);
+            // What was appended and never synced was never acknowledged, so closing after a failure has nothing to save.
+            if outcome.is_ok() { writer.log.close() } else { outcome }
+        })?;
+        Ok(LogThread { orders, thread: Some(thread), counters })
+    }
+
+    /// Hands over a block; news about it follow.
+    pub fn write(&self, block: OpenBlock) {
+        self.order(Order::Write(block));
+    }
+
+    /// Gives up what lies before a position.
+    pub fn retain(&self, keep_from: Position) {
+        self.order(Order::Retain(keep_from));
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone has reported why.
+        let _ = self.orders.send(order);
+    }
+
+    /// Writes everything handed over, closes the log and ends the thread.
+    ///
+    /// # Errors
+    /// What the log answered.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.order(Order::Close);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(LogError::Poisoned { reason: "the log thread panicked".to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Writer<F> {
+    log: Box<dyn EventLog>,
+    durability: Durability,
+    news: F,
+    counters: Arc<LogCounters>,
+    /// When the oldest block was written that is not synced yet.
+    unsynced_since: Option<Instant>,
+    space_seen: Instant,
+}
+
+impl<F: Fn(LogNews)> Writer<F> {
+    fn run(&mut self, orders: &Receiver<Order>) -> Result<(), LogError> {
+        let outcome = self.serve(orders);
+        if let Err(error) = outcome {
+            let reason = error.to_string();
+            (self.news)(LogNews::Failed(Arc::new(error)));
+            return Err(LogError::Poisoned { reason });
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), LogError> {
+        let mut idle_done = false;
+        loop {
+            let wait = if idle_done { self.longest_wait() } else { IDLE_AFTER };
+            match orders.recv_timeout(wait) {
+                Ok(order) => {
+                    idle_done = false;
+                    if self.commit(order, orders)? {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.rest(idle_done)?;
+                    idle_done = true;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// Carries out all orders that wait, with one sync at the end; says whether closing was among them.
+    fn commit(&mut self, first: Order, orders: &Receiver<Order>) -> Result<bool, LogError> {
+        let (mut close, mut wrote) = (false, false);
+        for order in std::iter::once(first).chain(orders.try_iter()) {
+            match order {
+                Order::Write(block) => {
+                    self.append(&block)?;
+                    wrote = true;
+                }
+                Order::Retain(position) => {
+                    self.log.retain(position)?;
+                }
+                Order::Close => close = true,
+            }
+            if close {
+                break;
+            }
+        }
+        if wrote {
+            self.make_durable()?;
+        }
+        Ok(close)
+    }
+
+    fn append(&mut self, block: &OpenBlock) -> Result<(), LogError> {
+        let sealed = block.seal(self.log.head().hash);
+        self.log.append(&sealed)?;
+        self.counters.blocks.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(sealed.bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn make_durable(&mut self) -> Result<(), LogError> {
+        match self.durability {
+            Durability::Fsync if planted::is(Bug::AckBeforeSync) => {
+                (self.news)(LogNews::Durable(self.log.head()));
+                self.log.publish();
+                return Ok(());
+            }
+            Durability::Fsync => self.sync()?,
+            Durability::Interval(span) => {
+                self.log.publish();
+                let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= span {
+                    self.sync()?;
+                }
+            }
+            Durability::Memory => self.log.publish(),
+        }
+        (self.news)(LogNews::Durable(self.log.head()));
+        self.look_at_space();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        self.log.sync()?;
+        self.unsynced_since = None;
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What can wait while nobody waits.
+    fn rest(&mut self, idle_done: bool) -> Result<(), LogError> {
+        if let (Durability::Interval(span), Some(since)) = (self.durability, self.unsynced_since)
+            && since.elapsed() >= span
+        {
+            self.sync()?;
+        }
+        if !idle_done {
+            self.log.idle()?;
+        }
+        self.look_at_space();
+        Ok(())
+    }
+
+    fn longest_wait(&self) -> Duration {
+        match (self.durability, self.unsynced_since) {
+            (Durability::Interval(span), Some(since)) => span.saturating_sub(since.elapsed()).max(Duration::from_millis(1)),
+            (Durability::Interval(_) | Durability::Fsync | Durability::Memory, _) => SPACE_EVERY,
+        }
+    }
+
+    fn look_at_space(&mut self) {
+        if self.space_seen.elapsed() < SPACE_EVERY {
+            return;
+        }
+        self.space_seen = Instant::now();
+        match self.log.space() {
+            Ok(space) => self.note_space(space.is_low(), space.free_bytes),
+            Err(error) => tracing::warn!(%error, "free space is unknown"),
+        }
+    }
+
+    fn note_space(&self, low: bool, free_bytes: u64) {
+        let was_low = self.counters.space_is_low.swap(low, Ordering::Relaxed);
+        if low && !was_low {
+            tracing::warn!(free_bytes, "space is running out, new work is refused until some is freed");
+        } else if was_low && !low {
+            tracing::info!(free_bytes, "there is space again, new work is taken");
+        }
+    }
+}

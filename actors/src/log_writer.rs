@@ -1,0 +1,719 @@
+//! The shard's actor: decides into the accepted state, hands blocks to the log thread, and tells everybody what became durable.
+//!
+//! Data comes by two bounded lanes, submissions and reports, each a stream of batches; control messages come by the mailbox, which is
+//! looked at first. While [`BLOCKS_IN_FLIGHT_MAX`] blocks wait for the disk the data lanes are not read: that is the backpressure.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, StreamHandler};
+use ergate_events::command::{Command, Rejection};
+use ergate_events::event::Departure;
+use ergate_events::id::{Ordinal, Position, ReplicaId};
+use ergate_events::log::{Head, LogError};
+use ergate_events::shard::{Answer, Shard};
+use ergate_events::state::State;
+use ergate_events::time::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clock;
+use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY};
+use crate::effects::{Collector, Effects};
+use crate::lane::{Lane, Valve};
+use crate::log_thread::{LogNews, LogThread};
+use crate::report::Report;
+use crate::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, Submission, SubmitError};
+use crate::waiters::{Waiters, Watch};
+
+/// Blocks that may wait for the disk; more would add latency and no throughput.
+pub const BLOCKS_IN_FLIGHT_MAX: usize = 8;
+
+/// Owns a shard. See the module's documentation.
+pub struct LogWriter {
+    shard: Shard,
+    clock: Arc<dyn Clock>,
+    log: Option<LogThread>,
+    tail: watch::Sender<Tail>,
+    fleet: Fleet,
+    /// Its child, which it starts again from the state when it failed.
+    dispatcher: Addr<Dispatcher>,
+    waiters: Waiters,
+    /// What is to be done for the open block.
+    open: Pending,
+    /// What is to be done for blocks in flight, oldest first.
+    in_flight: VecDeque<Pending>,
+    valve: Valve,
+    failed: Option<Arc<LogError>>,
+    alarm: Timestamp,
+    snapshots: SnapshotRule,
+    /// Answers while the runtime closes.
+    closing: Option<oneshot::Sender<Result<(), LogError>>>,
+}
+
+/// What a shard's log looks like from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Tail {
+    /// Everything before it is durable.
+    pub head: Head,
+    /// Why the log refuses to go on, if it does.
+    pub failed: Option<String>,
+    /// Tasks that are live in the accepted state.
+    pub live: usize,
+}
+
+/// When snapshots are taken, and what takes them.
+pub struct SnapshotRule {
+    /// A snapshot is due after so many events.
+    pub every_events: u64,
+    /// Gets the state and the head it was taken at.
+    pub take: Box<dyn FnMut(State, Head) + Send>,
+    /// Where the last one was taken.
+    pub last: Position,
+}
+
+/// What waits for a block to become durable.
+#[derive(Default)]
+struct Pending {
+    /// Position after the block.
+    next: Position,
+    replies: Vec<Reply>,
+    effects: Effects,
+    snapshot: Option<Box<State>>,
+}
+
+enum Reply {
+    Submission(oneshot::Sender<Result<BatchAnswer, SubmitError>>, BatchAnswer),
+    Proposal(oneshot::Sender<Result<Position, SubmitError>>, Result<Position, Rejection>),
+}
+
+/// What a log writer is made of.
+pub struct LogWriterParts {
+    /// The recovered shard.
+    pub shard: Shard,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// What starts executors.
+    pub fleet: Fleet,
+    /// Where the durable head is published.
+    pub tail: watch::Sender<Tail>,
+    /// Requests from clients.
+    pub submissions: Lane<Submission>,
+    /// Reports from executors.
+    pub reports: Lane<Report>,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotRule,
+}
+
+impl LogWriter {
+    /// Starts the actor on the current arbiter; `log` makes the log thread, given where its news go.
+    ///
+    /// # Errors
+    /// When the log thread cannot be started.
+    pub fn start_with(
+        parts: LogWriterParts,
+        log: impl FnOnce(Box<dyn Fn(LogNews) + Send>) -> std::io::Result<LogThread>,
+    ) -> std::io::Result<Addr<LogWriter>> {
+        let mut outcome = Ok(());
+        let address = LogWriter::create(|context| {
+            context.set_mailbox_capacity(MAILBOX_MAX);
+            let valve = Valve::default();
+            <LogWriter as StreamHandler<Vec<Submission>>>::add_stream(parts.submissions.behind(&valve), context);
+            <LogWriter as StreamHandler<Vec<Report>>>::add_stream(parts.reports.behind(&valve), context);
+            let news = context.address();
+            let thread = log(Box::new(move |item| {
+                // The mailbox has room for news about every block that can be in flight.
+                if let Err(error) = news.try_send(News(item)) {
+                    tracing::error!(%error, "the log writer is gone");
+                }
+            }));
+            let log = match thread {
+                Ok(thread) => Some(thread),
+                Err(error) => {
+                    outcome = Err(error);
+                    None
+                }
+            };
+            LogWriter {
+                clock: parts.clock,
+                log,
+                tail: parts.tail,
+                dispatcher: dispatcher(&parts.shard, &parts.fleet, context),
+                fleet: parts.fleet,
+                shard: parts.shard,
+                waiters: Waiters::default(),
+                open: Pending::default(),
+                in_flight: VecDeque::new(),
+                valve,
+                failed: None,
+                alarm: Timestamp::NEVER,
+                snapshots: parts.snapshots,
+                closing: None,
+            }
+        });
+        outcome.map(|()| address)
+    }
+
+    /// Decides one batch and collects its effects; returns how many commands it took.
+    fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
+        let mut collector = Collector { effects: &mut self.open.effects, waiters: &self.waiters, last_failure: None };
+        self.shard.batch(self.clock.now(), commands, answers, &mut collector)
+    }
+
+    /// Decides all commands, in as many batches as they need.
+    fn decide_all(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) {
+        let mut rest = commands;
+        while !rest.is_empty() {
+            let taken = self.decide(rest, answers);
+            rest = &rest[taken..];
+            if !rest.is_empty() {
+                self.hand_over();
+            }
+        }
+    }
+
+    fn submit(&mut self, submissions: Vec<Submission>) {
+        let mut answers: Vec<Answer> = Vec::new();
+        {
+            let requests = || submissions.iter().flat_map(|submission| submission.requests.iter());
+            let asks: Vec<Vec<_>> = requests().map(|(_, _, extras)| extras.map(Extras::asks).unwrap_or_default()).collect();
+            let command = |((task_type, payload, extras), asks)| {
+                let key = Option::<&Extras>::and_then(extras, Extras::key);
+                Command::Request { task_type, payload, key, asks }
+            };
+            let commands: Vec<Command<'_>> = requests().zip(asks.iter().map(Vec::as_slice)).map(command).collect();
+            self.decide_all(&commands, &mut answers);
+        }
+        let mut answers = answers.as_slice();
+        for Submission { requests, reply, done } in submissions {
+            let (own, rest) = answers.split_at(requests.len());
+            answers = rest;
+            self.answer(own, reply, done);
+        }
+    }
+
+    /// Keeps the answer to a submission until it is durable, and notes who waits for the ends.
+    fn answer(
+        &mut self,
+        answers: &[Answer],
+        reply: oneshot::Sender<Result<BatchAnswer, SubmitError>>,
+        done: Option<oneshot::Sender<BatchEnd>>,
+    ) {
+        let answer = BatchAnswer { runs: runs(answers), position: self.shard.state().position };
+        if let Some(done) = done {
+            // Nothing comes between the requests of a submission, so its accepted tasks have consecutive ordinals.
+            let accepted: u32 = answer.runs.iter().map(AnswerRun::accepted).sum();
+            match answer.runs.iter().find_map(AnswerRun::first) {
+                Some(first) => self.waiters.add_batch(first, u64::from(accepted), done),
+                None => drop(done.send(BatchEnd::default())),
+            }
+        }
+        self.open.replies.push(Reply::Submission(reply, answer));
+    }
+
+    /// Hands the open block over if the log thread is free or the block is full enough.
+    fn commit(&mut self, context: &mut Context<Self>) {
+        if self.in_flight.is_empty() || self.shard.open_block().body_len() >= ergate_events::shard::BLOCK_BYTES_TARGET {
+            self.hand_over();
+        }
+        self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX && self.failed.is_none());
+        self.set_alarm(context);
+    }
+
+    fn hand_over(&mut self) {
+        let mut pending = std::mem::take(&mut self.open);
+        pending.next = self.shard.state().position;
+        let Some(block) = self.shard.take_open() else {
+            // Nothing was recorded, so the answers hold at what is in flight or already durable.
+            match self.in_flight.back_mut() {
+                Some(last) => last.replies.append(&mut pending.replies),
+                None => self.release(pending),
+            }
+            return;
+        };
+        if pending.next.0 >= self.snapshots.last.0 + self.snapshots.every_events {
+            self.snapshots.last = pending.next;
+            pending.snapshot = Some(Box::new(self.shard.state().clone()));
+        }
+        self.in_flight.push_back(pending);
+        if let Some(log) = &self.log {
+            log.write(block);
+        }
+    }
+
+    /// Tells everybody what became durable.
+    fn become_durable(&mut self, head: Head) {
+        while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {
+            let Some(mut pending) = self.in_flight.pop_front() else { break };
+            if let Some(state) = pending.snapshot.take().filter(|_| pending.next == head.next) {
+                (self.snapshots.take)(*state, head);
+            }
+            self.release(pending);
+        }
+        let live = self.shard.state().work.tasks.len();
+        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
+    }
+
+    fn release(&mut self, pending: Pending) {
+        for reply in pending.replies {
+            // Whoever no longer listens has no use for the answer.
+            match reply {
+                Reply::Submission(reply, answer) => drop(reply.send(Ok(answer))),
+                Reply::Proposal(reply, answer) => drop(reply.send(answer.map_err(SubmitError::from))),
+            }
+        }
+        for (task, end) in pending.effects.ends {
+            self.waiters.end(task, end);
+        }
+        let carry = Carry { starts: pending.effects.starts, instructions: pending.effects.instructions };
+        if !carry.is_empty() {
+            self.dispatcher
+                .try_send(carry)
+                .unwrap_or_else(|error| tracing::error!(%error, "the dispatcher takes no more; its replicas will be replaced"));
+        }
+    }
+
+    fn fail(&mut self, error: &Arc<LogError>, context: &mut Context<Self>) {
+        let reason = chain(error.as_ref());
+        tracing::error!(reason, "the log failed, nothing more is acknowledged");
+        self.failed = Some(Arc::clone(error));
+        self.valve.set_open(false);
+        self.in_flight.clear();
+        self.open = Pending::default();
+        self.waiters = Waiters::default();
+        self.tail.send_modify(|tail| tail.failed = Some(reason));
+        self.finish_closing(context);
+    }
+
+    /// Starts the dispatcher again if it failed. Its executors went with it, so every replica is lost by rule and asked for anew.
+    fn look_after(&mut self, context: &mut Context<Self>) {
+        if self.dispatcher.connected() || self.failed.is_some() || self.closing.is_some() {
+            return;
+        }
+        tracing::error!("the dispatcher failed and is started again");
+        self.fleet.restarts.dispatchers.fetch_add(1, Ordering::Relaxed);
+        self.dispatcher = dispatcher(&self.shard, &self.fleet, context);
+        let commands = Proposal::LoseAllReplicas.commands(self.shard.state());
+        self.decide_all(&commands, &mut Vec::new());
+        self.commit(context);
+    }
+
+    /// Wakes the shard when something falls due.
+    fn set_alarm(&mut self, context: &mut Context<Self>) {
+        let due = self.shard.next_due();
+        if due >= self.alarm {
+            return;
+        }
+        self.alarm = due;
+        let wait = due.since(self.clock.now()).to_std();
+        let address = context.address();
+        // Not `run_later`: actix polls its timers only while the mailbox is empty.
+        actix::spawn(async move {
+            tokio::time::sleep(wait).await;
+            // An alarm that is lost to a full mailbox is set again by the messages that fill it.
+            let _ = address.try_send(Alarm);
+        });
+    }
+
+    fn finish_closing(&mut self, context: &mut Context<Self>) {
+        if self.failed.is_none() && !self.in_flight.is_empty() {
+            return;
+        }
+        let Some(reply) = self.closing.take() else { return };
+        let outcome = self.log.take().map_or(Ok(()), LogThread::close);
+        let _ = reply.send(outcome);
+        context.stop();
+    }
+}
+
+/// Room for control messages and for news about every block in flight.
+const MAILBOX_MAX: usize = 1_024;
+
+impl Actor for LogWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.commit(context);
+        let address = context.address().downgrade();
+        actix::spawn(async move {
+            while let Some(address) = address.upgrade() {
+                // A full mailbox is looked after at the next turn.
+                let _ = address.try_send(LookAfter);
+                drop(address);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+    }
+}
+
+/// A dispatcher on the current arbiter that proposes to this log writer.
+fn dispatcher(shard: &Shard, fleet: &Fleet, context: &Context<LogWriter>) -> Addr<Dispatcher> {
+    let types: Vec<String> = shard.state().work.types.iter().map(|known| known.name.clone()).collect();
+    let dispatcher = Dispatcher::new(fleet.clone(), &types).start();
+    if let Err(error) = dispatcher.try_send(Attach(context.address())) {
+        tracing::error!(%error, "a new dispatcher takes no message");
+    }
+    dispatcher
+}
+
+/// From its own timer: look after the dispatcher.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LookAfter;
+
+impl Handler<LookAfter> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, LookAfter: LookAfter, context: &mut Context<Self>) {
+        self.look_after(context);
+    }
+}
+
+/// For tests: panics here or in a child, which ends the actor for good.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum PanicNow {
+    /// In the log writer.
+    LogWriter,
+    /// In its dispatcher, or in the executors.
+    Child(crate::dispatcher::PanicNow),
+}
+
+impl Handler<PanicNow> for LogWriter {
+    type Result = ();
+
+    #[expect(clippy::panic, reason = "that is its purpose")]
+    fn handle(&mut self, message: PanicNow, _: &mut Context<Self>) {
+        match message {
+            PanicNow::LogWriter => panic!("the log writer was told to panic"),
+            PanicNow::Child(message) => drop(self.dispatcher.try_send(message)),
+        }
+    }
+}
+
+/// From clients: requests. The reply of each promises that its answer is durable.
+impl StreamHandler<Vec<Submission>> for LogWriter {
+    fn handle(&mut self, submissions: Vec<Submission>, context: &mut Context<Self>) {
+        self.submit(submissions);
+        self.commit(context);
+    }
+
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+/// From executors: what became of attempts.
+impl StreamHandler<Vec<Report>> for LogWriter {
+    fn handle(&mut self, reports: Vec<Report>, context: &mut Context<Self>) {
+        let commands: Vec<Command<'_>> = reports.iter().flat_map(Report::commands).collect();
+        let mut answers = Vec::with_capacity(commands.len());
+        self.decide_all(&commands, &mut answers);
+        for (command, answer) in commands.iter().zip(answers) {
+            if let Err(rejection) = answer {
+                tracing::debug!(?command, %rejection, "a report was refused");
+            }
+        }
+        self.commit(context);
+    }
+
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+/// From the log thread: what became durable, or that nothing more will.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct News(LogNews);
+
+impl Handler<News> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, News(news): News, context: &mut Context<Self>) {
+        match news {
+            LogNews::Durable(head) => {
+                self.become_durable(head);
+                self.commit(context);
+                self.finish_closing(context);
+            }
+            LogNews::Failed(error) => self.fail(&error, context),
+        }
+    }
+}
+
+/// From the clock: something may be due.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Alarm;
+
+impl Handler<Alarm> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Alarm: Alarm, context: &mut Context<Self>) {
+        self.alarm = Timestamp::NEVER;
+        if self.failed.is_none() {
+            if let Some((from, to)) = self.clock.step() {
+                self.decide_all(&[Command::StepClock { from, to }], &mut Vec::new());
+            } else {
+                self.decide(&[], &mut Vec::new());
+            }
+        }
+        self.commit(context);
+    }
+}
+
+/// From operators and the runtime: a few commands that are not requests. The reply holds one answer for each and promises that all
+/// are durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Propose {
+    /// What is wanted; owned forms of [`Command`].
+    pub proposal: Proposal,
+    /// Gets the answer once it is durable.
+    pub reply: oneshot::Sender<Result<Position, SubmitError>>,
+}
+
+/// A command that owns its texts.
+#[derive(Clone, Debug)]
+pub enum Proposal {
+    /// Take over the log.
+    Open {
+        /// The software that does.
+        writer: String,
+    },
+    /// See [`Command::DefineType`].
+    DefineType {
+        /// Its name.
+        name: String,
+        /// Its settings.
+        settings: Box<ergate_events::task::TypeSettings>,
+        /// Who wants it.
+        by: String,
+    },
+    /// See [`Command::DefinePool`].
+    DefinePool {
+        /// Its name.
+        pool: String,
+        /// How many.
+        replicas: u32,
+        /// Slots of each.
+        slots: u32,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::Cancel`].
+    Cancel {
+        /// The task.
+        task: Ordinal,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::Kill`].
+    Kill {
+        /// The task.
+        task: Ordinal,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::Redrive`].
+    Redrive {
+        /// The dead letter.
+        task: Ordinal,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// A requested replica is up and offers its slots.
+    ReplicaUp {
+        /// Which.
+        replica: ReplicaId,
+        /// Its pool.
+        pool: String,
+        /// Its slots.
+        slots: u32,
+    },
+    /// A replica is to take no new work.
+    DrainReplica(ReplicaId),
+    /// A replica ended.
+    ReplicaDown {
+        /// Which.
+        replica: ReplicaId,
+        /// How.
+        departure: Departure,
+    },
+    /// Every replica that the log knows belongs to a process that is gone.
+    LoseAllReplicas,
+    /// See [`Command::AcceptLoss`].
+    AcceptLoss {
+        /// How many events.
+        missing: u64,
+        /// Who accepts it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+}
+
+impl Proposal {
+    fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
+        match *self {
+            Proposal::Open { ref writer } => vec![Command::Open { rules: ergate_events::event::RuleVersions::CURRENT, writer }],
+            Proposal::DefineType { ref name, ref settings, ref by } => vec![Command::DefineType { name, settings, by }],
+            Proposal::DefinePool { ref pool, replicas, slots, ref by, ref reason } => {
+                vec![Command::DefinePool { pool, replicas, slots, by, reason }]
+            }
+            Proposal::Cancel { task, ref by, ref reason } => vec![Command::Cancel { task, by, reason }],
+            Proposal::Kill { task, ref by, ref reason } => vec![Command::Kill { task, by, reason }],
+            Proposal::Redrive { task, ref by, ref reason } => vec![Command::Redrive { task, by, reason }],
+            Proposal::ReplicaUp { replica, ref pool, slots } => {
+                vec![Command::ReadyReplica { replica }, Command::JoinReplica { replica, pool, slots }]
+            }
+            Proposal::DrainReplica(replica) => vec![Command::DrainReplica { replica }],
+            Proposal::ReplicaDown { replica, departure } => {
+                let joined = state.work.replicas.get(replica).is_some();
+                let leave = joined.then_some(Command::LeaveReplica { replica, departure });
+                leave.into_iter().chain([Command::StopReplica { replica, departure }]).collect()
+            }
+            Proposal::LoseAllReplicas => {
+                let departure = Departure::Lost;
+                let work = state.work.replicas.iter().map(|(replica, _)| Command::LeaveReplica { replica, departure });
+                let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
+                work.chain(control).collect()
+            }
+            Proposal::AcceptLoss { missing, ref by, ref reason } => vec![Command::AcceptLoss { missing, by, reason }],
+        }
+    }
+}
+
+impl Handler<Propose> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Propose { proposal, reply }: Propose, context: &mut Context<Self>) {
+        if let Some(error) = &self.failed {
+            let _ = reply.send(Err(SubmitError::Closed { reason: chain(error.as_ref()) }));
+            return;
+        }
+        let commands = proposal.commands(self.shard.state());
+        let mut answers = Vec::new();
+        self.decide_all(&commands, &mut answers);
+        let position = self.shard.state().position;
+        let answer = answers.into_iter().collect::<Result<Vec<_>, _>>().map(|_| position);
+        self.open.replies.push(Reply::Proposal(reply, answer));
+        self.commit(context);
+    }
+}
+
+/// From whoever duplicates a request or lists tasks: wait for the end of a task. Answers `None` at once when it is not live.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct WatchTask {
+    /// The task.
+    pub task: Ordinal,
+    /// Gets its end; is dropped when the task is not live.
+    pub watch: Watch,
+}
+
+impl Handler<WatchTask> for LogWriter {
+    type Result = bool;
+
+    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> bool {
+        let live = self.shard.state().work.tasks.get(task).is_some() && self.failed.is_none();
+        if live {
+            self.waiters.watch(task, watch);
+        }
+        live
+    }
+}
+
+/// From whoever shows it: a copy of the accepted state, which is cheap while pages are shared.
+#[derive(Message)]
+#[rtype(result = "Box<State>")]
+pub struct CopyState;
+
+impl Handler<CopyState> for LogWriter {
+    type Result = actix::MessageResult<CopyState>;
+
+    fn handle(&mut self, CopyState: CopyState, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(Box::new(self.shard.state().clone()))
+    }
+}
+
+/// From the runtime: keep what lies at or after this position.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Retain(pub Position);
+
+impl Handler<Retain> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Retain(position): Retain, _: &mut Context<Self>) {
+        if let Some(log) = &self.log {
+            log.retain(position);
+        }
+    }
+}
+
+/// From the runtime: take a last snapshot, make everything durable, close the log and stop.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Close {
+    /// Gets what the log answered.
+    pub reply: oneshot::Sender<Result<(), LogError>>,
+}
+
+impl Handler<Close> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Close { reply }: Close, context: &mut Context<Self>) {
+        self.closing = Some(reply);
+        self.valve.set_open(false);
+        self.snapshots.every_events = self.snapshots.every_events.min(SNAPSHOT_AT_CLOSE_EVENTS);
+        if self.failed.is_none() {
+            self.hand_over();
+        }
+        self.valve.set_open(false);
+        self.finish_closing(context);
+    }
+}
+
+/// A clean close takes a snapshot when at least so many events came since the last one; fewer are folded faster than one is written.
+const SNAPSHOT_AT_CLOSE_EVENTS: u64 = 100_000;
+
+/// Answers in runs of equal kind.
+fn runs(answers: &[Answer]) -> Vec<AnswerRun> {
+    let mut runs: Vec<AnswerRun> = Vec::with_capacity(1);
+    for answer in answers {
+        let next = match *answer {
+            Err(rejection) => AnswerRun::Rejected(rejection),
+            Ok(accepted) => match (accepted.task, accepted.duplicate) {
+                (Some(of), true) => AnswerRun::Duplicate(of),
+                (task, _) => AnswerRun::Accepted { first: task.unwrap_or_default(), count: 1 },
+            },
+        };
+        match (runs.last_mut(), next) {
+            (Some(AnswerRun::Accepted { first, count }), AnswerRun::Accepted { first: task, .. })
+                if first.0 + u64::from(*count) == task.0 =>
+            {
+                *count += 1
+            }
+            (_, next) => runs.push(next),
+        }
+    }
+    runs
+}
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

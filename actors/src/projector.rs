@@ -1,0 +1,133 @@
+//! Follows the durable log and feeds the views. A wake-up carries only the tail's position; what it missed is in the log, so a new
+//! projector is the old one that catches up from the beginning.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+use ergate_events::id::Position;
+use ergate_events::log::{Cursor, LogError, LogReader};
+use ergate_events::view::Progress;
+use tokio::sync::watch;
+
+use crate::log_writer::Tail;
+
+/// Blocks folded before other messages get their turn.
+const BLOCKS_A_TURN: usize = 64;
+
+/// Views that others read.
+pub type SharedProgress = Arc<Mutex<Progress>>;
+
+/// Folds the log into views.
+pub struct Projector {
+    reader: Arc<dyn LogReader>,
+    from: Position,
+    cursor: Option<Box<dyn Cursor>>,
+    tail: watch::Receiver<Tail>,
+    progress: SharedProgress,
+    running: bool,
+}
+
+impl Projector {
+    /// A projector that shows what happens from `from` on, the beginning of this run or of the log.
+    pub fn new(reader: Arc<dyn LogReader>, from: Position, tail: watch::Receiver<Tail>, progress: SharedProgress) -> Projector {
+        *progress.lock().unwrap_or_else(PoisonError::into_inner) = Progress::starting_at(from);
+        Projector { reader, from, cursor: None, tail, progress, running: false }
+    }
+
+    /// Folds what is there, at most [`BLOCKS_A_TURN`] blocks; says whether there may be more.
+    fn catch_up(&mut self) -> Result<bool, LogError> {
+        let cursor = match &mut self.cursor {
+            Some(cursor) => cursor,
+            None => self.cursor.insert(self.reader.cursor(self.from)?),
+        };
+        for _ in 0..BLOCKS_A_TURN {
+            let Some(block) = cursor.next_block()? else { return Ok(false) };
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            for envelope in block.records() {
+                let envelope = envelope.map_err(|source| LogError::Damaged {
+                    at: block.header.first_position,
+                    path: "the log".into(),
+                    offset: 0,
+                    source,
+                })?;
+                if envelope.position >= self.from {
+                    progress.apply(&envelope);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Actor for Projector {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        let (address, mut tail) = (context.address().downgrade(), self.tail.clone());
+        actix::spawn(async move {
+            while tail.changed().await.is_ok() {
+                let Some(address) = address.upgrade() else { return };
+                // A full mailbox holds a wake-up already.
+                let _ = address.try_send(Wake);
+            }
+        });
+        context.notify(Wake);
+    }
+}
+
+/// From the tail: there is more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+impl Handler<Wake> for Projector {
+    type Result = ();
+
+    fn handle(&mut self, Wake: Wake, context: &mut Context<Self>) {
+        if self.running {
+            return;
+        }
+        match self.catch_up() {
+            Ok(true) => {
+                self.running = true;
+                let address = context.address();
+                actix::spawn(async move {
+                    let _ = address.send(Continue).await;
+                });
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(error = crate::log_writer::chain(&error), "the views cannot follow the log");
+                self.cursor = None;
+            }
+        }
+    }
+}
+
+/// From itself: go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Continue;
+
+impl Handler<Continue> for Projector {
+    type Result = ();
+
+    fn handle(&mut self, Continue: Continue, context: &mut Context<Self>) {
+        self.running = false;
+        self.handle(Wake, context);
+    }
+}
+
+/// For tests: panics in the handler, which ends the actor for good.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+impl Handler<Panic> for Projector {
+    type Result = ();
+
+    #[expect(clippy::panic, reason = "that is its purpose")]
+    fn handle(&mut self, Panic: Panic, _: &mut Context<Self>) {
+        panic!("the projector was told to panic");
+    }
+}

@@ -1,0 +1,64 @@
+//! What executors report: many outcomes in one message with one buffer.
+
+use std::ops::Range;
+
+use ergate_events::command::Command;
+use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::task::{Failure, Outcome};
+use ergate_events::time::{Micros, Timestamp};
+
+/// News about attempts.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) items: Vec<Item>,
+}
+
+/// News about one attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// It ended with a result.
+    Succeeded { task: Ordinal, attempt: u32, outcome: Outcome, result: Range<usize> },
+    /// It ended without one.
+    Failed { task: Ordinal, attempt: u32, failure: Box<OwnedFailure> },
+    /// It was told to stop and did.
+    Released { task: Ordinal, attempt: u32, replica: ReplicaId },
+    /// It told how far it is.
+    Checkpoint { task: Ordinal, attempt: u32, details: Range<usize> },
+    /// It gave no sign of life.
+    Silent { task: Ordinal, attempt: u32, last_seen: Timestamp },
+}
+
+/// A failure that owns its texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnedFailure {
+    pub(crate) class: String,
+    pub(crate) message: String,
+    pub(crate) retryable: bool,
+    pub(crate) delay: Option<Micros>,
+}
+
+impl Report {
+    /// Whether there is no news.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The news as commands for the shard.
+    pub fn commands(&self) -> impl Iterator<Item = Command<'_>> {
+        self.items.iter().map(|item| match *item {
+            Item::Succeeded { task, attempt, outcome, ref result } => {
+                Command::Succeed { task, attempt, outcome, result: &self.bytes[result.clone()] }
+            }
+            Item::Failed { task, attempt, ref failure } => {
+                let OwnedFailure { ref class, ref message, retryable, delay } = **failure;
+                Command::Fail { task, attempt, failure: Failure { class, message, retryable, delay } }
+            }
+            Item::Released { task, attempt, replica } => Command::ReleaseSlot { task, attempt, replica },
+            Item::Checkpoint { task, attempt, ref details } => {
+                Command::Checkpoint { task, attempt, details: &self.bytes[details.clone()] }
+            }
+            Item::Silent { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
+        })
+    }
+}

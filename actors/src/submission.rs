@@ -1,0 +1,253 @@
+//! What clients send to a shard and what they get back.
+
+use std::ops::Range;
+
+use ergate_events::command::Rejection;
+use ergate_events::event::Cause;
+use ergate_events::id::{Ordinal, Position, TypeId};
+use ergate_events::task::{Ask, IdempotencyKey, Outcome, RetryPolicy, Timeouts};
+use ergate_events::time::{Micros, Timestamp};
+use tokio::sync::oneshot;
+
+/// Requests that travel together: one message, one buffer, one answer.
+#[derive(Debug, Default)]
+pub struct RequestBatch {
+    bytes: Vec<u8>,
+    items: Vec<RequestItem>,
+}
+
+#[derive(Debug)]
+struct RequestItem {
+    task_type: TypeId,
+    payload: Range<usize>,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few requests have.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Idempotency key.
+    pub key: Option<String>,
+    /// How long the key stays valid; the type's window where it is not given.
+    pub key_window: Option<Micros>,
+    /// From 0 to 9.
+    pub priority: Option<u8>,
+    /// Not to be started before.
+    pub not_before: Option<Timestamp>,
+    /// A retry policy of its own.
+    pub retry: Option<RetryPolicy>,
+    /// Timeouts of its own.
+    pub timeouts: Option<Timeouts>,
+    /// The media type of the payload.
+    pub content_type: Option<String>,
+    /// W3C trace context.
+    pub trace_parent: Option<String>,
+    /// Names and values to find the task by.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Extras {
+    pub(crate) fn key(&self) -> Option<IdempotencyKey<'_>> {
+        Some(IdempotencyKey { key: self.key.as_deref()?, window: self.key_window })
+    }
+
+    pub(crate) fn asks(&self) -> Vec<Ask<'_>> {
+        let mut asks: Vec<Ask<'_>> = Vec::new();
+        asks.extend(self.priority.map(Ask::Priority));
+        asks.extend(self.not_before.map(Ask::NotBefore));
+        asks.extend(self.retry.map(Ask::Retry));
+        asks.extend(self.timeouts.map(Ask::Timeouts));
+        asks.extend(self.content_type.as_deref().map(Ask::ContentType));
+        asks.extend(self.trace_parent.as_deref().map(Ask::TraceParent));
+        asks.extend(self.labels.iter().map(|(name, value)| Ask::Label(name, value)));
+        asks
+    }
+}
+
+impl RequestBatch {
+    /// An empty batch.
+    pub fn new() -> RequestBatch {
+        RequestBatch::default()
+    }
+
+    /// An empty batch with room for this many requests and payload bytes.
+    pub fn with_capacity(requests: usize, bytes: usize) -> RequestBatch {
+        RequestBatch { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(requests) }
+    }
+
+    /// Adds a request.
+    pub fn push(&mut self, task_type: TypeId, payload: &[u8], extras: Option<Box<Extras>>) {
+        self.push_with(task_type, extras, |bytes| {
+            bytes.extend_from_slice(payload);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap_or_else(|never| match never {});
+    }
+
+    /// Adds a request whose payload `write` appends to the buffer.
+    ///
+    /// # Errors
+    /// What `write` answers; then nothing was added.
+    pub fn push_with<E>(
+        &mut self,
+        task_type: TypeId,
+        extras: Option<Box<Extras>>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        self.items.push(RequestItem { task_type, payload: start..self.bytes.len(), extras });
+        Ok(())
+    }
+
+    /// Number of requests.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is no request.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The requests: type, payload and what few have.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (TypeId, &[u8], Option<&Extras>)> {
+        self.items.iter().map(|item| (item.task_type, &self.bytes[item.payload.clone()], item.extras.as_deref()))
+    }
+}
+
+/// Requests and where their answers go.
+pub struct Submission {
+    /// What is wanted.
+    pub requests: RequestBatch,
+    /// Gets the answer once it is durable.
+    pub reply: oneshot::Sender<Result<BatchAnswer, SubmitError>>,
+    /// Gets the ends of the tasks, when somebody waits for them.
+    pub done: Option<oneshot::Sender<BatchEnd>>,
+}
+
+/// What became of the requests of a batch, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchAnswer {
+    /// The answers in runs of equal kind, so that the usual batch is one entry.
+    pub runs: Vec<AnswerRun>,
+    /// Everything up to here is durable.
+    pub position: Position,
+}
+
+/// Answers to consecutive requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerRun {
+    /// Accepted, with consecutive ordinals.
+    Accepted {
+        /// The first task.
+        first: Ordinal,
+        /// How many.
+        count: u32,
+    },
+    /// The same request came before; this is its task.
+    Duplicate(Ordinal),
+    /// Refused.
+    Rejected(Rejection),
+}
+
+impl AnswerRun {
+    pub(crate) const fn accepted(&self) -> u32 {
+        match *self {
+            AnswerRun::Accepted { count, .. } => count,
+            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => 0,
+        }
+    }
+
+    pub(crate) const fn first(&self) -> Option<Ordinal> {
+        match *self {
+            AnswerRun::Accepted { first, .. } => Some(first),
+            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => None,
+        }
+    }
+}
+
+impl BatchAnswer {
+    /// The answers one by one: the task, and whether it was there before.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(Ordinal, bool), Rejection>> {
+        self.runs.iter().flat_map(|run| {
+            let (count, run) = match *run {
+                AnswerRun::Accepted { count, .. } => (count, *run),
+                AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => (1, *run),
+            };
+            (0..u64::from(count)).map(move |index| match run {
+                AnswerRun::Accepted { first, .. } => Ok((Ordinal(first.0 + index), false)),
+                AnswerRun::Duplicate(of) => Ok((of, true)),
+                AnswerRun::Rejected(rejection) => Err(rejection),
+            })
+        })
+    }
+}
+
+/// How the accepted tasks of a batch ended, in the order of their ordinals; duplicates are not among them.
+#[derive(Debug, Default)]
+pub struct BatchEnd {
+    pub(crate) first: Ordinal,
+    pub(crate) ends: Vec<Option<TaskEnd>>,
+}
+
+impl BatchEnd {
+    /// Every task with its end.
+    pub fn into_ends(self) -> impl Iterator<Item = (Ordinal, TaskEnd)> {
+        let first = self.first;
+        (0_u64..).zip(self.ends).filter_map(move |(index, end)| Some((Ordinal(first.0 + index), end?)))
+    }
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskEnd {
+    /// How.
+    pub outcome: Outcome,
+    /// The result of a success.
+    pub result: Box<[u8]>,
+    /// Why not a success.
+    pub failure: Option<Box<EndFailure>>,
+}
+
+/// Why a task did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndFailure {
+    /// The rule that ended it.
+    pub cause: Cause,
+    /// The class of the last failure, empty when there was none.
+    pub class: String,
+    /// The message of the last failure, empty when there was none.
+    pub message: String,
+}
+
+/// Why a request has no answer from the core.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The core said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Not now.
+    #[error("busy: {reason}; retry in {retry_after}")]
+    Busy {
+        /// What is short.
+        reason: &'static str,
+        /// When another try is worth it.
+        retry_after: Micros,
+    },
+    /// The request may or may not have been recorded.
+    #[error("the answer is unknown: {reason}; after a restart the log tells, or submit again with the same idempotency key")]
+    Unknown {
+        /// What failed.
+        reason: String,
+    },
+    /// The runtime is shutting down or gone.
+    #[error("the runtime takes no more work: {reason}")]
+    Closed {
+        /// Why.
+        reason: String,
+    },
+}

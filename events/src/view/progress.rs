@@ -1,0 +1,183 @@
+//! How far the work is: counts, backlog, replicas and waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Histogram;
+use crate::event::{Envelope, Event};
+use crate::id::{Ordinal, Position};
+use crate::task::Outcome;
+use crate::time::Timestamp;
+
+/// Counts and waits of everything up to a position.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// True up to here.
+    pub position: Position,
+    /// Time of the last event.
+    pub at: Timestamp,
+    /// Tasks created.
+    pub requested: u64,
+    /// Attempts started.
+    pub started: u64,
+    /// Attempts that failed, timed out or were lost.
+    pub unsuccessful: u64,
+    /// Requests that repeated an earlier one.
+    pub deduplicated: u64,
+    /// Ended tasks by outcome, in the order of [`Outcome::ALL`].
+    pub ended: [u64; 5],
+    /// Attempts that have a slot.
+    pub running: i64,
+    /// Replicas that are up, by pool.
+    pub replicas: BTreeMap<String, i64>,
+    /// Waits from request to first start.
+    pub start_waits: Histogram,
+    /// Waits from request to end.
+    pub end_waits: Histogram,
+    next: Ordinal,
+    ages: Ages,
+    pools: Vec<String>,
+    pool_of: BTreeMap<crate::id::ReplicaId, crate::id::PoolId>,
+}
+
+impl Progress {
+    /// An empty view whose first event will have this position.
+    pub fn starting_at(position: Position) -> Progress {
+        Progress { position, ..Progress::default() }
+    }
+
+    /// Tasks that have ended.
+    pub fn done(&self) -> u64 {
+        self.ended.iter().sum()
+    }
+
+    /// Tasks that have not ended.
+    pub fn live(&self) -> u64 {
+        self.requested - self.done()
+    }
+
+    /// Tasks that have neither ended nor a slot.
+    pub fn backlog(&self) -> u64 {
+        self.live().saturating_sub(u64::try_from(self.running).unwrap_or(0))
+    }
+
+    /// Replicas that are up in all pools.
+    pub fn replicas_total(&self) -> i64 {
+        self.replicas.values().sum()
+    }
+
+    /// Folds one event.
+    pub fn apply(&mut self, envelope: &Envelope<'_>) {
+        let at = envelope.recorded_at;
+        self.position = envelope.position.next();
+        self.at = at;
+        if envelope.event.creates_task() {
+            self.requested += 1;
+            self.ages.insert(self.next, at);
+            self.next = Ordinal(self.next.0 + 1);
+        }
+        if let Some((task, outcome)) = envelope.event.ends() {
+            self.end(task, outcome, at);
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other events are not counted")]
+        match envelope.event {
+            Event::Started { task, attempt, .. } => {
+                self.started += 1;
+                self.running += 1;
+                if attempt == 1
+                    && let Some(requested) = self.ages.get(task)
+                {
+                    self.start_waits.record(at.since(requested));
+                }
+            }
+            Event::Succeeded { .. } => self.running -= 1,
+            Event::Failed { .. } | Event::TimedOut { .. } | Event::Lost { .. } => {
+                self.unsuccessful += 1;
+                self.running -= i64::from(!matches!(envelope.event, Event::TimedOut { timeout, .. } if !ends_attempt(timeout)));
+            }
+            Event::Deduplicated { .. } => self.deduplicated += 1,
+            Event::PoolDefined { name, .. } if !self.pools.iter().any(|known| known == name) => self.pools.push(name.to_owned()),
+            Event::ReplicaRequested { replica, pool } => drop(self.pool_of.insert(replica, pool)),
+            Event::ReplicaReady { replica } => self.count_replica(replica, 1),
+            Event::ReplicaStopped { replica, .. } => {
+                self.count_replica(replica, -1);
+                self.pool_of.remove(&replica);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, task: Ordinal, outcome: Outcome, at: Timestamp) {
+        if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
+            self.ended[index] += 1;
+        }
+        if let Some(requested) = self.ages.remove(task) {
+            self.end_waits.record(at.since(requested));
+        }
+    }
+
+    fn count_replica(&mut self, replica: crate::id::ReplicaId, change: i64) {
+        let name = self.pool_of.get(&replica).and_then(|pool| self.pools.get(usize::from(pool.0)));
+        if let Some(name) = name {
+            *self.replicas.entry(name.clone()).or_default() += change;
+        }
+    }
+}
+
+const fn ends_attempt(timeout: crate::event::Timeout) -> bool {
+    matches!(timeout, crate::event::Timeout::StartToClose | crate::event::Timeout::Heartbeat)
+}
+
+/// Tasks in a page of [`Ages`].
+const PAGE: u64 = 256;
+
+/// When live tasks were requested: pages by ordinal, freed when they are empty.
+#[derive(Clone, Debug, Default)]
+struct Ages {
+    first: u64,
+    pages: VecDeque<Option<Box<Page>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    /// 0 where there is no live task.
+    times: [u64; PAGE as usize],
+    live: u32,
+}
+
+impl Ages {
+    fn insert(&mut self, task: Ordinal, at: Timestamp) {
+        let number = task.0 / PAGE;
+        if self.pages.is_empty() {
+            self.first = number;
+        }
+        while self.first + self.pages.len() as u64 <= number {
+            self.pages.push_back(None);
+        }
+        let page = self.pages[(number - self.first) as usize]
+            .get_or_insert_with(|| Box::new(Page { times: [0; PAGE as usize], live: 0 }));
+        page.times[(task.0 % PAGE) as usize] = at.0.max(1);
+        page.live += 1;
+    }
+
+    fn get(&self, task: Ordinal) -> Option<Timestamp> {
+        let index = usize::try_from((task.0 / PAGE).checked_sub(self.first)?).ok()?;
+        let time = self.pages.get(index)?.as_ref()?.times[(task.0 % PAGE) as usize];
+        (time > 0).then_some(Timestamp(time))
+    }
+
+    fn remove(&mut self, task: Ordinal) -> Option<Timestamp> {
+        let found = self.get(task)?;
+        let slot = &mut self.pages[(task.0 / PAGE - self.first) as usize];
+        let page = slot.as_mut()?;
+        page.times[(task.0 % PAGE) as usize] = 0;
+        page.live -= 1;
+        if page.live == 0 {
+            *slot = None;
+        }
+        while let Some(None) = self.pages.front() {
+            self.pages.pop_front();
+            self.first += 1;
+        }
+        Some(found)
+    }
+}

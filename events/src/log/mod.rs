@@ -7,6 +7,9 @@ use crate::block::{Block, BlockError, Hash, SealedBlock};
 use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod file;
 pub mod memory;
 
 /// Where a log ends.

@@ -1,0 +1,203 @@
+//! Looking at a data directory without changing it: where the log ends, and whether that is where it should.
+
+use super::super::{Head, LogError};
+use super::anchor::{self, Anchor};
+use super::layout::{Layout, foreign};
+use super::scan::{Chain, Stop, furthest_block, head_after, last_block, scan};
+use super::segment::{SKIP_BYTES, Segment, Window};
+use super::store::{self, StoreId};
+use crate::block::{Block, BlockError, Hash};
+use crate::id::Position;
+
+/// What was found in a data directory.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) store: StoreId,
+    pub(super) anchor: Anchor,
+    /// First positions of the segments that belong to the log, in order.
+    pub(super) segments: Vec<Position>,
+    /// Segments before the log's beginning, which retention was about to unlink.
+    pub(super) leftover: Vec<Position>,
+    /// Where the valid blocks end.
+    pub(super) head: Head,
+    /// The chain at the head.
+    pub(super) chain: Chain,
+    /// Bytes of valid blocks in the last segment.
+    pub(super) end: u64,
+    /// Bytes of the last segment's file.
+    pub(super) len: u64,
+    /// Whether bytes that are no block follow the head.
+    pub(super) torn: bool,
+}
+
+/// Reads who the store is, where the anchor says it ends, and which segments there are.
+///
+/// # Errors
+/// [`LogError::NotFound`] without a store file, [`LogError::Foreign`], [`LogError::Anchor`], [`LogError::Io`].
+pub(super) fn identify(layout: &Layout) -> Result<(StoreId, Anchor), LogError> {
+    let store = store::read(layout)?.ok_or_else(|| LogError::NotFound { path: layout.dir.clone() })?;
+    Ok((store, anchor::read(&layout.anchor(), store)?))
+}
+
+/// Verifies that the segments follow each other, everything in the last one, and that the log reaches its anchor.
+///
+/// # Errors
+/// [`LogError::Missing`], [`LogError::Damaged`], [`LogError::Chain`], [`LogError::Anchor`] and whatever reading meets.
+pub(super) fn assess(layout: &Layout) -> Result<Found, LogError> {
+    let (store, anchor) = identify(layout)?;
+    let (leftover, segments): (Vec<_>, Vec<_>) = layout.segments()?.into_iter().partition(|first| *first < anchor.base.next);
+    if let Some(first) = segments.first().filter(|first| **first > anchor.base.next) {
+        return Err(missing(anchor.base.next, *first));
+    }
+    let Some((last, sealed)) = segments.split_last() else { return without_segments(store, anchor, leftover) };
+    let mut chain = Chain::at(anchor.base.next, anchor.base.hash);
+    for (index, first) in sealed.iter().enumerate() {
+        let segment = Segment::require(layout, *first)?;
+        check_first(&segment, &chain)?;
+        let block = sealed_end(layout, &segment, &segments, index, &anchor)?;
+        chain =
+            Chain { next: block.header.next_position(), hash: block.hash(), shard: Some(block.header.shard), last: Some(block) };
+    }
+    let segment = Segment::require(layout, *last)?;
+    let (end, stop) = scan(&segment, &mut chain, 0)?;
+    let head = match &chain.last {
+        Some(block) => head_after(block).map_err(|error| segment.error(block.header.first_position, end, error))?,
+        None => anchor.base,
+    };
+    let torn = judge(layout, &segments, &segment, &anchor, head, stop, end)?;
+    Ok(Found { store, anchor, leftover, head, chain, end, len: segment.len()?, torn, segments })
+}
+
+fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> Result<Found, LogError> {
+    if anchor.head.next > anchor.base.next {
+        return Err(missing(anchor.base.next, anchor.head.next));
+    }
+    let chain = Chain::at(anchor.base.next, anchor.base.hash);
+    Ok(Found { store, anchor, leftover, head: anchor.base, chain, end: 0, len: 0, torn: false, segments: Vec::new() })
+}
+
+pub(super) fn missing(found: Position, anchored: Position) -> LogError {
+    LogError::Missing { anchored, found, missing: anchored.0.saturating_sub(found.0) }
+}
+
+/// Verifies that a segment with blocks begins with the one that its name and the chain ask for.
+fn check_first(segment: &Segment, chain: &Chain) -> Result<(), LogError> {
+    let mut window = Window::new(SKIP_BYTES);
+    let header = window.header(&segment.file, 0, u64::MAX).map_err(|error| segment.error(segment.first, 0, error))?;
+    if header.first_position != segment.first {
+        let error = BlockError::Header("its position is not the one in the name of its file");
+        return Err(segment.error(segment.first, 0, error));
+    }
+    if header.previous != chain.hash {
+        return Err(LogError::Chain { at: segment.first, expected: chain.hash, found: header.previous });
+    }
+    Ok(())
+}
+
+/// The last block of a segment that another one follows.
+fn sealed_end(
+    layout: &Layout,
+    segment: &Segment,
+    segments: &[Position],
+    index: usize,
+    anchor: &Anchor,
+) -> Result<Block, LogError> {
+    let next = segments[index + 1];
+    if let Some(block) = last_block(segment, next)? {
+        return Ok(block);
+    }
+    // Something is wrong, or zeros were left at the end; following the chain from the beginning tells which.
+    let mut chain = Chain::at(segment.first, first_previous(segment)?);
+    let (offset, stop) = scan(segment, &mut chain, 0)?;
+    if chain.next > next {
+        return Err(foreign(&layout.segment(next), "it overlaps the segment before it"));
+    }
+    match (stop, chain.last) {
+        (Stop::Clean, Some(block)) if chain.next == next => Ok(block),
+        (Stop::Clean | Stop::Truncated(_), _) => {
+            let lost_to = evidence(layout, &segments[index..], offset, anchor, chain.next)?;
+            Err(missing(chain.next, lost_to))
+        }
+        (Stop::Torn(error) | Stop::Unfit(error), _) => Err(error),
+    }
+}
+
+fn first_previous(segment: &Segment) -> Result<Hash, LogError> {
+    let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
+    header.map(|header| header.previous).map_err(|error| segment.error(segment.first, 0, error))
+}
+
+/// How far the log once reached, as far as anything still tells: the anchor, names, and blocks behind the place where the
+/// chain ends, which is `offset` in the first of `segments`, at `found`.
+///
+/// # Errors
+/// [`LogError::Io`], [`LogError::Foreign`].
+pub(super) fn evidence(
+    layout: &Layout,
+    segments: &[Position],
+    offset: u64,
+    anchor: &Anchor,
+    found: Position,
+) -> Result<Position, LogError> {
+    let mut reached = found.max(anchor.head.next);
+    for (index, first) in segments.iter().enumerate() {
+        let segment = Segment::require(layout, *first)?;
+        let from = if index == 0 { offset } else { 0 };
+        let least = if index == 0 { found } else { *first };
+        reached = reached.max(furthest_block(&segment, from, least)?.unwrap_or(found)).max(*first);
+    }
+    Ok(reached)
+}
+
+/// Holds the end that was found against the anchor; says whether bytes follow it that may be cut.
+fn judge(
+    layout: &Layout,
+    segments: &[Position],
+    last: &Segment,
+    anchor: &Anchor,
+    head: Head,
+    stop: Stop,
+    end: u64,
+) -> Result<bool, LogError> {
+    if anchor.head.next > head.next {
+        return Err(match stop {
+            Stop::Clean | Stop::Truncated(_) => missing(head.next, anchor.head.next),
+            Stop::Torn(error) | Stop::Unfit(error) => error,
+        });
+    }
+    match hash_before(layout, segments, anchor.head.next, head)? {
+        Some(hash) if hash == anchor.head.hash => {}
+        Some(found) => return Err(LogError::Chain { at: anchor.head.next, expected: anchor.head.hash, found }),
+        None => {
+            return Err(LogError::Anchor { path: layout.anchor(), reason: "it points into the middle of a block" });
+        }
+    }
+    match stop {
+        Stop::Clean => Ok(false),
+        Stop::Unfit(error) => Err(error),
+        // A whole block behind the torn one was written after it was synced, unless this writer was in the habit of
+        // writing several blocks between two syncs.
+        Stop::Truncated(error) | Stop::Torn(error) => match anchor.loose {
+            false if furthest_block(last, end, head.next.next())?.is_some() => Err(error),
+            true | false => Ok(true),
+        },
+    }
+}
+
+/// The hash of the block that ends at `at`; `None` when no block does.
+fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
+    if at == head.next {
+        return Ok(Some(head.hash));
+    }
+    let index = segments.partition_point(|first| *first <= at).saturating_sub(1);
+    let segment = Segment::require(layout, segments[index])?;
+    let (mut window, mut offset) = (Window::new(SKIP_BYTES), 0);
+    loop {
+        let header = window.header(&segment.file, offset, u64::MAX);
+        let header = header.map_err(|error| segment.error(at, offset, error))?;
+        if header.first_position >= at {
+            return Ok((header.first_position == at).then_some(header.previous));
+        }
+        offset += header.block_len() as u64;
+    }
+}

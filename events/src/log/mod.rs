@@ -8,6 +8,8 @@ use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
 
 pub mod memory;
+mod plain;
+pub mod snapshot;
 
 /// Where a log ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -7,6 +7,7 @@ use crate::block::{Block, BlockError, Hash, SealedBlock};
 use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
 
+pub mod index;
 pub mod memory;
 mod plain;
 pub mod snapshot;

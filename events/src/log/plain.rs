@@ -143,6 +143,7 @@ pub(super) fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use std::io::Write;

@@ -362,4 +362,5 @@ fn read_len(file: &mut impl Read) -> io::Result<usize> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;

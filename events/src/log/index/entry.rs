@@ -2,8 +2,8 @@
 
 use bincode::{Decode, Encode};
 
+use super::Ending;
 use super::page::{Entry, put, step, take, walk};
-use super::{Ending, EndingQuery};
 use crate::block::{Block, BlockError};
 use crate::event::{Envelope, Event};
 use crate::id::{Ordinal, Position, TypeId};
@@ -162,7 +162,7 @@ impl Entry for End {
 }
 
 /// The number of an outcome on disk: its place among all of them.
-const fn number(outcome: Outcome) -> u8 {
+pub(super) const fn number(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Succeeded => 0,
         Outcome::Partial => 1,
@@ -172,32 +172,13 @@ const fn number(outcome: Outcome) -> u8 {
     }
 }
 
-const fn outcome_bit(number: u32) -> u32 {
+pub(super) const fn outcome_bit(number: u32) -> u32 {
     1 << (number & 7)
 }
 
 /// Types share the bits that the outcomes leave.
-const fn type_bit(id: u32) -> u32 {
+pub(super) const fn type_bit(id: u32) -> u32 {
     1 << (8 + id % 24)
-}
-
-impl EndingQuery<'_> {
-    /// Whether entries with these bits may be among the wanted.
-    pub(super) fn may_match(&self, mask: u32) -> bool {
-        let outcome = self.outcome.is_none_or(|outcome| mask & outcome_bit(u32::from(number(outcome))) != 0);
-        outcome && self.types.is_none_or(|types| types.iter().any(|id| mask & type_bit(u32::from(id.0)) != 0))
-    }
-
-    /// Whether an ending of this kind is among the wanted.
-    pub(super) fn wants(&self, task_type: Option<TypeId>, outcome: Outcome) -> bool {
-        let right_type = || self.types.is_none_or(|types| task_type.is_some_and(|id| types.contains(&id)));
-        self.outcome.is_none_or(|wanted| wanted == outcome) && right_type()
-    }
-
-    /// Whether an ending at this position is before the cursor.
-    pub(super) fn reaches(&self, position: Position) -> bool {
-        self.before.is_none_or(|before| position < before)
-    }
 }
 
 /// Where a new task's type comes from.

@@ -7,7 +7,9 @@
 //! Sidecars can always be built again, so nothing here is ever an error of the log.
 
 mod entry;
+mod known;
 mod page;
+mod query;
 mod scan;
 mod search;
 mod sidecar;
@@ -17,57 +19,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::known::Known;
 use self::sidecar::Sidecar;
 use super::{LogError, LogReader, Span, plain};
 use crate::block::{Block, BlockError};
 use crate::id::{Ordinal, Position, TypeId};
 use crate::task::Outcome;
-use crate::time::Timestamp;
 
+pub use self::known::SetAside;
 pub use self::page::Unusable;
+pub use self::query::{Ending, EndingQuery};
 pub use self::tail::{FindType, TailIndex};
 
 /// A range is cut in two sidecars where its index needs more memory than this, in bytes; some 3 million events.
 pub const TAIL_BYTES_MAX: usize = 48 << 20;
-/// Pages of types kept in memory, 16 KiB and 8,192 tasks each.
-const TYPE_PAGES_MAX: usize = 1_024;
-
-/// Which finished tasks are wanted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EndingQuery<'a> {
-    /// Tasks of one of these types only; a name that was redefined has several.
-    pub types: Option<&'a [TypeId]>,
-    /// Tasks that ended like this only.
-    pub outcome: Option<Outcome>,
-    /// Tasks that ended before this position only: the last one of the page before.
-    pub before: Option<Position>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// A finished task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// Which task.
-    pub task: Ordinal,
-    /// Its type; `None` when it was created before what the log and its indexes still hold.
-    pub task_type: Option<TypeId>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// When it ended.
-    pub at: Timestamp,
-    /// The record that ended it.
-    pub position: Position,
-}
-
-/// A sidecar that is not used until it is built again; its range is read from the log.
-#[derive(Clone, Debug)]
-pub struct SetAside {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: Arc<Unusable>,
-}
 
 /// The indexes of one log. Any number of threads may ask; each question reads from disk what it needs.
 pub struct TaskIndex {
@@ -75,38 +40,6 @@ pub struct TaskIndex {
     store_id: [u8; 16],
     reader: Arc<dyn LogReader>,
     known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// By position, and so by ordinal.
-    sidecars: Vec<Arc<Sidecar>>,
-    set_aside: Vec<SetAside>,
-    /// By first position of the sidecar, and page.
-    types: BTreeMap<(Position, usize), Vec<u8>>,
-}
-
-impl Known {
-    /// Forgets what lies at this path, a sidecar or the reason why it is none.
-    fn forget(&mut self, path: &Path) {
-        let dropped = self.sidecars.iter().position(|sidecar| sidecar.path == path).map(|index| self.sidecars.remove(index));
-        if let Some(dropped) = dropped {
-            self.types.retain(|(first, _), _| *first != dropped.span().first);
-        }
-        self.set_aside.retain(|aside| aside.path != path);
-    }
-
-    /// Takes a sidecar, or notes why it is none.
-    fn take(&mut self, path: PathBuf, opened: Result<Sidecar, Unusable>) {
-        self.forget(&path);
-        match opened {
-            Ok(sidecar) => {
-                let index = self.sidecars.partition_point(|other| other.span().first < sidecar.span().first);
-                self.sidecars.insert(index, Arc::new(sidecar));
-            }
-            Err(reason) => self.set_aside.push(SetAside { path, reason: Arc::new(reason) }),
-        }
-    }
 }
 
 /// Where to look for a part of the log.
@@ -126,7 +59,7 @@ impl TaskIndex {
         let mut known = Known::default();
         for (first, path) in plain::list(&folder, sidecar::EXTENSION)? {
             let opened = Sidecar::open(&path, first, store_id);
-            known.take(path, opened);
+            known.add(path, opened);
         }
         Ok(TaskIndex { folder, store_id, reader, known: Mutex::new(known) })
     }
@@ -195,7 +128,8 @@ impl TaskIndex {
     /// # Errors
     /// As [`TaskIndex::history`].
     pub fn type_of(&self, task: Ordinal) -> Result<Option<TypeId>, LogError> {
-        if let Some(sidecar) = self.creating(task).filter(|sidecar| self.fits(sidecar).unwrap_or(false)) {
+        let creating = self.known().creating(task);
+        if let Some(sidecar) = creating.filter(|sidecar| self.fits(sidecar).unwrap_or(false)) {
             match self.type_in(&sidecar, task) {
                 Ok(found) => return Ok(found),
                 Err(reason) => self.set_aside(&sidecar, reason),
@@ -204,14 +138,7 @@ impl TaskIndex {
         scan::type_of(&*self.reader, task)
     }
 
-    /// The sidecar of the range that creates the task.
-    fn creating(&self, task: Ordinal) -> Option<Arc<Sidecar>> {
-        let known = self.known();
-        let index = known.sidecars.partition_point(|sidecar| sidecar.next_ordinal() <= task);
-        known.sidecars.get(index).filter(|sidecar| sidecar.index_of(task).is_some()).cloned()
-    }
-
-    fn type_in(&self, sidecar: &Sidecar, task: Ordinal) -> Result<Option<TypeId>, Unusable> {
+    fn type_in(&self, sidecar: &Arc<Sidecar>, task: Ordinal) -> Result<Option<TypeId>, Unusable> {
         let index = sidecar.index_of(task).ok_or(Unusable::Damaged("it does not hold the task"))?;
         let key = (sidecar.span().first, search::type_page(index));
         if let Some(page) = self.known().types.get(&key) {
@@ -219,11 +146,7 @@ impl TaskIndex {
         }
         let page = sidecar.type_page(index)?;
         let found = search::type_in_page(&page, index)?;
-        let mut known = self.known();
-        if known.types.len() >= TYPE_PAGES_MAX {
-            known.types.clear();
-        }
-        known.types.insert(key, page);
+        self.known().keep_types(sidecar, key, page);
         Ok(found)
     }
 
@@ -268,7 +191,9 @@ impl TaskIndex {
         let first = parts.span.first;
         let path = Sidecar::write(&self.folder, self.store_id, &parts)?;
         let opened = Sidecar::open(&path, first, self.store_id);
-        self.known().take(path, opened);
+        let mut known = self.known();
+        known.forget(&path);
+        known.add(path, opened);
         Ok(())
     }
 
@@ -347,8 +272,9 @@ impl TaskIndex {
     /// Uses a sidecar no more, unless another one has taken its place by now.
     fn set_aside(&self, sidecar: &Arc<Sidecar>, reason: Unusable) {
         let mut known = self.known();
-        if known.sidecars.iter().any(|other| Arc::ptr_eq(other, sidecar)) {
-            known.take(sidecar.path.clone(), Err(reason));
+        if known.has(sidecar) {
+            known.forget(&sidecar.path);
+            known.add(sidecar.path.clone(), Err(reason));
         }
     }
 

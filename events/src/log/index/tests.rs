@@ -9,7 +9,7 @@ use crate::log::EventLog;
 
 const STORE: [u8; 16] = [7; 16];
 /// Events in a range that has a sidecar of its own.
-const RANGE: u64 = 150;
+const RANGE: u64 = 100;
 
 /// What a walk over the whole log finds, written without any of the code under test.
 #[derive(Default)]
@@ -85,7 +85,7 @@ fn open(dir: &Path, generator: &Generator) -> TaskIndex {
 
 /// A log of 20 ranges with sidecars for all but the last two.
 fn indexed(dir: &Path, seed: u64) -> (Generator, TaskIndex, BruteForce) {
-    let generator = Generator::log_of(seed, 3_000);
+    let generator = Generator::log_of(seed, 2_000);
     let index = open(dir, &generator);
     let spans = generator.spans(RANGE);
     index.build_missing(&spans[..spans.len() - 2], &mut |_| {}).unwrap();
@@ -137,7 +137,7 @@ fn ranges_of_many_pages_and_runs_are_found_again() {
         tail.add_block(&block, &mut |_| unreachable!("everything is created here")).unwrap();
     }
     let mut random = Random(1);
-    for _ in 0..2_000 {
+    for _ in 0..400 {
         let task = random.below(truth.history.len() as u64);
         let expected = &truth.history[task as usize];
         assert_eq!(&index.history(Ordinal(task), None).unwrap(), expected, "task {task} in the sidecar");
@@ -193,7 +193,7 @@ fn sidecars_of_another_store_format_or_history_are_refused() {
     assert_eq!(other.unusable().len(), files(dir.path()).len());
     compare(&other, None, &truth, 21);
 
-    let same_store = Generator::log_of(22, 3_000);
+    let same_store = Generator::log_of(22, 2_000);
     let stale = open(dir.path(), &same_store);
     assert!(stale.unusable().is_empty(), "the log is only asked when a question needs it");
     compare(&stale, None, &BruteForce::of(&*same_store.log.reader()), 22);
@@ -264,6 +264,35 @@ fn a_block_that_does_not_follow_leaves_the_tail_as_it_was() {
     assert!(matches!(tail.add_block(&first, &mut |_| Ok(None)), Err(LogError::Gap { .. })));
     assert_eq!((tail.span(), tail.bytes()), (span, bytes));
     tail.add_block(&second, &mut |_| Ok(None)).unwrap();
+}
+
+#[test]
+fn bytes_that_are_no_entries_are_refused_and_never_panic() {
+    use super::entry::{Creation, End, Posting, TypeOf};
+    use super::page::{Entries, SLOT_BYTES, Slot};
+    let mut random = Random(81);
+    let mut refused = 0;
+    for _ in 0..2_000 {
+        let bytes: Vec<u8> = (0..random.below(80)).map(|_| random.below(256) as u8).collect();
+        refused += Entries::<Creation>::of(&bytes).filter(Result::is_err).count();
+        refused += Entries::<Posting>::of(&bytes).filter(Result::is_err).count();
+        refused += Entries::<TypeOf>::of(&bytes).filter(Result::is_err).count();
+        refused += Entries::<End>::of(&bytes).filter(|end| end.as_ref().map_or(true, |end| end.ending().is_none())).count();
+        let slot = bytes.first_chunk::<SLOT_BYTES>().map(Slot::read);
+        assert!(slot.is_none_or(|slot| slot.unpack(&bytes).is_err()));
+    }
+    assert!(refused > 2_000, "{refused}");
+}
+
+#[test]
+fn a_step_leads_from_any_number_to_any_other() {
+    use super::page::{put, step, take, walk};
+    let numbers = [0, 1, 2, 63, 64, 1 << 40, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX];
+    for (from, to) in numbers.iter().flat_map(|from| numbers.map(|to| (*from, to))) {
+        let mut bytes = Vec::new();
+        put(step(from, to), &mut bytes);
+        assert_eq!(walk(from, take(&mut &*bytes).unwrap()), to, "{from} to {to}");
+    }
 }
 
 #[test]

@@ -96,7 +96,8 @@ impl Generator {
     }
 
     fn end(&mut self, task: Ordinal) {
-        self.live.retain(|other| *other != task);
+        let index = self.live.iter().position(|other| *other == task);
+        index.map(|index| self.live.swap_remove(index));
     }
 
     fn act(&mut self) {

@@ -10,7 +10,10 @@ use crate::time::Timestamp;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod file;
+pub mod index;
 pub mod memory;
+mod plain;
+pub mod snapshot;
 
 /// Where a log ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

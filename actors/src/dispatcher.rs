@@ -69,6 +69,13 @@ struct Replica {
     arbiter: Arbiter,
 }
 
+impl Replica {
+    fn stop(&self) {
+        // An arbiter that takes no message has stopped already.
+        let _ = self.arbiter.stop();
+    }
+}
+
 impl Dispatcher {
     /// A dispatcher without replicas; `types` are the names of the definitions that the log has so far, by [`TypeId`].
     pub fn new(fleet: Fleet, types: &[String]) -> Dispatcher {
@@ -146,7 +153,7 @@ impl Dispatcher {
     /// Reports a replica as lost; rule and control half do the rest.
     fn lose(&mut self, replica: ReplicaId) {
         if let Some(gone) = self.replicas.remove(&replica) {
-            gone.arbiter.stop();
+            gone.stop();
             self.draining.remove(&replica);
             self.fleet.restarts.executors.fetch_add(1, Ordering::Relaxed);
             self.propose(Proposal::ReplicaDown { replica, departure: Departure::Lost });
@@ -189,14 +196,14 @@ impl Actor for Dispatcher {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        self.replicas.values().for_each(|replica| drop(replica.arbiter.stop()));
+        self.replicas.values().for_each(Replica::stop);
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         // After a panic `stopped` is not called, and the threads of the executors would stay.
-        self.replicas.values().for_each(|replica| drop(replica.arbiter.stop()));
+        self.replicas.values().for_each(Replica::stop);
     }
 }
 
@@ -264,7 +271,7 @@ impl Handler<ReplicaIdle> for Dispatcher {
     fn handle(&mut self, ReplicaIdle(replica): ReplicaIdle, _: &mut Context<Self>) {
         self.draining.remove(&replica);
         if let Some(idle) = self.replicas.remove(&replica) {
-            idle.arbiter.stop();
+            idle.stop();
             self.propose(Proposal::ReplicaDown { replica, departure: Departure::Drained });
         }
     }

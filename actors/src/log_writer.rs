@@ -185,7 +185,7 @@ impl LogWriter {
             self.decide_all(&commands, &mut answers);
         }
         let mut answers = answers.as_slice();
-        for Submission { requests, reply, done } in submissions {
+        for Submission { requests, reply, done, .. } in submissions {
             let (own, rest) = answers.split_at(requests.len());
             answers = rest;
             self.answer(own, reply, done);

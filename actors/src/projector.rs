@@ -28,9 +28,10 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// A projector that shows what happens from `from` on, the beginning of this run or of the log.
-    pub fn new(reader: Arc<dyn LogReader>, from: Position, tail: watch::Receiver<Tail>, progress: SharedProgress) -> Projector {
-        *progress.lock().unwrap_or_else(PoisonError::into_inner) = Progress::starting_at(from);
+    /// A projector that follows the log from this view on.
+    pub fn new(reader: Arc<dyn LogReader>, start: &Progress, tail: watch::Receiver<Tail>, progress: SharedProgress) -> Projector {
+        let from = start.position;
+        *progress.lock().unwrap_or_else(PoisonError::into_inner) = start.clone();
         Projector { reader, from, cursor: None, tail, progress, running: false }
     }
 

@@ -108,6 +108,11 @@ impl RequestBatch {
         self.items.len()
     }
 
+    /// Bytes of all payloads.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether there is no request.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -127,6 +132,8 @@ pub struct Submission {
     pub reply: oneshot::Sender<Result<BatchAnswer, SubmitError>>,
     /// Gets the ends of the tasks, when somebody waits for them.
     pub done: Option<oneshot::Sender<BatchEnd>>,
+    /// Room for the payloads among everything undecided; given back when they are decided.
+    pub room: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 /// What became of the requests of a batch, in their order.

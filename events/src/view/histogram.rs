@@ -54,7 +54,7 @@ impl Histogram {
 }
 
 fn bucket(value: u64) -> usize {
-    let exponent = (64 - value.leading_zeros() as u64).saturating_sub(6);
+    let exponent = (64 - u64::from(value.leading_zeros())).saturating_sub(6);
     let index = exponent * STEPS + (value >> exponent);
     index as usize
 }

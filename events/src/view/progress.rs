@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Histogram;
-use crate::event::{Envelope, Event};
+use crate::event::{Envelope, Event, Timeout};
 use crate::id::{Ordinal, Position};
+use crate::state::State;
+use crate::state::control::ReplicaPhase;
 use crate::task::Outcome;
 use crate::time::Timestamp;
 
@@ -26,7 +28,7 @@ pub struct Progress {
     /// Ended tasks by outcome, in the order of [`Outcome::ALL`].
     pub ended: [u64; 5],
     /// Attempts that have a slot.
-    pub running: i64,
+    pub running: u64,
     /// Replicas that are up, by pool.
     pub replicas: BTreeMap<String, i64>,
     /// Waits from request to first start.
@@ -40,9 +42,29 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// An empty view whose first event will have this position.
-    pub fn starting_at(position: Position) -> Progress {
-        Progress { position, ..Progress::default() }
+    /// The view of a state; how long tasks that have ended before had waited is not known any more.
+    pub fn of(state: &State) -> Progress {
+        let work = &state.work;
+        let mut progress = Progress {
+            position: state.position,
+            at: state.last_at,
+            requested: state.next_ordinal().0,
+            ended: work.ended,
+            next: state.next_ordinal(),
+            pools: state.control.pools.iter().map(|pool| pool.name.clone()).collect(),
+            ..Progress::default()
+        };
+        for (ordinal, task, _) in work.tasks.iter() {
+            progress.ages.insert(ordinal, task.requested_at);
+            progress.running += u64::from(task.has_slot() && progress.ages.set_running(ordinal, true));
+        }
+        for (replica, life) in &state.control.replicas {
+            progress.pool_of.insert(*replica, life.pool);
+            if life.phase != ReplicaPhase::Requested {
+                progress.count_replica(*replica, 1);
+            }
+        }
+        progress
     }
 
     /// Tasks that have ended.
@@ -52,12 +74,12 @@ impl Progress {
 
     /// Tasks that have not ended.
     pub fn live(&self) -> u64 {
-        self.requested - self.done()
+        self.requested.saturating_sub(self.done())
     }
 
     /// Tasks that have neither ended nor a slot.
     pub fn backlog(&self) -> u64 {
-        self.live().saturating_sub(u64::try_from(self.running).unwrap_or(0))
+        self.live().saturating_sub(self.running)
     }
 
     /// Replicas that are up in all pools.
@@ -82,18 +104,15 @@ impl Progress {
         match envelope.event {
             Event::Started { task, attempt, .. } => {
                 self.started += 1;
-                self.running += 1;
+                self.running += u64::from(self.ages.set_running(task, true));
                 if attempt == 1
                     && let Some(requested) = self.ages.get(task)
                 {
                     self.start_waits.record(at.since(requested));
                 }
             }
-            Event::Succeeded { .. } => self.running -= 1,
-            Event::Failed { .. } | Event::TimedOut { .. } | Event::Lost { .. } => {
-                self.unsuccessful += 1;
-                self.running -= i64::from(!matches!(envelope.event, Event::TimedOut { timeout, .. } if !ends_attempt(timeout)));
-            }
+            Event::Failed { task, .. } | Event::Lost { task, .. } => self.fail(task),
+            Event::TimedOut { task, timeout: Timeout::StartToClose | Timeout::Heartbeat, .. } => self.fail(task),
             Event::Deduplicated { .. } => self.deduplicated += 1,
             Event::PoolDefined { name, .. } if !self.pools.iter().any(|known| known == name) => self.pools.push(name.to_owned()),
             Event::ReplicaRequested { replica, pool } => drop(self.pool_of.insert(replica, pool)),
@@ -110,9 +129,15 @@ impl Progress {
         if let Some(index) = Outcome::ALL.iter().position(|known| *known == outcome) {
             self.ended[index] += 1;
         }
+        self.running -= u64::from(self.ages.set_running(task, false));
         if let Some(requested) = self.ages.remove(task) {
             self.end_waits.record(at.since(requested));
         }
+    }
+
+    fn fail(&mut self, task: Ordinal) {
+        self.unsuccessful += 1;
+        self.running -= u64::from(self.ages.set_running(task, false));
     }
 
     fn count_replica(&mut self, replica: crate::id::ReplicaId, change: i64) {
@@ -121,10 +146,6 @@ impl Progress {
             *self.replicas.entry(name.clone()).or_default() += change;
         }
     }
-}
-
-const fn ends_attempt(timeout: crate::event::Timeout) -> bool {
-    matches!(timeout, crate::event::Timeout::StartToClose | crate::event::Timeout::Heartbeat)
 }
 
 /// Tasks in a page of [`Ages`].
@@ -141,6 +162,7 @@ struct Ages {
 struct Page {
     /// 0 where there is no live task.
     times: [u64; PAGE as usize],
+    running: [bool; PAGE as usize],
     live: u32,
 }
 
@@ -154,7 +176,7 @@ impl Ages {
             self.pages.push_back(None);
         }
         let page = self.pages[(number - self.first) as usize]
-            .get_or_insert_with(|| Box::new(Page { times: [0; PAGE as usize], live: 0 }));
+            .get_or_insert_with(|| Box::new(Page { times: [0; PAGE as usize], running: [false; PAGE as usize], live: 0 }));
         page.times[(task.0 % PAGE) as usize] = at.0.max(1);
         page.live += 1;
     }
@@ -163,6 +185,15 @@ impl Ages {
         let index = usize::try_from((task.0 / PAGE).checked_sub(self.first)?).ok()?;
         let time = self.pages.get(index)?.as_ref()?.times[(task.0 % PAGE) as usize];
         (time > 0).then_some(Timestamp(time))
+    }
+
+    /// Notes whether a live task has a slot; says whether that is news.
+    fn set_running(&mut self, task: Ordinal, running: bool) -> bool {
+        if self.get(task).is_none() {
+            return false;
+        }
+        let Some(Some(page)) = self.pages.get_mut((task.0 / PAGE - self.first) as usize) else { return false };
+        std::mem::replace(&mut page.running[(task.0 % PAGE) as usize], running) != running
     }
 
     fn remove(&mut self, task: Ordinal) -> Option<Timestamp> {

@@ -237,6 +237,28 @@ pub enum SubmitError {
     /// The core said no.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// No such task type is registered in this process.
+    #[error("task type {name:?} is not registered here; registered are: {known}")]
+    UnknownType {
+        /// The name that was asked for.
+        name: String,
+        /// Some that are registered.
+        known: String,
+    },
+    /// The payload cannot be written.
+    #[error("the payload cannot be written as JSON: {reason}")]
+    Payload {
+        /// What serde says.
+        reason: String,
+    },
+    /// A batch is over its limits.
+    #[error("a batch of {requests} requests and {bytes} bytes is over the limit of 65536 requests and 64 MiB; split it")]
+    BatchTooLarge {
+        /// How many.
+        requests: usize,
+        /// How large.
+        bytes: usize,
+    },
     /// Not now.
     #[error("busy: {reason}; retry in {retry_after}")]
     Busy {

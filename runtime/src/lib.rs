@@ -1,1 +1,39 @@
-//! x
+//! Ergate: an event-sourced task runtime with an autoscaler you can audit.
+//!
+//! ```
+//! use ergate::{Runtime, TaskError};
+//!
+//! async fn greet(name: String) -> Result<String, TaskError> {
+//!     Ok(format!("hello, {name}"))
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     # let dir = tempfile::tempdir()?;
+//!     # let dir = dir.path().join("ergate-data");
+//!     # #[cfg(any())]
+//!     let dir = "ergate-data";
+//!     let runtime = Runtime::builder().file(dir).task("greet", greet).start().await?;
+//!     let task = runtime.submit("greet", "world").await?; // durable here
+//!     println!("{}", task.result::<String>().await?);
+//!     Ok(runtime.shutdown().await?)
+//! }
+//! ```
+
+pub mod builder;
+pub mod history;
+pub mod runtime;
+mod snapshots;
+pub mod store;
+mod wiring;
+
+pub use builder::{Builder, Retention};
+pub use ergate_actors::clock;
+pub use ergate_actors::executor::context::Context;
+pub use ergate_actors::executor::function::{TaskError, TaskFunction, blocking};
+pub use ergate_actors::log_thread::Durability;
+pub use ergate_actors::submission::{BatchAnswer, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_events as events;
+pub use ergate_events::task::{Outcome, RetryPolicy, Timeouts, TypeSettings};
+pub use runtime::{Batch, Runtime, StartError, Task, WaitError};
+pub use store::Store;

@@ -1,0 +1,157 @@
+//! How a runtime is put together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergate_actors::clock::Clock;
+use ergate_actors::executor::function::{IntoTask, TaskFunction};
+use ergate_actors::log_thread::Durability;
+use ergate_events::log::file::FileOptions;
+use ergate_events::task::TypeSettings;
+
+use crate::runtime::{Runtime, StartError};
+use crate::store::Store;
+use crate::wiring;
+
+/// Live tasks beyond which new work is refused; at 150 bytes and a small payload each this stays within a few gigabytes.
+pub const TASKS_LIVE_MAX: usize = 10_000_000;
+/// Slots of a replica of a pool that nobody sized: enough for async functions that wait.
+pub const SLOTS_DEFAULT: u32 = 1_024;
+/// Events between two snapshots: a restart folds at most so many, in well under a second.
+pub const SNAPSHOT_EVERY_EVENTS: u64 = 2_000_000;
+
+/// Collects what a [`Runtime`] is made of.
+#[derive(Clone)]
+pub struct Builder {
+    pub(crate) store: Store,
+    pub(crate) file: FileOptions,
+    pub(crate) durability: Durability,
+    pub(crate) types: BTreeMap<String, (TypeSettings, Arc<dyn TaskFunction>)>,
+    pub(crate) pools: BTreeMap<String, (u32, u32)>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+    pub(crate) tasks_live_max: usize,
+    pub(crate) snapshot_every_events: u64,
+    pub(crate) retention: Retention,
+    pub(crate) by: String,
+}
+
+/// What is given up once a newer snapshot makes it unnecessary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Events older than this go; `None` keeps them for ever.
+    pub keep_for: Option<Duration>,
+    /// The newest so many events stay whatever their age; `None` sets no bound by number.
+    pub keep_events: Option<u64>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            store: Store::Memory,
+            file: FileOptions { create: true, ..FileOptions::default() },
+            durability: Durability::Fsync,
+            types: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            clock: None,
+            tasks_live_max: TASKS_LIVE_MAX,
+            snapshot_every_events: SNAPSHOT_EVERY_EVENTS,
+            retention: Retention::default(),
+            by: "program".to_owned(),
+        }
+    }
+}
+
+impl Builder {
+    /// Keeps the log in files under this directory, which is created if it is missing. Without this the log is in memory.
+    #[must_use]
+    pub fn file(self, dir: impl Into<PathBuf>) -> Builder {
+        self.store(Store::File(dir.into()))
+    }
+
+    /// Keeps the log there.
+    #[must_use]
+    pub fn store(mut self, store: Store) -> Builder {
+        self.store = store;
+        self
+    }
+
+    /// How the files of the log are kept.
+    #[must_use]
+    pub fn file_options(mut self, options: FileOptions) -> Builder {
+        self.file = FileOptions { create: true, ..options };
+        self
+    }
+
+    /// When replies are given; [`Durability::Fsync`] without this.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Builder {
+        self.durability = durability;
+        self
+    }
+
+    /// Registers an async function as a task type with default settings. It takes the payload, or a
+    /// [`Context`](crate::Context) and the payload.
+    #[must_use]
+    pub fn task<Args>(self, name: &str, function: impl IntoTask<Args>) -> Builder {
+        self.task_with(name, TypeSettings::default(), function.into_task())
+    }
+
+    /// Registers a task type with settings of its own; see also [`crate::blocking`].
+    #[must_use]
+    pub fn task_with(mut self, name: &str, settings: TypeSettings, function: Arc<dyn TaskFunction>) -> Builder {
+        self.types.insert(name.to_owned(), (settings, function));
+        self
+    }
+
+    /// Sizes a pool; without this a pool has one replica of [`SLOTS_DEFAULT`] slots. Every replica is a thread.
+    #[must_use]
+    pub fn pool(mut self, name: &str, replicas: u32, slots: u32) -> Builder {
+        self.pools.insert(name.to_owned(), (replicas, slots));
+        self
+    }
+
+    /// Tells the time by this clock; for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Builder {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Refuses new work while so many tasks are live; [`TASKS_LIVE_MAX`] without this.
+    #[must_use]
+    pub fn tasks_live_max(mut self, max: usize) -> Builder {
+        self.tasks_live_max = max;
+        self
+    }
+
+    /// Takes a snapshot after so many events; [`SNAPSHOT_EVERY_EVENTS`] without this.
+    #[must_use]
+    pub fn snapshot_every_events(mut self, events: u64) -> Builder {
+        self.snapshot_every_events = events.max(1);
+        self
+    }
+
+    /// Gives up old events once a newer snapshot makes them unnecessary; without this they stay for ever.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Builder {
+        self.retention = retention;
+        self
+    }
+
+    /// Who is named in the log as having defined types and pools.
+    #[must_use]
+    pub fn by(mut self, name: &str) -> Builder {
+        name.clone_into(&mut self.by);
+        self
+    }
+
+    /// Opens the log, folds its state and starts the actors.
+    ///
+    /// # Errors
+    /// [`StartError`] when the log cannot be used, or a setting is refused.
+    pub async fn start(self) -> Result<Runtime, StartError> {
+        wiring::start(self).await
+    }
+}

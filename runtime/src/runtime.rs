@@ -1,0 +1,478 @@
+//! A running runtime: submit, wait, look, stop.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ergate_actors::dispatcher::Restarts;
+use ergate_actors::log_thread::{Durability, LogCounters};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Proposal, Propose, WatchTask};
+use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
+use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
+use ergate_events::log::{LogError, LogReader};
+use ergate_events::state::State;
+use ergate_events::time::Micros;
+use ergate_events::view::Progress;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::builder::Builder;
+use crate::store::RecoverError;
+use crate::wiring::Parts;
+
+/// Most requests in one batch.
+pub const BATCH_REQUESTS_MAX: usize = 65_536;
+/// Most payload bytes in one batch, and in all batches that wait to be decided together.
+pub const UNDECIDED_BYTES_MAX: usize = 64 << 20;
+/// How long a caller that finds the runtime full is asked to wait.
+const RETRY_AFTER: Micros = Micros::from_millis(100);
+
+/// Why a runtime did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// A task type or pool was refused.
+    #[error("a task type or pool was refused")]
+    Refused(#[from] SubmitError),
+    /// There is no thread to run on.
+    #[error("failed to start a thread")]
+    Thread(#[source] std::io::Error),
+    /// It panicked; the log says where.
+    #[error("the runtime panicked while it started; its messages say where")]
+    Panicked,
+}
+
+/// A running runtime. Clones share it; [`Runtime::shutdown`] ends it for all.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    durability: Durability,
+    tasks_live_max: usize,
+    room: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Runtime {
+    /// Begins to put a runtime together.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(builder: Builder, parts: Parts, thread: JoinHandle<()>) -> Runtime {
+        let room = Arc::new(Semaphore::new(UNDECIDED_BYTES_MAX >> 10));
+        let (durability, tasks_live_max) = (builder.durability, builder.tasks_live_max);
+        Runtime { inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: Mutex::new(Some(thread)) }) }
+    }
+
+    /// Submits a task and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`SubmitError`], see [`Runtime::submit_batch`]; [`SubmitError::Rejected`] when the payload cannot be written as JSON.
+    pub async fn submit(&self, task_type: &str, payload: &(impl Serialize + ?Sized)) -> Result<Task, SubmitError> {
+        self.submit_with(task_type, payload, Extras::default()).await
+    }
+
+    /// Submits a task with what few tasks have.
+    ///
+    /// # Errors
+    /// As [`Runtime::submit`].
+    pub async fn submit_with(
+        &self,
+        task_type: &str,
+        payload: &(impl Serialize + ?Sized),
+        extras: Extras,
+    ) -> Result<Task, SubmitError> {
+        let mut batch = RequestBatch::with_capacity(1, 128);
+        let id = self.task_type(task_type)?;
+        batch
+            .push_with(id, Some(Box::new(extras)), |bytes| serde_json::to_writer(bytes, payload))
+            .map_err(|error| SubmitError::Payload { reason: error.to_string() })?;
+        let Batch { answer, done } = self.submit_batch(batch).await?;
+        let (ordinal, duplicate) = answer.iter().next().unwrap_or(Ok((Ordinal(0), false)))?;
+        let done = if duplicate { None } else { Some(done) };
+        Ok(Task { id: TaskId::embedded(ordinal), duplicate, position: answer.position, done, runtime: self.clone() })
+    }
+
+    /// The id of a registered task type, for filling a [`RequestBatch`].
+    ///
+    /// # Errors
+    /// [`SubmitError::UnknownType`] with the registered names.
+    pub fn task_type(&self, name: &str) -> Result<TypeId, SubmitError> {
+        let types = &self.inner.parts.types;
+        types.get(name).copied().ok_or_else(|| SubmitError::UnknownType {
+            name: name.chars().take(64).collect(),
+            known: types.keys().take(8).cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Submits many tasks at once and waits until the answers are durable. Waits while the runtime has no room to decide them.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] when too much is live or space runs out, [`SubmitError::Unknown`] when the log failed before the
+    /// answer was durable, [`SubmitError::Closed`] when the runtime has stopped.
+    pub async fn submit_batch(&self, requests: RequestBatch) -> Result<Batch, SubmitError> {
+        self.admit(&requests)?;
+        let permits = permits(&requests);
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(permits).await.map_err(|_| self.closed())?;
+        let (reply, answer) = oneshot::channel();
+        let (done, end) = oneshot::channel();
+        let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
+        self.inner.parts.submissions.send(submission).await.map_err(|_| self.closed())?;
+        Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
+    }
+
+    /// As [`Runtime::submit_batch`], but answers [`SubmitError::Busy`] where that would wait for room.
+    ///
+    /// # Errors
+    /// As [`Runtime::submit_batch`].
+    pub async fn try_submit_batch(&self, requests: RequestBatch) -> Result<Batch, SubmitError> {
+        self.admit(&requests)?;
+        let busy = SubmitError::Busy { reason: "too much waits to be recorded", retry_after: RETRY_AFTER };
+        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(permits(&requests)).map_err(|_| busy.clone())?;
+        let (reply, answer) = oneshot::channel();
+        let (done, end) = oneshot::channel();
+        let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
+        self.inner.parts.submissions.try_send(submission).map_err(|_| busy)?;
+        Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
+    }
+
+    /// Whether new work may come in.
+    fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
+        if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
+            return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
+        }
+        let parts = &self.inner.parts;
+        if parts.counters.space_is_low.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(SubmitError::Busy {
+                reason: "the disk is nearly full; free some space",
+                retry_after: Micros::from_secs(1),
+            });
+        }
+        if parts.tail.borrow().live + requests.len() > self.inner.tasks_live_max {
+            return Err(SubmitError::Busy { reason: "too many tasks are waiting or running", retry_after: RETRY_AFTER });
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a task, which may have ended long ago.
+    ///
+    /// # Errors
+    /// [`WaitError`] when there is no such task, or its end is no longer in the log.
+    pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
+        let (watch, end) = oneshot::channel();
+        let live = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
+        if live {
+            return end.await.map_err(|_| WaitError::Stopped);
+        }
+        let reader = Arc::clone(&self.inner.parts.reader);
+        let found = tokio::task::spawn_blocking(move || crate::history::end_of(reader.as_ref(), task.ordinal)).await;
+        found.map_err(|_| WaitError::Stopped)??.ok_or(WaitError::NoSuchTask(task))
+    }
+
+    /// Asks a task to stop; its attempt may clean up first.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when there is no such task or it has ended.
+    pub async fn cancel(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        self.propose(Proposal::Cancel { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+    }
+
+    /// Ends a task now.
+    ///
+    /// # Errors
+    /// As [`Runtime::cancel`].
+    pub async fn kill(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        self.propose(Proposal::Kill { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+    }
+
+    /// Tries a dead letter again, as a new task.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when it is not a dead letter.
+    pub async fn redrive(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        self.propose(Proposal::Redrive { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+    }
+
+    /// Sets the size of a pool.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when the size is out of range.
+    pub async fn resize_pool(
+        &self,
+        pool: &str,
+        replicas: u32,
+        slots: u32,
+        by: &str,
+        reason: &str,
+    ) -> Result<Position, SubmitError> {
+        let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        self.propose(Proposal::DefinePool { pool, replicas, slots, by, reason }).await
+    }
+
+    /// Records a proposal and waits until the answer is durable.
+    ///
+    /// # Errors
+    /// As [`Runtime::submit_batch`].
+    pub async fn propose(&self, proposal: Proposal) -> Result<Position, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.parts.writer.send(Propose { proposal, reply }).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.unknown())?
+    }
+
+    /// A copy of the accepted state, which may be ahead of what is durable.
+    ///
+    /// # Errors
+    /// [`WaitError::Stopped`].
+    pub async fn state(&self) -> Result<Box<State>, WaitError> {
+        self.inner.parts.writer.send(CopyState).await.map_err(|_| WaitError::Stopped)
+    }
+
+    /// Counts and waits of everything durable, as far as the projector is.
+    pub fn progress(&self) -> Progress {
+        self.inner.parts.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the view of [`Runtime::progress`] without copying it.
+    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
+        read(&self.inner.parts.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everything before this position is durable.
+    pub fn durable(&self) -> Position {
+        self.inner.parts.tail.borrow().head.next
+    }
+
+    /// Why the log refuses to go on, if it does.
+    pub fn failure(&self) -> Option<String> {
+        self.inner.parts.tail.borrow().failed.clone()
+    }
+
+    /// Waits until the log fails, or the runtime stops.
+    pub async fn failed(&self) -> Option<String> {
+        let mut tail = self.inner.parts.tail.clone();
+        loop {
+            if let Some(reason) = tail.borrow().failed.clone() {
+                return Some(reason);
+            }
+            if tail.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Reads the durable log.
+    pub fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::clone(&self.inner.parts.reader)
+    }
+
+    /// What the log thread has done.
+    pub fn log_counters(&self) -> &LogCounters {
+        &self.inner.parts.counters
+    }
+
+    /// How often actors were started again.
+    pub fn restarts(&self) -> &Restarts {
+        &self.inner.parts.restarts
+    }
+
+    /// When replies are given.
+    pub fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    /// The time by the runtime's clock.
+    pub fn now(&self) -> ergate_events::time::Timestamp {
+        self.inner.parts.clock.now()
+    }
+
+    /// The shard's actor, for tests.
+    #[doc(hidden)]
+    pub fn writer(&self) -> &actix::Addr<LogWriter> {
+        &self.inner.parts.writer
+    }
+
+    /// The projector, for tests.
+    #[doc(hidden)]
+    pub fn projector(&self) -> actix::Addr<ergate_actors::projector::Projector> {
+        self.inner.parts.projector.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets running attempts finish for at most `drain`, makes everything durable and stops. Tasks that are not done go on at the next start.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
+    pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
+        self.inner.room.close();
+        self.drain(drain).await;
+        let (reply, closed) = oneshot::channel();
+        let outcome = match self.inner.parts.writer.send(Close { reply }).await {
+            Ok(()) => closed.await.unwrap_or(Ok(())),
+            // It has stopped before.
+            Err(_) => Ok(()),
+        };
+        self.inner.parts.system.stop();
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the shard's thread panicked");
+            }
+        }
+        outcome
+    }
+
+    /// As [`Runtime::shutdown_within`] ten seconds.
+    ///
+    /// # Errors
+    /// As [`Runtime::shutdown_within`].
+    pub async fn shutdown(&self) -> Result<(), LogError> {
+        self.shutdown_within(Duration::from_secs(10)).await
+    }
+
+    /// Starts nothing more and waits until nothing runs.
+    async fn drain(&self, limit: Duration) {
+        let started = Instant::now();
+        let Ok(state) = self.state().await else { return };
+        for (replica, _) in state.work.replicas.iter() {
+            if self.propose(Proposal::DrainReplica(replica)).await.is_err() {
+                return;
+            }
+        }
+        while started.elapsed() < limit {
+            let Ok(state) = self.state().await else { return };
+            if state.work.replicas.iter().all(|(_, replica)| replica.used() == 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tracing::warn!("the time to drain is over; attempts that still run are repeated at the next start");
+    }
+
+    fn closed(&self) -> SubmitError {
+        SubmitError::Closed { reason: self.failure().unwrap_or_else(|| "it was shut down".to_owned()) }
+    }
+
+    fn unknown(&self) -> SubmitError {
+        SubmitError::Unknown {
+            reason: self.failure().unwrap_or_else(|| "the runtime stopped before the answer was durable".to_owned()),
+        }
+    }
+}
+
+/// Kilobytes of room that a batch needs.
+fn permits(requests: &RequestBatch) -> u32 {
+    u32::try_from((requests.bytes() >> 10) + 1).unwrap_or(u32::MAX).min((UNDECIDED_BYTES_MAX >> 10) as u32)
+}
+
+/// A batch whose answers are durable.
+#[derive(Debug)]
+pub struct Batch {
+    /// What became of each request.
+    pub answer: BatchAnswer,
+    done: oneshot::Receiver<BatchEnd>,
+}
+
+impl Batch {
+    /// Waits until every accepted task has ended.
+    ///
+    /// # Errors
+    /// [`WaitError::Stopped`] when the runtime stops before.
+    pub async fn wait(self) -> Result<BatchEnd, WaitError> {
+        self.done.await.map_err(|_| WaitError::Stopped)
+    }
+}
+
+/// A task whose request is durable.
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Whether an earlier request with the same idempotency key created it.
+    pub duplicate: bool,
+    /// Everything up to here is durable, this request included.
+    pub position: Position,
+    done: Option<oneshot::Receiver<BatchEnd>>,
+    runtime: Runtime,
+}
+
+impl Task {
+    /// Waits for the end of the task.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub async fn end(self) -> Result<TaskEnd, WaitError> {
+        match self.done {
+            Some(done) => {
+                let end = done.await.map_err(|_| WaitError::Stopped)?;
+                end.into_ends().next().map(|(_, end)| end).ok_or(WaitError::NoSuchTask(self.id))
+            }
+            None => self.runtime.wait(self.id).await,
+        }
+    }
+
+    /// Waits for the result of the task.
+    ///
+    /// # Errors
+    /// [`WaitError::Unsuccessful`] with the reason when the task did not succeed, [`WaitError::Result`] when the result is not an `R`.
+    pub async fn result<R: DeserializeOwned>(self) -> Result<R, WaitError> {
+        let id = self.id;
+        let end = self.end().await?;
+        match end.failure {
+            Some(failure) => Err(WaitError::Unsuccessful { task: id, outcome: end.outcome.name(), failure: describe(&failure) }),
+            None => serde_json::from_slice(&end.result).map_err(|source| WaitError::Result { task: id, source }),
+        }
+    }
+}
+
+fn describe(failure: &ergate_actors::submission::EndFailure) -> String {
+    let cause = format!("{:?}", failure.cause);
+    if failure.message.is_empty() { cause } else { format!("{cause}: {}: {}", failure.class, failure.message) }
+}
+
+/// Why a task's end is not known here.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The runtime stopped; the task goes on at the next start.
+    #[error("the runtime stopped before the task ended; it goes on at the next start")]
+    Stopped,
+    /// There is no such task, or retention has dropped its end.
+    #[error("no end of task {0} is in the log: it was never requested, or retention has dropped it")]
+    NoSuchTask(TaskId),
+    /// The task did not succeed.
+    #[error("task {task} ended {outcome} ({failure})")]
+    Unsuccessful {
+        /// The task.
+        task: TaskId,
+        /// How it ended.
+        outcome: &'static str,
+        /// Why.
+        failure: String,
+    },
+    /// The result is of another shape.
+    #[error("the result of task {task} is not of the type asked for")]
+    Result {
+        /// The task.
+        task: TaskId,
+        /// What serde says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// The names of all registered task types with their ids.
+impl Runtime {
+    /// Registered task types by name.
+    pub fn task_types(&self) -> &BTreeMap<String, TypeId> {
+        &self.inner.parts.types
+    }
+}

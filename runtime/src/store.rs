@@ -1,0 +1,139 @@
+//! Where a runtime keeps its log, and how it finds its state again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ergate_events::audit::{Audit, Depth, Finding};
+use ergate_events::id::Position;
+use ergate_events::log::file::{FileLog, FileOptions, Recovery};
+use ergate_events::log::memory::MemoryLog;
+use ergate_events::log::snapshot::SnapshotStore;
+use ergate_events::log::{EventLog, Head, LogError, LogReader};
+use ergate_events::state::State;
+use ergate_events::state::image::ImageError;
+
+/// Where a runtime keeps its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In memory; it ends with the process.
+    Memory,
+    /// In segment files under this directory.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Store::Memory => f.write_str("memory"),
+            Store::File(dir) => write!(f, "file:{}", dir.display()),
+        }
+    }
+}
+
+/// A log opened for writing with the state that it holds.
+pub(crate) struct Opened {
+    pub(crate) log: Box<dyn EventLog>,
+    pub(crate) reader: Arc<dyn LogReader>,
+    pub(crate) state: State,
+    pub(crate) snapshots: Option<SnapshotStore>,
+    /// Where the snapshot was taken that the state was folded from.
+    pub(crate) snapshot_at: Position,
+}
+
+/// Why a state could not be found again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log can be read and is not what it should be.
+    #[error("the log does not add up; see `ergate log verify`")]
+    Audit(#[from] Finding),
+    /// There is no usable snapshot although the log's beginning is gone.
+    #[error(
+        "the log begins at position {first} and no usable snapshot leads there ({skipped} were skipped); restore the snapshots folder from a copy"
+    )]
+    NoBase {
+        /// Where the log begins.
+        first: Position,
+        /// How many snapshots are unusable.
+        skipped: usize,
+    },
+}
+
+impl Store {
+    /// Opens the log for writing and folds its state.
+    pub(crate) fn open(&self, options: &FileOptions) -> Result<Opened, RecoverError> {
+        let (log, snapshots): (Box<dyn EventLog>, _) = match self {
+            Store::Memory => (Box::new(MemoryLog::new()), None),
+            Store::File(dir) => {
+                let (log, recovery) = FileLog::open(dir, options.clone())?;
+                report(dir, &recovery);
+                (Box::new(log), Some(SnapshotStore::open(dir, recovery.store.0)))
+            }
+        };
+        let reader = log.reader();
+        let (state, snapshot_at) = recover(reader.as_ref(), log.head(), snapshots.as_ref())?;
+        Ok(Opened { log, reader, state, snapshots, snapshot_at })
+    }
+}
+
+fn report(dir: &Path, recovery: &Recovery) {
+    if let Some(cut) = recovery.cut {
+        tracing::warn!(dir = %dir.display(), at = cut.at.0, bytes = cut.bytes, "a torn block that nobody was told of was cut from the end of the log");
+    }
+}
+
+/// Folds the state at the head of a log: from the newest usable snapshot if there is one, from the beginning if not.
+///
+/// # Errors
+/// See [`RecoverError`].
+pub fn recover(reader: &dyn LogReader, head: Head, snapshots: Option<&SnapshotStore>) -> Result<(State, Position), RecoverError> {
+    let (mut audit, from) = base(reader, head, snapshots)?;
+    let mut cursor = reader.cursor(from)?;
+    while let Some(block) = cursor.next_block()? {
+        audit.follow(&block)?;
+    }
+    Ok((audit.into_state(), from))
+}
+
+/// The newest usable snapshot as the beginning of an audit, or the empty state where the log is whole.
+fn base(reader: &dyn LogReader, head: Head, snapshots: Option<&SnapshotStore>) -> Result<(Audit, Position), RecoverError> {
+    let first = reader.span().first;
+    let mut skipped = 0;
+    if let Some(store) = snapshots {
+        let accept = |taken: &Head| taken.next >= first && follows(reader, head, taken);
+        let newest = store.newest_valid(head.next, &accept)?;
+        skipped = newest.skipped.len();
+        for skipped in &newest.skipped {
+            tracing::warn!(path = %skipped.path.display(), reason = %skipped.reason, "a snapshot was skipped");
+        }
+        if let Some(snapshot) = newest.snapshot {
+            match decode(&snapshot.body, snapshot.head.next) {
+                Ok(state) => return Ok((Audit::new(Depth::Chain, state, Some(snapshot.head.hash)), snapshot.head.next)),
+                Err(error) => {
+                    skipped += 1;
+                    tracing::warn!(%error, "a snapshot was skipped");
+                }
+            }
+        }
+    }
+    if first > Position(0) {
+        return Err(RecoverError::NoBase { first, skipped });
+    }
+    Ok((Audit::new(Depth::Chain, State::default(), None), Position(0)))
+}
+
+fn decode(body: &[u8], at: Position) -> Result<State, ImageError> {
+    let state = State::decode(body)?;
+    if state.position == at { Ok(state) } else { Err(ImageError::Inconsistent("it was taken at another position than it says")) }
+}
+
+/// Whether the log goes on from where the snapshot was taken.
+fn follows(reader: &dyn LogReader, head: Head, taken: &Head) -> bool {
+    if taken.next == head.next {
+        return taken.hash == head.hash;
+    }
+    let next = reader.cursor(taken.next).and_then(|mut cursor| cursor.next_block());
+    matches!(next, Ok(Some(block)) if block.header.first_position == taken.next && block.header.previous == taken.hash)
+}

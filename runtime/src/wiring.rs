@@ -1,0 +1,184 @@
+//! The one file that names every actor: recovers the shard, starts its thread and everything on it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, Addr, Arbiter, System};
+use ergate_actors::clock::{Clock, SystemClock};
+use ergate_actors::dispatcher::{Fleet, Restarts};
+use ergate_actors::lane::lane;
+use ergate_actors::log_thread::{LogCounters, LogThread};
+use ergate_actors::log_writer::{LogWriter, LogWriterParts, Proposal, Propose, SnapshotRule, Tail};
+use ergate_actors::projector::{Projector, SharedProgress};
+use ergate_actors::submission::Submission;
+use ergate_events::id::{Epoch, ShardId, TypeId};
+use ergate_events::log::LogReader;
+use ergate_events::shard::Shard;
+use ergate_events::view::Progress;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::builder::Builder;
+use crate::runtime::{Runtime, StartError};
+use crate::snapshots::Snapshots;
+use crate::store::Opened;
+
+/// Submissions that may wait to be decided; more wait at their sender.
+const SUBMISSIONS_MAX: usize = 1_024;
+/// Reports that may wait to be decided; more grow in their executor, by at most what its slots hold.
+const REPORTS_MAX: usize = 1_024;
+
+/// What the threads of a runtime hand to its front.
+pub(crate) struct Parts {
+    pub(crate) submissions: mpsc::Sender<Submission>,
+    pub(crate) writer: Addr<LogWriter>,
+    pub(crate) tail: watch::Receiver<Tail>,
+    pub(crate) progress: SharedProgress,
+    pub(crate) reader: Arc<dyn LogReader>,
+    pub(crate) counters: Arc<LogCounters>,
+    pub(crate) restarts: Arc<Restarts>,
+    pub(crate) projector: Arc<Mutex<Addr<Projector>>>,
+    pub(crate) types: BTreeMap<String, TypeId>,
+    pub(crate) system: System,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Starts a runtime: a thread for the shard and, from there, all others.
+pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
+    let (ready, started) = oneshot::channel();
+    let settings = builder.clone();
+    let thread = std::thread::Builder::new()
+        .name("ergate-shard".to_owned())
+        .spawn(move || {
+            let system = System::new();
+            system.block_on(async move {
+                // Whoever called `start` may have given up; then the thread ends with its system.
+                let _ = ready.send(wire(settings).await);
+            });
+            if let Err(error) = system.run() {
+                tracing::error!(%error, "the shard's thread ended badly");
+            }
+        })
+        .map_err(StartError::Thread)?;
+    let parts = started.await.map_err(|_| StartError::Panicked)??;
+    Ok(Runtime::new(builder, parts, thread))
+}
+
+/// Runs on the shard's thread.
+async fn wire(builder: Builder) -> Result<Parts, StartError> {
+    let outcome = assemble(builder).await;
+    if outcome.is_err() {
+        System::current().stop();
+    }
+    outcome
+}
+
+async fn assemble(builder: Builder) -> Result<Parts, StartError> {
+    let Opened { log, reader, state, snapshots, snapshot_at } = builder.store.open(&builder.file)?;
+    let clock = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(state.last_at)));
+    let epoch = Epoch(state.epoch.0.saturating_add(1));
+    let view = Progress::of(&state);
+    let (submissions, submission_lane) = lane(SUBMISSIONS_MAX);
+    let (reports, report_lane) = lane(REPORTS_MAX);
+    let (tail_sender, tail) = watch::channel(Tail { head: log.head(), failed: None, live: state.work.tasks.len() });
+    let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
+    let restarts = Arc::new(Restarts::default());
+    let fleet =
+        Fleet { functions: Arc::new(functions), clock: Arc::clone(&clock), epoch, reports, restarts: Arc::clone(&restarts) };
+    let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock));
+    let retain_through = snapshots.retain_slot();
+    let parts = LogWriterParts {
+        shard: Shard::new(ShardId(0), state),
+        clock: Arc::clone(&clock),
+        fleet,
+        tail: tail_sender,
+        submissions: submission_lane,
+        reports: report_lane,
+        snapshots: SnapshotRule { every_events: builder.snapshot_every_events, take: snapshots.into_taker(), last: snapshot_at },
+    };
+    let mut counters = Arc::default();
+    let writer = LogWriter::start_with(parts, |news| {
+        let thread = LogThread::start(log, builder.durability, news)?;
+        counters = Arc::clone(&thread.counters);
+        Ok(thread)
+    })
+    .map_err(StartError::Thread)?;
+    // Nobody else sets it.
+    let _ = retain_through.set(writer.clone());
+    let progress = SharedProgress::default();
+    let projector = start_projector(&reader, &view, &tail, &progress, &restarts);
+    let types = define(&builder, &writer).await?;
+    Ok(Parts {
+        submissions,
+        writer,
+        tail,
+        progress,
+        reader,
+        counters,
+        restarts,
+        projector,
+        types,
+        system: System::current(),
+        clock,
+    })
+}
+
+/// Brings the log up to date with what this process is: takes it over, gives up replicas of processes that are gone, and defines task
+/// types and pools.
+async fn define(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, TypeId>, StartError> {
+    let by = &builder.by;
+    propose(writer, Proposal::Open { writer: concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned() }).await?;
+    propose(writer, Proposal::LoseAllReplicas).await?;
+    let mut pools = builder.pools.clone();
+    for (name, (settings, _)) in &builder.types {
+        pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
+        propose(writer, Proposal::DefineType { name: name.clone(), settings: Box::new(settings.clone()), by: by.clone() })
+            .await?;
+    }
+    for (pool, (replicas, slots)) in pools {
+        let reason = "start of the runtime".to_owned();
+        propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?;
+    }
+    let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
+    Ok(builder.types.keys().filter_map(|name| Some((name.clone(), *state.work.type_names.get(name)?))).collect())
+}
+
+async fn propose(writer: &Addr<LogWriter>, proposal: Proposal) -> Result<(), StartError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(Propose { proposal, reply }).await.map_err(|_| StartError::Panicked)?;
+    answer.await.map_err(|_| StartError::Panicked)??;
+    Ok(())
+}
+
+/// Starts the projector on a thread of its own, and starts it again from the beginning of its view whenever it fails.
+fn start_projector(
+    reader: &Arc<dyn LogReader>,
+    view: &Progress,
+    tail: &watch::Receiver<Tail>,
+    progress: &SharedProgress,
+    restarts: &Arc<Restarts>,
+) -> Arc<Mutex<Addr<Projector>>> {
+    let arbiter = Arbiter::new();
+    let (reader, view, tail, progress, restarts) =
+        (Arc::clone(reader), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
+    let handle = arbiter.handle();
+    let start = move || {
+        let (reader, view, tail, progress) = (Arc::clone(&reader), view.clone(), tail.clone(), Arc::clone(&progress));
+        Projector::start_in_arbiter(&handle, move |_| Projector::new(reader, &view, tail, progress))
+    };
+    let current = Arc::new(Mutex::new(start()));
+    let watched = Arc::clone(&current);
+    actix::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let mut address = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !address.connected() {
+                tracing::error!("the projector failed and starts again");
+                restarts.projectors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                *address = start();
+            }
+            // The arbiter must outlive the projectors on it.
+            let _ = &arbiter;
+        }
+    });
+    current
+}

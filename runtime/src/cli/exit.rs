@@ -1,0 +1,99 @@
+//! How the command ends: one exit code for each kind of trouble, and one line that says what happened and what to do.
+
+use std::process::ExitCode;
+
+use ergate::events::log::LogError;
+use ergate::store::RecoverError;
+use ergate::{StartError, SubmitError};
+
+use super::output::{self, escape};
+
+/// How a verb ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything that was asked for is so.
+    Done,
+    /// The work ran, and some of it did not succeed.
+    Unsuccessful,
+    /// Some of the input was refused; the rest was done.
+    InputRefused,
+    /// What was asked about is not there.
+    NotFound,
+    /// The log is not what it should be.
+    Damaged,
+    /// Somebody interrupted it; what was acknowledged is kept.
+    Interrupted,
+}
+
+/// Printed below the help.
+pub(crate) const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 tasks did not succeed · 4 some input refused · \
+5 the log is damaged or incomplete · 6 not found · 7 the data directory is in use · 8 no space, or not writable · \
+9 written by a newer version · 130 interrupted";
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Unsuccessful => 3,
+            Exit::InputRefused => 4,
+            Exit::Damaged => 5,
+            Exit::NotFound => 6,
+            Exit::Interrupted => 130,
+        }
+    }
+}
+
+/// Turns the end of a verb into the end of the process.
+pub(crate) fn report(outcome: anyhow::Result<Exit>) -> ExitCode {
+    match outcome {
+        Ok(exit) => ExitCode::from(exit.code()),
+        // Whoever read the output has enough of it.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&escape(&format!("{error:#}")));
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+/// Prints what clap has to say.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when this fails.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    error
+        .chain()
+        .find_map(|cause| {
+            if let Some(error) = cause.downcast_ref::<LogError>() {
+                return Some(log_code(error));
+            }
+            match cause.downcast_ref::<RecoverError>() {
+                Some(RecoverError::Log(error)) => return Some(log_code(error)),
+                Some(RecoverError::Audit(_) | RecoverError::NoBase { .. }) => return Some(5),
+                None => {}
+            }
+            if let Some(StartError::Recover(RecoverError::Log(error))) = cause.downcast_ref::<StartError>() {
+                return Some(log_code(error));
+            }
+            cause.downcast_ref::<SubmitError>().map(|error| u8::from(matches!(error, SubmitError::Busy { .. })) * 7 + 1)
+        })
+        .unwrap_or(1)
+}
+
+const fn log_code(error: &LogError) -> u8 {
+    match error {
+        LogError::NotFound { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
+        LogError::Locked { .. } => 7,
+        LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
+        LogError::FormatTooNew { .. } => 9,
+        LogError::Damaged { .. }
+        | LogError::Chain { .. }
+        | LogError::Missing { .. }
+        | LogError::Anchor { .. }
+        | LogError::Foreign { .. }
+        | LogError::Gap { .. } => 5,
+    }
+}

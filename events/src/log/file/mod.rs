@@ -43,7 +43,7 @@ use self::disk::{Disk, RealDisk};
 use self::keeper::Keeper;
 use self::layout::{Layout, failed, foreign};
 pub use self::reader::FileReader;
-use self::recover::{Found, assess};
+use self::recover::{Found, Purpose, assess};
 use self::segment::{SKIP_BYTES, Segment, Window};
 use self::shared::{End, Shared};
 pub use self::store::StoreId;
@@ -140,7 +140,7 @@ impl FileLog {
         if created {
             initialise(&layout, disk.as_ref(), options.store_id)?;
         }
-        let found = assess(&layout)?;
+        let found = assess(&layout, Purpose::Write)?;
         let recovery = recovery(&found, created);
         FileLog::take_over(layout, options, disk, lock, found).map(|log| (log, recovery))
     }

@@ -11,7 +11,7 @@
 //!
 //! **What is promised.** After [`EventLog::sync`] the blocks survive the end of the process and of the power. What a crash tears is
 //! cut at the next opening if nobody was told of it, which is what the anchor says; anything else that does not fit is refused, by
-//! name, with nothing changed, until somebody accepts the loss.
+//! name, with nothing changed, until [`repair`] is asked to accept the loss.
 //!
 //! **The window that remains.** The anchor is written after every sync and synced itself when the writer is idle, when it closes, and
 //! under load once both 20 ms and 64 syncs have gone by. A killed process loses nothing of it, for the system keeps what was written. After
@@ -25,6 +25,7 @@ mod keeper;
 mod layout;
 mod reader;
 mod recover;
+mod repair;
 mod scan;
 mod segment;
 mod shared;
@@ -43,8 +44,8 @@ use self::disk::{Disk, RealDisk};
 use self::keeper::Keeper;
 use self::layout::{Layout, failed, foreign};
 pub use self::reader::FileReader;
-use self::recover::{Found, Purpose, assess};
-use self::segment::{SKIP_BYTES, Segment, Window};
+use self::recover::{Found, Purpose, assess, base_of};
+pub use self::repair::{Repair, repair};
 use self::shared::{End, Shared};
 pub use self::store::StoreId;
 use self::writer::Active;
@@ -252,22 +253,11 @@ impl FileLog {
         // The segment that holds `keep_from` stays, and the active one always does.
         let kept = self.segments.partition_point(|first| *first <= keep_from).saturating_sub(1);
         let Some(first) = self.segments.get(kept).copied().filter(|_| kept > 0) else { return Ok(()) };
-        let base = self.base_of(first)?;
+        let base = if first == self.head.next { self.head } else { base_of(&self.layout, first)? };
         self.keeper.commit(self.disk.as_ref(), Anchor { base, ..*self.keeper.current() })?;
         let dropped: Vec<_> = self.segments.drain(..kept).collect();
         self.publish();
         unlink(&self.layout, self.disk.as_ref(), &dropped)
-    }
-
-    /// Where a log that begins with this segment begins.
-    fn base_of(&self, first: Position) -> Result<Head, LogError> {
-        if first == self.head.next {
-            return Ok(self.head);
-        }
-        let segment = Segment::require(&self.layout, first)?;
-        let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
-        let header = header.map_err(|error| segment.error(first, 0, error))?;
-        Ok(Head { next: first, next_ordinal: header.first_ordinal, hash: header.previous, last_time: header.first_time })
     }
 }
 
@@ -285,9 +275,7 @@ fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>) -> Result<(
         return Err(foreign(&layout.store(), "it is missing and the anchor knows of events"));
     }
     let id = id.map_or_else(StoreId::draw, Ok)?;
-    let mut anchor = [0; 1024];
-    anchor[..512].copy_from_slice(&Anchor::empty(id).to_slot());
-    store::write_whole(layout, disk, &layout.anchor(), &anchor)?;
+    store::write_whole(layout, disk, &layout.anchor(), &Anchor::empty(id).to_file())?;
     store::write(layout, disk, id)?;
     match layout.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
         Some(parent) => disk.sync_dir(parent).map_err(failed("sync", parent)),

@@ -106,7 +106,7 @@ fn sealed_end(layout: &Layout, segments: &[Position], before: &Chain, anchor: &A
     match (stop, chain.last) {
         (Stop::Clean, Some(block)) if chain.next == next => Ok(block),
         (Stop::Clean | Stop::Truncated(_), _) => {
-            let lost_to = evidence(layout, segments, offset, anchor, chain.next)?;
+            let lost_to = evidence(layout, segments, offset, anchor.head.next, chain.next)?;
             Err(missing(chain.next, lost_to))
         }
         (Stop::Torn(error) | Stop::Unfit(error), _) => Err(error),
@@ -128,10 +128,10 @@ pub(super) fn evidence(
     layout: &Layout,
     segments: &[Position],
     offset: u64,
-    anchor: &Anchor,
+    anchored: Position,
     found: Position,
 ) -> Result<Position, LogError> {
-    let mut reached = found.max(anchor.head.next);
+    let mut reached = found.max(anchored);
     for (index, first) in segments.iter().enumerate() {
         let segment = Segment::require(layout, *first)?;
         let from = if index == 0 { offset } else { 0 };
@@ -174,8 +174,22 @@ fn may_cut(purpose: Purpose, last: &Segment, anchor: &Anchor, head: Head, stop: 
     }
 }
 
+/// Where a log begins whose first segment this is.
+///
+/// # Errors
+/// [`LogError::Damaged`] when the segment does not begin with a block header, [`LogError::Io`].
+pub(super) fn base_of(layout: &Layout, first: Position) -> Result<Head, LogError> {
+    let segment = Segment::require(layout, first)?;
+    let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
+    let header = header.map_err(|error| segment.error(first, 0, error))?;
+    Ok(Head { next: first, next_ordinal: header.first_ordinal, hash: header.previous, last_time: header.first_time })
+}
+
 /// The hash of the block that ends at `at`; `None` when no block does.
-fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
+///
+/// # Errors
+/// [`LogError::Damaged`] for a header on the way, [`LogError::Io`].
+pub(super) fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
     if at == head.next {
         return Ok(Some(head.hash));
     }

@@ -4,6 +4,7 @@
 mod damage;
 mod faults;
 mod recovery;
+mod repair;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

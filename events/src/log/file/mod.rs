@@ -19,6 +19,7 @@
 //! its sync or a second fault, the log ends early and nothing tells. A disk that keeps its word loses no block.
 
 mod anchor;
+mod create;
 mod disk;
 mod index;
 mod keeper;
@@ -40,9 +41,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::anchor::Anchor;
+use self::create::{initialise, unlink};
 use self::disk::{Disk, RealDisk};
 use self::keeper::Keeper;
-use self::layout::{Layout, failed, foreign};
+use self::layout::{Layout, failed};
 pub use self::reader::FileReader;
 use self::recover::{Found, Purpose, assess, base_of};
 pub use self::repair::{Repair, repair};
@@ -261,41 +263,10 @@ impl FileLog {
     }
 }
 
-/// Creates what a store consists of; the store file comes last, so an interrupted creation begins again.
-fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>) -> Result<(), LogError> {
-    let log = layout.log();
-    match std::fs::create_dir(&log) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("create", &log)(error)),
-        Ok(()) | Err(_) => {}
-    }
-    if !layout.segments()?.is_empty() {
-        return Err(foreign(&layout.store(), "it is missing and there are segments"));
-    }
-    if anchor::newest(&layout.anchor())?.is_some_and(|anchor| anchor.head != Head::default()) {
-        return Err(foreign(&layout.store(), "it is missing and the anchor knows of events"));
-    }
-    let id = id.map_or_else(StoreId::draw, Ok)?;
-    store::write_whole(layout, disk, &layout.anchor(), &Anchor::empty(id).to_file())?;
-    store::write(layout, disk, id)?;
-    match layout.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        Some(parent) => disk.sync_dir(parent).map_err(failed("sync", parent)),
-        None => Ok(()),
-    }
-}
-
 fn recovery(found: &Found, created: bool) -> Recovery {
     let cut = found.torn.then(|| CutTail { at: found.head.next, bytes: found.len - found.end });
     let anchor_was_behind = found.anchor.head.next < found.head.next;
     Recovery { created, store: found.store, head: found.head, cut, anchor_was_behind }
-}
-
-/// Takes segments away, the oldest first, so that what remains is always without a gap.
-fn unlink(layout: &Layout, disk: &dyn Disk, segments: &[Position]) -> Result<(), LogError> {
-    for first in segments {
-        let path = layout.segment(*first);
-        disk.remove(&path).map_err(failed("remove", &path))?;
-    }
-    if segments.is_empty() { Ok(()) } else { disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log())) }
 }
 
 impl EventLog for FileLog {

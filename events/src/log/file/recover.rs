@@ -168,7 +168,7 @@ fn may_cut(purpose: Purpose, last: &Segment, anchor: &Anchor, head: Head, stop: 
         // A whole block behind the torn one was written after it was synced, unless this writer was in the habit of
         // writing several blocks between two syncs.
         Stop::Truncated(error) | Stop::Torn(error) => match anchor.loose {
-            false if furthest_block(last, end, head.next.next())?.is_some() => Err(error),
+            false if furthest_block(last, end, Position(head.next.0.saturating_add(1)))?.is_some() => Err(error),
             true | false => Ok(true),
         },
     }
@@ -194,7 +194,8 @@ pub(super) fn hash_before(layout: &Layout, segments: &[Position], at: Position, 
         return Ok(Some(head.hash));
     }
     let index = segments.partition_point(|first| *first <= at).saturating_sub(1);
-    let segment = Segment::require(layout, segments[index])?;
+    let Some(first) = segments.get(index) else { return Ok(None) };
+    let segment = Segment::require(layout, *first)?;
     let (mut window, mut offset) = (Window::new(SKIP_BYTES), 0);
     loop {
         let header = window.header(&segment.file, offset, u64::MAX);

@@ -13,6 +13,11 @@
 //! cut at the next opening if nobody was told of it, which is what the anchor says; anything else that does not fit is refused, by
 //! name, with nothing changed, until [`repair`] is asked to accept the loss.
 //!
+//! A whole block behind a torn one is cut with it only if the anchor says that this writer has written several blocks between two
+//! syncs; a writer that syncs every block on its own cannot leave such a tail, so there it is damage.
+//!
+//! Opening verifies all of the last segment and how the others join; their middles are verified when they are read.
+//!
 //! **The window that remains.** The anchor is written after every sync and synced itself when the writer is idle, when it closes, and
 //! under load once both 20 ms and 64 syncs have gone by. A killed process loses nothing of it, for the system keeps what was written. After
 //! a power cut it may lag by the blocks of that time, no more; if exactly these blocks are lost as well, by a disk that lied about

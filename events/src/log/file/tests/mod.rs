@@ -3,6 +3,7 @@
 
 mod damage;
 mod faults;
+mod hostile;
 mod power;
 mod recovery;
 mod repair;

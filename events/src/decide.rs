@@ -127,8 +127,7 @@ pub(crate) fn end_failed<'a>(work: &Work, ordinal: Ordinal, task: &Task, cause: 
 
 fn open<'a>(state: &State, rules: RuleVersions, writer: &'a str, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
     texts(&[("the writer's version", writer)])?;
-    let known = RuleVersions::CURRENT;
-    if rules.task > known.task || rules.retry > known.retry || rules.dispatch > known.dispatch {
+    if !rules.are_known() {
         return Err(Rejection::UnknownRules);
     }
     out.push(Event::Opened { epoch: Epoch(state.epoch.0.saturating_add(1)), rules, writer });

@@ -149,5 +149,5 @@ fn a_redriven_task_keeps_its_type() {
     story.news();
     story.fail(1, 1).expect("it runs");
     story.expect(&["failed 1.1 boom", "dead 1 AttemptsExhausted"]);
-    assert_eq!(story.shard.state().work.replicas.get(ReplicaId(0)).map(|replica| replica.free()), Some(1));
+    assert_eq!(story.shard.state().work.replicas.get(ReplicaId(0)).map(ergate_events::state::replicas::Replica::free), Some(1));
 }

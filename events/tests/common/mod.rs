@@ -90,7 +90,7 @@ impl Story {
 
     fn check(&self) {
         let state = self.shard.state();
-        if state.work.tasks.len() < 500 {
+        if is_small(state) {
             invariant::check(state).unwrap_or_else(|broken| panic!("{broken}\nafter {:?}", self.news));
         }
     }
@@ -234,13 +234,19 @@ fn is_consequence(event: &Event<'_>) -> bool {
     )
 }
 
+/// Whether the invariants cost little enough to be checked after every event.
+fn is_small(state: &State) -> bool {
+    let slots: usize = state.work.replicas.iter().map(|(_, replica)| replica.slots().len()).sum();
+    state.work.tasks.len() < 100 && slots < 200
+}
+
 fn fold_with_invariants(log: &[Block]) {
     let mut state = State::default();
     let envelopes: Vec<_> = log.iter().flat_map(Block::records).map(|record| record.expect("it was just recorded")).collect();
     for (index, envelope) in envelopes.iter().enumerate() {
         state.apply(envelope);
         let whole = envelopes.get(index + 1).is_none_or(|next| !is_consequence(&next.event));
-        if whole && (state.work.tasks.len() < 100 || index % 512 == 0) {
+        if whole && (is_small(&state) || index % 1_024 == 0) {
             invariant::check(&state).unwrap_or_else(|broken| panic!("{broken}\nafter {}", short(envelope)));
         }
     }

@@ -63,9 +63,9 @@ impl Replica {
         if self.draining { 0 } else { self.free.len() }
     }
 
-    /// Slots in use, held ones included.
+    /// Slots in use, held ones included; every slot that is left of a replica that is gone.
     pub fn used(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     /// Gives a free slot to an attempt; `None` when there is none.
@@ -118,8 +118,9 @@ impl Replica {
         })
     }
 
-    /// Forgets free and held slots at the end; for a replica that is gone.
+    /// Forgets free and held slots at the end; for a replica that is gone, which takes nothing any more.
     pub(crate) fn shrink(&mut self) {
+        self.free.clear();
         while matches!(self.slots.last(), Some(Slot::Free | Slot::Held { .. })) {
             self.slots.pop();
         }
@@ -162,6 +163,11 @@ impl Replicas {
     /// Replicas that are gone and still have attempts to return.
     pub fn gone(&self) -> impl Iterator<Item = (ReplicaId, &Replica)> {
         self.gone.iter().map(|(id, replica)| (*id, replica))
+    }
+
+    /// Whether a replica with this id is there, or is gone and still has attempts to return.
+    pub(crate) fn knows(&self, id: ReplicaId) -> bool {
+        self.present.contains_key(&id) || self.gone.contains_key(&id)
     }
 
     /// Whether another replica with this many slots may join.

@@ -68,7 +68,7 @@ impl Control {
 
     /// The next step towards the wanted sizes, the same for the same state: pools in order, the newest replica goes first.
     pub(crate) fn adjustment(&self) -> Option<Adjustment> {
-        self.pools.iter().zip(0_u16..).find_map(|(size, index)| {
+        self.pools.iter().zip(0..=u16::MAX).find_map(|(size, index)| {
             let pool = PoolId(index);
             let mut live = self.replicas.iter().filter(|(_, life)| life.pool == pool && life.phase != ReplicaPhase::Draining);
             let count = live.clone().count();

@@ -1,6 +1,6 @@
 //! Replicas as a shard sees them: slots, and the attempts that hold them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
@@ -126,6 +126,13 @@ impl Replica {
         }
     }
 
+    /// Whether the list of free slots is what the slots say; a read image may claim anything.
+    fn counts_its_slots(&self) -> bool {
+        let free: BTreeSet<u32> = self.free.iter().copied().collect();
+        let said = (0_u32..).zip(&self.slots).filter(|(_, slot)| **slot == Slot::Free).map(|(index, _)| index);
+        free.len() == self.free.len() && said.eq(free.iter().copied())
+    }
+
     fn refresh(&mut self, at: Timestamp) {
         if self.deadline_bound <= at {
             self.deadline_bound = self.deadlines().min().unwrap_or(Timestamp::NEVER);
@@ -168,6 +175,23 @@ impl Replicas {
     /// Whether a replica with this id is there, or is gone and still has attempts to return.
     pub(crate) fn knows(&self, id: ReplicaId) -> bool {
         self.present.contains_key(&id) || self.gone.contains_key(&id)
+    }
+
+    /// Every busy slot with its replica and its index.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = (ReplicaId, u32, Ordinal, u32)> {
+        self.iter().chain(self.gone()).flat_map(|(id, replica)| {
+            (0_u32..).zip(&replica.slots).filter_map(move |(index, slot)| match *slot {
+                Slot::Busy { task, attempt, .. } => Some((id, index, task, attempt)),
+                Slot::Free | Slot::Held { .. } => None,
+            })
+        })
+    }
+
+    /// Whether a read image is one that could have been written, as far as replicas alone can tell.
+    pub(crate) fn are_possible(&self) -> bool {
+        self.present.values().all(Replica::counts_its_slots)
+            && self.gone.values().all(|replica| matches!(replica.slots.last(), Some(Slot::Busy { .. })))
+            && self.gone.keys().all(|id| !self.present.contains_key(id))
     }
 
     /// Whether another replica with this many slots may join.

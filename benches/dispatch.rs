@@ -22,7 +22,7 @@ fn dispatch(criterion: &mut Criterion) {
         for first in 0..100_000_u64 {
             let asks = [Ask::Priority((first % 10) as u8)];
             let request = Command::Request { task_type: TypeId(0), payload: &payload, key: None, asks: &asks };
-            shard.batch(Timestamp(2 + first), &[request], &mut answers, &mut |_: &_, _: &_| {});
+            shard.batch(Timestamp(2 + first), &[request], &mut answers, &mut support::nothing);
         }
         let mut state = shard.state().clone();
         let join = Command::JoinReplica { replica: ReplicaId(1), pool: "default", slots: 1_000 };

@@ -241,8 +241,10 @@ impl LogWriter {
         }
     }
 
-    /// Tells everybody what became durable.
+    /// Tells everybody what became durable; the tail first, so that whoever hears of an end finds it there.
     fn become_durable(&mut self, head: Head) {
+        let live = self.shard.state().work.tasks.len();
+        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
         while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {
             let Some(mut pending) = self.in_flight.pop_front() else { break };
             if let Some(state) = pending.snapshot.take().filter(|_| pending.next == head.next) {
@@ -250,8 +252,6 @@ impl LogWriter {
             }
             self.release(pending);
         }
-        let live = self.shard.state().work.tasks.len();
-        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
     }
 
     fn release(&mut self, pending: Pending) {

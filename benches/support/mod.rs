@@ -2,15 +2,18 @@
 
 use ergate::events::block::{Block, Hash, SealedBlock};
 use ergate::events::command::Command;
-use ergate::events::event::RuleVersions;
+use ergate::events::event::{Envelope, RuleVersions};
 use ergate::events::id::{Ordinal, ReplicaId, ShardId, TypeId};
 use ergate::events::shard::Shard;
 use ergate::events::state::State;
 use ergate::events::task::{Outcome, TypeSettings};
 use ergate::events::time::Timestamp;
 
+/// Looks at no event.
+pub(crate) fn nothing(_: &Envelope<'_>, _: &State) {}
+
 /// A payload of 100 bytes that does not compress by more than its alphabet.
-pub fn payload(seed: u64) -> Vec<u8> {
+pub(crate) fn payload(seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut payload: Vec<u8> = (0..98)
         .map(|_| {
@@ -26,7 +29,7 @@ pub fn payload(seed: u64) -> Vec<u8> {
 }
 
 /// A shard with one task type and one replica with this many slots.
-pub fn shard(slots: u32) -> Shard {
+pub(crate) fn shard(slots: u32) -> Shard {
     let mut shard = Shard::new(ShardId(0), State::default());
     let settings = TypeSettings::default();
     let mut answers = Vec::new();
@@ -35,13 +38,13 @@ pub fn shard(slots: u32) -> Shard {
         Command::DefineType { name: "noop", settings: &settings, by: "bench" },
         Command::JoinReplica { replica: ReplicaId(0), pool: "default", slots },
     ];
-    shard.batch(Timestamp(1), &setup, &mut answers, &mut |_: &_, _: &_| {});
+    shard.batch(Timestamp(1), &setup, &mut answers, &mut nothing);
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     shard
 }
 
 /// Runs `tasks` tasks from request to success in batches of `batch`; returns the blocks with their chain.
-pub fn blocks(tasks: u64, batch: u64) -> Vec<SealedBlock> {
+pub(crate) fn blocks(tasks: u64, batch: u64) -> Vec<SealedBlock> {
     let mut shard = shard(65_536);
     let payloads: Vec<Vec<u8>> = (0..1_024).map(payload).collect();
     let mut sealed: Vec<SealedBlock> = Vec::new();
@@ -74,7 +77,7 @@ fn run(
 ) {
     let mut rest = commands;
     while !rest.is_empty() {
-        let taken = shard.batch(Timestamp(at), rest, answers, &mut |_: &_, _: &_| {});
+        let taken = shard.batch(Timestamp(at), rest, answers, &mut nothing);
         rest = &rest[taken..];
         let previous = sealed.last().map_or(Hash::ZERO, |block| block.hash);
         sealed.extend(shard.seal(previous));
@@ -83,12 +86,12 @@ fn run(
 }
 
 /// Number of records in blocks.
-pub fn records(blocks: &[SealedBlock]) -> u64 {
+pub(crate) fn records(blocks: &[SealedBlock]) -> u64 {
     blocks.iter().map(|block| u64::from(block.header.count)).sum()
 }
 
 /// Parses and folds blocks.
-pub fn fold(blocks: &[SealedBlock]) -> State {
+pub(crate) fn fold(blocks: &[SealedBlock]) -> State {
     let mut state = State::default();
     for sealed in blocks {
         let block = Block::parse(&sealed.bytes).expect("it was just sealed");

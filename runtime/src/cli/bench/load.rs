@@ -8,6 +8,7 @@ use ergate::events::id::TypeId;
 use ergate::events::time::Micros;
 use ergate::events::view::Histogram;
 use ergate::{RequestBatch, Runtime, SubmitError};
+use tokio::sync::{Mutex, mpsc};
 
 use super::BenchArgs;
 use crate::cli::{Globals, output};
@@ -22,8 +23,8 @@ struct Shared {
     payloads: Vec<Vec<u8>>,
     left: Cell<u64>,
     done: Cell<u64>,
-    /// When the next batch is due, at a rate.
-    due: Cell<Instant>,
+    /// When batches are due, at a rate.
+    due: Mutex<Option<mpsc::Receiver<Instant>>>,
     waits: RefCell<Histogram>,
 }
 
@@ -35,7 +36,7 @@ pub(super) async fn run(runtime: &Runtime, args: &BenchArgs, globals: &Globals) 
         payloads: payloads(args),
         left: Cell::new(args.tasks),
         done: Cell::new(0),
-        due: Cell::new(Instant::now()),
+        due: Mutex::new(args.rate.map(|rate| pace(rate, args.batch))),
         waits: RefCell::default(),
     });
     let local = tokio::task::LocalSet::new();
@@ -63,26 +64,44 @@ pub(super) async fn run(runtime: &Runtime, args: &BenchArgs, globals: &Globals) 
 }
 
 async fn submit(shared: Rc<Shared>, args: BenchArgs) -> anyhow::Result<()> {
-    let interval = args.rate.map(|rate| Duration::from_secs_f64(f64::from(args.batch) / rate.max(1e-6)));
     loop {
         let size = shared.left.get().min(u64::from(args.batch));
         if size == 0 {
             return Ok(());
         }
         shared.left.set(shared.left.get() - size);
-        // Waits count from when a batch was due, so that a stall is not hidden by the batches it delays.
-        let mut began = Instant::now();
-        if let Some(interval) = interval {
-            began = shared.due.get();
-            shared.due.set(began + interval);
-            tokio::time::sleep_until(began.into()).await;
-        }
+        let began = shared.next_due().await;
         send(&shared, size).await?;
         let wait = Micros::from(began.elapsed());
         let mut waits = shared.waits.borrow_mut();
         (0..size).for_each(|_| waits.record(wait));
         shared.done.set(shared.done.get() + size);
     }
+}
+
+impl Shared {
+    /// Waits until the next batch is due. Its wait counts from then, so that a stall is not hidden by the batches it delays.
+    async fn next_due(&self) -> Instant {
+        let due = match self.due.lock().await.as_mut() {
+            Some(due) => due.recv().await,
+            None => None,
+        };
+        due.unwrap_or_else(Instant::now)
+    }
+}
+
+/// Names the moments at which batches are due, from a thread of its own: tokio's timers are a millisecond coarse.
+fn pace(rate: f64, batch: u32) -> mpsc::Receiver<Instant> {
+    let (sender, receiver) = mpsc::channel(1_000_000);
+    let interval = Duration::from_secs_f64(f64::from(batch) / rate.max(1e-6));
+    std::thread::spawn(move || {
+        let mut due = Instant::now();
+        while sender.blocking_send(due).is_ok() {
+            due += interval;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    });
+    receiver
 }
 
 /// Submits a batch and waits until its tasks have ended.

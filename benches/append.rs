@@ -1,5 +1,4 @@
 //! Appending sealed blocks of about 128 KiB to the file log with one sync each, beside a plain file that gets the same bytes.
-#![expect(missing_docs, reason = "criterion makes the entry points")]
 #![allow(dead_code, reason = "each bench uses its share of the support")]
 
 mod support;

@@ -1,5 +1,4 @@
 //! Records to bytes and back: ns a record, one thread, events of no-op tasks with 100-byte payloads.
-#![expect(missing_docs, reason = "criterion makes the entry points")]
 #![allow(dead_code, reason = "each bench uses its share of the support")]
 
 mod support;

@@ -1,5 +1,4 @@
 //! Deciding: requests, starts and outcomes through a shard, and assignments alone over a long queue.
-#![expect(missing_docs, reason = "criterion makes the entry points")]
 #![allow(dead_code, reason = "each bench uses its share of the support")]
 
 mod support;

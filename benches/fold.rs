@@ -1,5 +1,4 @@
 //! Blocks into State: events a second, one thread, lz4 and CRC-32C included; beside it the audits that a verification runs.
-#![expect(missing_docs, reason = "criterion makes the entry points")]
 #![allow(dead_code, reason = "each bench uses its share of the support")]
 
 mod support;

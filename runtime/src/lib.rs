@@ -37,3 +37,8 @@ pub use ergate_events as events;
 pub use ergate_events::task::{Outcome, RetryPolicy, Timeouts, TypeSettings};
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};
 pub use store::Store;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -355,6 +355,17 @@ impl Actor for Executor {
     }
 }
 
+/// From the dispatcher: say that you run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Hello;
+
+impl Handler<Hello> for Executor {
+    type Result = ();
+
+    fn handle(&mut self, Hello: Hello, _: &mut Self::Context) {}
+}
+
 /// From the dispatcher: run these; they are committed.
 #[derive(Message)]
 #[rtype(result = "()")]

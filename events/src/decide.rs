@@ -403,13 +403,9 @@ fn join_replica<'a>(
         });
     }
     if work.pools.len() >= NAMED_POOLS_MAX && work.pools.iter().all(|known| known.name != pool) {
-        return Err(Rejection::OutOfRange {
-            what: "the number of pools",
-            rule: "at most 5120 that types and replicas name",
-        });
+        return Err(Rejection::OutOfRange { what: "the number of pools", rule: "at most 5120 that types and replicas name" });
     }
-    let unknown = !work.replicas.present.contains_key(&replica) && !work.replicas.gone.contains_key(&replica);
-    known(unknown, replica)?;
+    known(!work.replicas.knows(replica), replica)?;
     out.push(Event::ReplicaJoined { replica, pool, slots });
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, Message};
 use ergate_events::event::Departure;
 use ergate_events::id::{Epoch, ReplicaId, TypeId};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::effects::{Attempts, Instruction};
 use crate::executor::function::TaskFunction;
-use crate::executor::{Drain, Executor, ExecutorParts, Functions, Panic, Run, Stop, Types};
+use crate::executor::{Drain, Executor, ExecutorParts, Functions, Hello, Panic, Run, Stop, Types};
 use crate::log_writer::{LogWriter, Proposal, Propose};
 use crate::report::Report;
 
@@ -113,8 +113,14 @@ impl Dispatcher {
         };
         let arbiter = Arbiter::new();
         let address = Executor::start_in_arbiter(&arbiter.handle(), move |_| Executor::new(parts));
+        // Its mailbox is small until it runs, and its thread may be slow to come up: it offers its slots when it answers.
+        let (hello, own) = (address.send(Hello), context.address());
+        actix::spawn(async move {
+            if hello.await.is_ok() {
+                own.do_send(Up { replica, pool, slots });
+            }
+        });
         self.replicas.insert(replica, Replica { address, arbiter });
-        self.propose(Proposal::ReplicaUp { replica, pool, slots });
     }
 
     fn define_type(&mut self, id: TypeId, name: &str) {
@@ -162,11 +168,10 @@ impl Dispatcher {
 
     fn propose(&self, proposal: Proposal) {
         let Some(writer) = &self.writer else { return };
-        // Nobody waits for the answer: what follows from it comes back as an instruction.
+        // Nobody waits for the answer: what follows from it comes back as an instruction. Past a full mailbox, for a lost proposal would
+        // leave a replica unknown for ever; there are at most a few for each replica.
         let (reply, _) = oneshot::channel();
-        if let Err(error) = writer.try_send(Propose { proposal, reply }) {
-            tracing::error!(%error, "the log writer takes no proposal");
-        }
+        writer.do_send(Propose { proposal, reply });
     }
 
     fn look_after(&mut self) {
@@ -255,8 +260,32 @@ struct LookAfter;
 impl Handler<LookAfter> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, LookAfter: LookAfter, _: &mut Context<Self>) {
+    fn handle(&mut self, LookAfter: LookAfter, context: &mut Context<Self>) {
+        if self.writer.as_ref().is_some_and(|writer| !writer.connected()) {
+            // Nothing that is done from here on could be recorded.
+            context.stop();
+            return;
+        }
         self.look_after();
+    }
+}
+
+/// From itself: an executor runs.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Up {
+    replica: ReplicaId,
+    pool: String,
+    slots: u32,
+}
+
+impl Handler<Up> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Up { replica, pool, slots }: Up, _: &mut Context<Self>) {
+        if self.replicas.contains_key(&replica) {
+            self.propose(Proposal::ReplicaUp { replica, pool, slots });
+        }
     }
 }
 

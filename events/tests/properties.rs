@@ -208,8 +208,7 @@ fn command_of<'a>(event: &'a Event<'a>) -> Command<'a> {
 /// Batches of commands with the time that passes before each.
 fn batches() -> impl Strategy<Value = Vec<(u64, Vec<Event<'static>>, bool)>> {
     let elapsed = prop_oneof![4 => 0_u64..3, 3 => 0_u64..120, 1 => Just(10_000_u64)];
-    let input = event().prop_filter("commands come from inputs", |event| Command::of_input(event).is_some());
-    proptest::collection::vec((elapsed, proptest::collection::vec(input, 0..6), proptest::bool::weighted(0.3)), 1..60)
+    proptest::collection::vec((elapsed, proptest::collection::vec(event(), 0..6), proptest::bool::weighted(0.3)), 1..60)
 }
 
 /// A log as a shard writes it: opened, with one type and one replica, then the batches; sealed where a batch says so.

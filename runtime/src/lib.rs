@@ -30,7 +30,7 @@ mod wiring;
 pub use builder::{Builder, Retention};
 pub use ergate_actors::clock;
 pub use ergate_actors::executor::context::Context;
-pub use ergate_actors::executor::function::{TaskError, TaskFunction, blocking, function};
+pub use ergate_actors::executor::function::{IntoTask, TaskError, TaskFunction, blocking, function};
 pub use ergate_actors::log_thread::Durability;
 pub use ergate_actors::submission::{BatchAnswer, Extras, RequestBatch, SubmitError, TaskEnd};
 pub use ergate_events as events;

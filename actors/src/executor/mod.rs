@@ -227,7 +227,10 @@ impl Executor {
 
     /// Frees a slot and reports how its attempt ended; a result lies in the report's buffer from `Ok(start)` on.
     fn finish(&mut self, index: usize, outcome: Result<usize, TaskError>) {
-        self.take_checkpoint(index);
+        // A success has no next attempt to hand a checkpoint to, and its result is what lies at the end of the report's buffer.
+        if outcome.is_err() {
+            self.take_checkpoint(index);
+        }
         let slot = &mut self.slots[index];
         let Some(Running { task, attempt, aborted, .. }) = slot.running.take() else { return };
         let recorded = slot.control.end();
@@ -350,6 +353,17 @@ impl Actor for Executor {
         context.set_mailbox_capacity(self.parts.slots as usize + CONTROL_MAX);
         Executor::add_stream(WokenStream(Arc::clone(&self.woken)), context);
     }
+}
+
+/// From the dispatcher: say that you run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Hello;
+
+impl Handler<Hello> for Executor {
+    type Result = ();
+
+    fn handle(&mut self, Hello: Hello, _: &mut Self::Context) {}
 }
 
 /// From the dispatcher: run these; they are committed.

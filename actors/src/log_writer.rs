@@ -609,7 +609,7 @@ impl Handler<Propose> for LogWriter {
 
 /// From whoever duplicates a request or lists tasks: wait for the end of a task. Answers `None` at once when it is not live.
 #[derive(Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "Watched")]
 pub struct WatchTask {
     /// The task.
     pub task: Ordinal,
@@ -617,15 +617,27 @@ pub struct WatchTask {
     pub watch: Watch,
 }
 
-impl Handler<WatchTask> for LogWriter {
-    type Result = bool;
+/// Whether the end of a task is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It will be told.
+    Live,
+    /// The task is not live. If it was requested, its end is in the log before this position, which may not be durable yet.
+    EndedBefore(Position),
+}
 
-    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> bool {
-        let live = self.shard.state().work.tasks.get(task).is_some() && self.failed.is_none();
-        if live {
+impl Handler<WatchTask> for LogWriter {
+    type Result = actix::MessageResult<WatchTask>;
+
+    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> Self::Result {
+        let state = self.shard.state();
+        if state.work.tasks.get(task).is_none() {
+            return actix::MessageResult(Watched::EndedBefore(state.position));
+        }
+        if self.failed.is_none() {
             self.waiters.watch(task, watch);
         }
-        live
+        actix::MessageResult(Watched::Live)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Proposal, Propose, WatchTask};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Proposal, Propose, WatchTask, Watched};
 use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
 use ergate_events::log::{LogError, LogReader};
@@ -145,7 +145,10 @@ impl Runtime {
     }
 
     /// Whether new work may come in.
-    fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] and [`SubmitError::BatchTooLarge`], as [`Runtime::submit_batch`] would answer, which takes the batch with it.
+    pub fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
         if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
@@ -168,13 +171,24 @@ impl Runtime {
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
     pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
         let (watch, end) = oneshot::channel();
-        let live = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
-        if live {
-            return end.await.map_err(|_| WaitError::Stopped);
+        let watched = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await;
+        match watched.map_err(|_| WaitError::Stopped)? {
+            Watched::Live => return end.await.map_err(|_| WaitError::Stopped),
+            Watched::EndedBefore(position) => self.until_durable(position).await?,
         }
         let reader = Arc::clone(&self.inner.parts.reader);
         let found = tokio::task::spawn_blocking(move || crate::history::end_of(reader.as_ref(), task.ordinal)).await;
         found.map_err(|_| WaitError::Stopped)??.ok_or(WaitError::NoSuchTask(task))
+    }
+
+    /// Waits until everything before a position is durable.
+    async fn until_durable(&self, position: Position) -> Result<(), WaitError> {
+        let mut tail = self.inner.parts.tail.clone();
+        let reached = tail.wait_for(|tail| tail.failed.is_some() || tail.head.next >= position).await;
+        match reached {
+            Ok(tail) if tail.head.next >= position => Ok(()),
+            Ok(_) | Err(_) => Err(WaitError::Stopped),
+        }
     }
 
     /// Asks a task to stop; its attempt may clean up first.
@@ -248,6 +262,11 @@ impl Runtime {
     /// Everything before this position is durable.
     pub fn durable(&self) -> Position {
         self.inner.parts.tail.borrow().head.next
+    }
+
+    /// Tasks that had not ended when the newest durable block was decided.
+    pub fn live(&self) -> usize {
+        self.inner.parts.tail.borrow().live
     }
 
     /// Why the log refuses to go on, if it does.

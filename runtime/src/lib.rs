@@ -25,6 +25,8 @@ pub mod history;
 pub mod runtime;
 mod snapshots;
 pub mod store;
+#[cfg(feature = "cli")]
+pub mod tasks;
 mod wiring;
 
 pub use builder::{Builder, Retention};

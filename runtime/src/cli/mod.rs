@@ -4,11 +4,15 @@ mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod embedded;
 mod exit;
 mod log;
 mod offline;
 mod output;
+mod progress;
+mod pump;
 mod replay;
+mod signals;
 mod submit;
 mod task;
 

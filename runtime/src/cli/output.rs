@@ -63,3 +63,9 @@ pub(crate) fn escape(text: &str) -> String {
     };
     text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
 }
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &str) -> String {
+    let plain = !path.is_empty() && path.chars().all(|c| c.is_alphanumeric() || "/._-+:@,".contains(c));
+    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}

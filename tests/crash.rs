@@ -22,9 +22,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ergate::{Context, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking};
 use ergate::events::id::TaskId;
 use ergate::events::time::Micros;
+use ergate::{Context, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking};
 use process::{Chance, Facts, facts, recovered, tell};
 
 /// Kills on one directory; then the next one begins, since every check folds the whole log.
@@ -46,7 +46,8 @@ fn child() {
 }
 
 async fn start(dir: &Path) -> Runtime {
-    let retry = RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
+    let retry =
+        RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
     // Every kill loses what ran; here that says nothing about the task.
     let settings = |pool: &str| TypeSettings { retry, losses_max: u32::MAX, pool: pool.to_owned(), ..TypeSettings::default() };
     let started = Runtime::builder()
@@ -185,7 +186,9 @@ async fn batch(ergate: &Runtime, chance: &mut Chance, name: &str) {
 }
 
 async fn cancel(ergate: &Runtime, chance: &mut Chance, accepted: &[TaskId]) {
-    let Some(task) = accepted.len().checked_sub(1).map(|last| accepted[last - chance.below(last as u64 / 4 + 1) as usize]) else { return };
+    let Some(task) = accepted.len().checked_sub(1).map(|last| accepted[last - chance.below(last as u64 / 4 + 1) as usize]) else {
+        return;
+    };
     // Most have ended, which is an answer too.
     let _ = match chance.below(2) {
         0 => ergate.cancel(task, "test", "by chance").await,
@@ -290,7 +293,11 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills() {
             one_directory(&data, (cycles - totals.kills).min(CYCLES_A_DIRECTORY), &mut chance, &mut totals);
         }));
         if let Err(panic) = outcome {
-            eprintln!("crash: failed with seed {seed} after {} kills; the directory is kept: {}", totals.kills, dir.keep().display());
+            eprintln!(
+                "crash: failed with seed {seed} after {} kills; the directory is kept: {}",
+                totals.kills,
+                dir.keep().display()
+            );
             std::panic::resume_unwind(panic);
         }
     }

@@ -160,7 +160,8 @@ impl LogWriter {
 
     /// Decides one batch and collects its effects; returns how many commands it took.
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
-        let mut collector = Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
+        let mut collector =
+            Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
         self.shard.batch(self.clock.now(), commands, answers, &mut collector)
     }
 

@@ -145,10 +145,7 @@ impl Audit {
 
     fn check(&mut self, envelope: &Envelope<'_>) -> Result<(), Finding> {
         let rules = self.state.rules;
-        if rules.task > RuleVersions::CURRENT.task
-            || rules.retry > RuleVersions::CURRENT.retry
-            || rules.dispatch > RuleVersions::CURRENT.dispatch
-        {
+        if !rules.are_known() {
             return Err(Finding::UnknownRules { at: envelope.position, rules });
         }
         if envelope.recorded_at > self.at {

@@ -5,6 +5,7 @@ use crate::event::{Cause, Digest, Event, RuleVersions, Timeout};
 use crate::id::{Epoch, Ordinal, PoolId, ReplicaId, TypeId};
 use crate::retry;
 use crate::slab::{Phase, Task};
+use crate::state::control::{Control, ReplicaPhase};
 use crate::state::keys::{IDEMPOTENCY_KEYS_MAX, KeyTable};
 use crate::state::replicas::SLOTS_MAX;
 use crate::state::{State, Work};
@@ -18,8 +19,10 @@ use crate::time::{Micros, Timestamp};
 pub const TASKS_MAX: usize = 16 << 20;
 /// Most definitions of task types in the life of a log.
 pub const TYPES_MAX: usize = 4_096;
-/// Most pools, and most replicas of one.
+/// Most pools with a size.
 pub const POOLS_MAX: usize = 1_024;
+/// Most pools that a shard hears of: those with a size, and those that only types name. Beyond it a replica joins none that is new.
+const NAMED_POOLS_MAX: usize = TYPES_MAX + POOLS_MAX;
 /// Most replicas of one pool.
 pub const REPLICAS_MAX: u32 = 10_000;
 /// Most dead letters kept; the oldest goes first.
@@ -54,11 +57,7 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
             Ok(())
         }
         Command::DefinePool { pool, replicas, slots, by, reason } => define_pool(state, pool, (replicas, slots), by, reason, out),
-        Command::ReadyReplica { replica } => {
-            known(state.control.replicas.contains_key(&replica), replica)?;
-            out.push(Event::ReplicaReady { replica });
-            Ok(())
-        }
+        Command::ReadyReplica { replica } => ready_replica(&state.control, replica, out),
         Command::StopReplica { replica, departure } => {
             known(state.control.replicas.contains_key(&replica), replica)?;
             out.push(Event::ReplicaStopped { replica, departure });
@@ -127,8 +126,7 @@ pub(crate) fn end_failed<'a>(work: &Work, ordinal: Ordinal, task: &Task, cause: 
 
 fn open<'a>(state: &State, rules: RuleVersions, writer: &'a str, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
     texts(&[("the writer's version", writer)])?;
-    let known = RuleVersions::CURRENT;
-    if rules.task > known.task || rules.retry > known.retry || rules.dispatch > known.dispatch {
+    if !rules.are_known() {
         return Err(Rejection::UnknownRules);
     }
     out.push(Event::Opened { epoch: Epoch(state.epoch.0.saturating_add(1)), rules, writer });
@@ -392,8 +390,23 @@ fn join_replica<'a>(
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
     texts(&[("the pool's name", pool)])?;
+    if pool.is_empty() {
+        return Err(Rejection::OutOfRange { what: "the pool's name", rule: "at least one byte" });
+    }
     if slots == 0 || slots > SLOTS_MAX {
         return Err(Rejection::OutOfRange { what: "the number of slots", rule: "1 to 65536" });
+    }
+    if !work.replicas.have_room(slots) {
+        return Err(Rejection::OutOfRange {
+            what: "the number of slots in all",
+            rule: "at most 1048576 slots on 65536 replicas",
+        });
+    }
+    if work.pools.len() >= NAMED_POOLS_MAX && work.pools.iter().all(|known| known.name != pool) {
+        return Err(Rejection::OutOfRange {
+            what: "the number of pools",
+            rule: "at most 5120 that types and replicas name",
+        });
     }
     let unknown = !work.replicas.present.contains_key(&replica) && !work.replicas.gone.contains_key(&replica);
     known(unknown, replica)?;
@@ -409,6 +422,18 @@ fn drain_replica<'a>(work: &Work, replica: ReplicaId, out: &mut Vec<Event<'a>>) 
             Ok(())
         }
         None => Err(Rejection::WrongReplica(replica)),
+    }
+}
+
+/// A replica that is up. One that is no longer wanted does not count again, or another would be sent away in its place.
+fn ready_replica<'a>(control: &Control, replica: ReplicaId, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
+    match control.replicas.get(&replica).map(|life| life.phase) {
+        Some(ReplicaPhase::Requested) => {
+            out.push(Event::ReplicaReady { replica });
+            Ok(())
+        }
+        Some(ReplicaPhase::Ready) => Ok(()),
+        Some(ReplicaPhase::Draining) | None => Err(Rejection::WrongReplica(replica)),
     }
 }
 

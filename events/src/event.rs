@@ -58,6 +58,15 @@ pub struct RuleVersions {
 impl RuleVersions {
     /// What this build decides new events with.
     pub const CURRENT: RuleVersions = RuleVersions { task: 1, retry: 1, dispatch: 1 };
+
+    /// Whether this build has all of these rules. Versions count from 1, so 0 is nobody's rule.
+    pub const fn are_known(self) -> bool {
+        const fn known(version: u16, newest: u16) -> bool {
+            1 <= version && version <= newest
+        }
+        let newest = RuleVersions::CURRENT;
+        known(self.task, newest.task) && known(self.retry, newest.retry) && known(self.dispatch, newest.dispatch)
+    }
 }
 
 /// Which limit a task ran into.

@@ -15,10 +15,12 @@ pub fn delay_v1(policy: &RetryPolicy, task: Ordinal, failures: u32) -> Option<Mi
     let mut delay = u128::from(policy.initial.0);
     let max = u128::from(policy.max.0);
     for _ in 1..failures {
-        if delay >= max || delay == 0 || policy.coefficient_milli == 1_000 {
+        let next = delay * u128::from(policy.coefficient_milli) / 1_000;
+        // A delay that has stopped growing, by rounding down for example, grows no more: nobody counts to a billion for it.
+        if delay >= max || next == delay {
             break;
         }
-        delay = delay * u128::from(policy.coefficient_milli) / 1_000;
+        delay = next;
     }
     let delay = delay.min(max);
     let jitter = delay * u128::from(policy.jitter_milli.min(1_000)) / 1_000;

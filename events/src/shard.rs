@@ -7,7 +7,7 @@
 use crate::block::{Hash, OpenBlock, SealedBlock};
 use crate::command::{Accepted, Command, Rejection};
 use crate::decide::decide;
-use crate::dispatch::{Assignment, assignments};
+use crate::dispatch::{Assignment, STARTS_MAX, assignments};
 use crate::due::{DUE_MAX, next_due};
 use crate::event::{Envelope, Event};
 use crate::id::{Ordinal, ShardId};
@@ -39,13 +39,15 @@ pub struct Shard {
     state: State,
     open: OpenBlock,
     assignments: Vec<Assignment>,
+    /// Whether there may be more to start than the last batch had room for; true at first, since nobody knows how the log before ended.
+    more_to_start: bool,
 }
 
 impl Shard {
     /// A shard that continues from this state.
     pub fn new(id: ShardId, state: State) -> Shard {
         let open = OpenBlock::new(id, state.epoch, state.position, state.next_ordinal());
-        Shard { state, open, assignments: Vec::new() }
+        Shard { state, open, assignments: Vec::new(), more_to_start: true }
     }
 
     /// The accepted state: it includes events that are not durable yet.
@@ -115,6 +117,7 @@ impl Shard {
     fn start(&mut self, at: Timestamp, observer: &mut dyn Observer) {
         let mut assigned = std::mem::take(&mut self.assignments);
         assignments(&self.state, at, &mut assigned);
+        self.more_to_start = assigned.len() >= STARTS_MAX;
         for Assignment { task, attempt, replica } in assigned.drain(..) {
             self.record(at, Event::Started { task, attempt, replica }, observer);
         }
@@ -152,7 +155,7 @@ impl Shard {
 
     /// The earliest moment at which a batch without commands may decide something.
     pub fn next_due(&self) -> Timestamp {
-        self.state.next_due()
+        if self.more_to_start { Timestamp(0) } else { self.state.next_due() }
     }
 
     /// The ordinal that the next created task gets.

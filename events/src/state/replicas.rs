@@ -10,6 +10,11 @@ use crate::time::Timestamp;
 /// Most slots of one replica: more async functions than a process keeps busy, and a bound for what one event can claim.
 pub const SLOTS_MAX: u32 = 1 << 16;
 
+/// Most replicas of a shard at one time.
+const REPLICAS_MAX: usize = 1 << 16;
+/// Most slots of all replicas of a shard: at 28 bytes a slot, what a few short commands can claim stays below 32 MiB.
+const SLOTS_TOTAL_MAX: usize = 1 << 20;
+
 /// What a slot is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[expect(missing_docs, reason = "each variant's sentence names its fields")]
@@ -157,6 +162,13 @@ impl Replicas {
     /// Replicas that are gone and still have attempts to return.
     pub fn gone(&self) -> impl Iterator<Item = (ReplicaId, &Replica)> {
         self.gone.iter().map(|(id, replica)| (*id, replica))
+    }
+
+    /// Whether another replica with this many slots may join.
+    pub(crate) fn have_room(&self, slots: u32) -> bool {
+        let all = || self.present.values().chain(self.gone.values());
+        let total: usize = all().map(|replica| replica.slots.len()).sum();
+        all().count() < REPLICAS_MAX && total + slots as usize <= SLOTS_TOTAL_MAX
     }
 
     pub(crate) fn find_mut(&mut self, id: ReplicaId) -> Option<&mut Replica> {

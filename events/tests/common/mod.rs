@@ -1,0 +1,355 @@
+//! A story about a shard: commands and moments in, events and answers out. When it ends, its log must fold, audit and continue.
+#![allow(dead_code, reason = "every test file uses another part of it")]
+
+use ergate_events::audit::{Audit, Depth};
+use ergate_events::block::{Block, Hash};
+use ergate_events::command::{Command, Rejection};
+use ergate_events::event::{Departure, Envelope, Event, RuleVersions, hex};
+use ergate_events::id::{Ordinal, ReplicaId, ShardId, TypeId};
+use ergate_events::invariant;
+use ergate_events::shard::{Answer, Shard};
+use ergate_events::state::State;
+use ergate_events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
+use ergate_events::time::{Micros, Timestamp};
+
+/// Batches that a quiet shard may need to settle; more is a loop without end.
+const BATCHES_MAX: usize = 200;
+
+/// A shard with its log, and what happened since somebody last looked.
+pub(crate) struct Story {
+    pub(crate) shard: Shard,
+    pub(crate) blocks: Vec<Vec<u8>>,
+    pub(crate) now: Timestamp,
+    head: Hash,
+    news: Vec<String>,
+}
+
+/// A type whose attempts are repeated after 100 ms, 200 ms, 400 ms, and whose tasks end for good after four.
+pub(crate) fn plain() -> TypeSettings {
+    let retry = RetryPolicy {
+        attempts: 4,
+        initial: Micros::from_millis(100),
+        coefficient_milli: 2_000,
+        max: Micros::from_secs(10),
+        jitter_milli: 0,
+    };
+    let timeouts = Timeouts { start_to_close: Micros::from_secs(60), ..Timeouts::default() };
+    TypeSettings { retry, timeouts, ..TypeSettings::default() }
+}
+
+impl Story {
+    /// An opened log and nothing else.
+    pub(crate) fn empty() -> Story {
+        let mut story = Story {
+            shard: Shard::new(ShardId(0), State::default()),
+            blocks: Vec::new(),
+            now: Timestamp(1_000_000),
+            head: Hash::ZERO,
+            news: Vec::new(),
+        };
+        story.tell(&Command::Open { rules: RuleVersions::CURRENT, writer: "test" }).expect("a log can be opened");
+        story.news.clear();
+        story
+    }
+
+    /// An opened log with one type, `job`.
+    pub(crate) fn with(settings: &TypeSettings) -> Story {
+        let mut story = Story::empty();
+        story.define("job", settings);
+        story.news.clear();
+        story
+    }
+
+    /// A story with one type, `job`, and replica 0 with this many slots.
+    pub(crate) fn running(settings: &TypeSettings, slots: u32) -> Story {
+        let mut story = Story::with(settings);
+        story.join(0, slots);
+        story.news.clear();
+        story
+    }
+
+    /// Decides one command now.
+    pub(crate) fn tell(&mut self, command: &Command<'_>) -> Answer {
+        let mut answers = self.tell_all(std::slice::from_ref(command));
+        answers.pop().expect("every command has an answer")
+    }
+
+    /// Decides some commands in one batch.
+    pub(crate) fn tell_all(&mut self, commands: &[Command<'_>]) -> Vec<Answer> {
+        let (mut answers, news) = (Vec::new(), &mut self.news);
+        let mut observer = |envelope: &Envelope<'_>, _: &State| news.push(short(envelope));
+        let taken = self.shard.batch(self.now, commands, &mut answers, &mut observer);
+        assert_eq!((taken, answers.len()), (commands.len(), commands.len()), "the block was sealed before, so it has room");
+        self.now = self.now.max(self.shard.state().last_at);
+        self.check();
+        if self.shard.open_block().body_len() > 64 << 10 {
+            self.seal();
+        }
+        answers
+    }
+
+    fn check(&self) {
+        let state = self.shard.state();
+        if is_small(state) {
+            invariant::check(state).unwrap_or_else(|broken| panic!("{broken}\nafter {:?}", self.news));
+        }
+    }
+
+    /// Ends the open block.
+    pub(crate) fn seal(&mut self) {
+        if let Some(sealed) = self.shard.seal(self.head) {
+            self.head = sealed.hash;
+            self.blocks.push(sealed.bytes);
+        }
+    }
+
+    /// Lets time pass until this many milliseconds after now, and lets everything happen that falls due on the way.
+    pub(crate) fn pass(&mut self, millis: u64) {
+        let end = self.now.after(Micros::from_millis(millis));
+        for _ in 0..BATCHES_MAX {
+            let due = self.shard.next_due();
+            if due > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(due);
+            self.tell_all(&[]);
+        }
+        panic!("the shard does not settle: {:?}", self.news.iter().rev().take(5).collect::<Vec<_>>());
+    }
+
+    /// What happened since the last look.
+    pub(crate) fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Compares what happened since the last look.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: &[&str]) {
+        assert_eq!(self.news(), expected);
+    }
+
+    /// Expects this answer to a command, and that nothing happened.
+    #[track_caller]
+    pub(crate) fn refuses(&mut self, command: &Command<'_>, expected: Rejection) {
+        self.news.clear();
+        assert_eq!(self.tell(command), Err(expected));
+        self.expect(&[]);
+    }
+
+    pub(crate) fn define(&mut self, name: &str, settings: &TypeSettings) {
+        self.tell(&Command::DefineType { name, settings, by: "test" }).expect("the settings are in range");
+    }
+
+    pub(crate) fn join(&mut self, replica: u32, slots: u32) {
+        self.tell(&Command::JoinReplica { replica: ReplicaId(replica), pool: "default", slots }).expect("the replica is new");
+    }
+
+    pub(crate) fn leave(&mut self, replica: u32) {
+        let departure = Departure::Lost;
+        self.tell(&Command::LeaveReplica { replica: ReplicaId(replica), departure }).expect("the replica is there");
+    }
+
+    pub(crate) fn drain(&mut self, replica: u32) {
+        self.tell(&Command::DrainReplica { replica: ReplicaId(replica) }).expect("the replica is there");
+    }
+
+    pub(crate) fn request(&mut self, asks: &[Ask<'_>]) -> Ordinal {
+        self.submit(&request(b"{}", asks))
+    }
+
+    pub(crate) fn submit(&mut self, command: &Command<'_>) -> Ordinal {
+        self.tell(command).expect("the request is taken").task.expect("a request creates a task")
+    }
+
+    pub(crate) fn succeed(&mut self, task: u64, attempt: u32) -> Answer {
+        self.tell(&success(task, attempt))
+    }
+
+    pub(crate) fn fail(&mut self, task: u64, attempt: u32) -> Answer {
+        self.tell(&failure(task, attempt))
+    }
+
+    pub(crate) fn cancel(&mut self, task: u64) -> Answer {
+        self.tell(&Command::Cancel { task: Ordinal(task), by: "me", reason: "" })
+    }
+
+    pub(crate) fn kill(&mut self, task: u64) -> Answer {
+        self.tell(&Command::Kill { task: Ordinal(task), by: "me", reason: "" })
+    }
+
+    pub(crate) fn redrive(&mut self, task: u64) -> Answer {
+        self.tell(&Command::Redrive { task: Ordinal(task), by: "me", reason: "" })
+    }
+
+    pub(crate) fn release(&mut self, task: u64, attempt: u32, replica: u32) -> Answer {
+        self.tell(&Command::ReleaseSlot { task: Ordinal(task), attempt, replica: ReplicaId(replica) })
+    }
+
+    /// Slots in use on a replica.
+    pub(crate) fn used(&self, replica: u32) -> usize {
+        self.shard.state().work.replicas.get(ReplicaId(replica)).map_or(0, ergate_events::state::replicas::Replica::used)
+    }
+
+    /// The log as it would be read back, every block parsed.
+    pub(crate) fn log(&mut self) -> Vec<Block> {
+        self.seal();
+        self.blocks.iter().map(|bytes| Block::parse(bytes).expect("it was just sealed")).collect()
+    }
+}
+
+/// Every story ends the same way: its log is read back, folded, audited, and goes on from a snapshot as it would have live.
+impl Drop for Story {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        let live = self.shard.state();
+        fold_with_invariants(&log);
+        let audit = audit(&log).expect("the rules give what was recorded");
+        assert_eq!(audit.state().digest(), live.digest(), "fold and live state");
+        assert_eq!(audit.head(), self.head);
+        snapshots_lead_to_the_same(&log, live);
+        goes_on_alike(live, self.head);
+    }
+}
+
+/// Audits a whole log.
+pub(crate) fn audit(log: &[Block]) -> Result<Audit, ergate_events::audit::Finding> {
+    let mut audit = Audit::new(Depth::Decisions, State::default(), Some(Hash::ZERO));
+    log.iter().try_for_each(|block| audit.follow(block))?;
+    Ok(audit)
+}
+
+/// Whether the event belongs to the decision of the event before it, so that the state between the two is not whole.
+fn is_consequence(event: &Event<'_>) -> bool {
+    matches!(
+        event,
+        Event::TimedOut { .. }
+            | Event::RetryScheduled { .. }
+            | Event::Ended { .. }
+            | Event::DeadLettered { .. }
+            | Event::DeadLetterDropped { .. }
+    )
+}
+
+/// Whether the invariants cost little enough to be checked after every event.
+fn is_small(state: &State) -> bool {
+    let slots: usize = state.work.replicas.iter().map(|(_, replica)| replica.slots().len()).sum();
+    state.work.tasks.len() < 100 && slots < 200
+}
+
+fn fold_with_invariants(log: &[Block]) {
+    let mut state = State::default();
+    let envelopes: Vec<_> = log.iter().flat_map(Block::records).map(|record| record.expect("it was just recorded")).collect();
+    for (index, envelope) in envelopes.iter().enumerate() {
+        state.apply(envelope);
+        let whole = envelopes.get(index + 1).is_none_or(|next| !is_consequence(&next.event));
+        if whole && (is_small(&state) || index % 1_024 == 0) {
+            invariant::check(&state).unwrap_or_else(|broken| panic!("{broken}\nafter {}", short(envelope)));
+        }
+    }
+}
+
+/// A snapshot at any block and the blocks behind it give the live state, and the audit can begin there.
+fn snapshots_lead_to_the_same(log: &[Block], live: &State) {
+    let mut state = State::default();
+    let mut head = Hash::ZERO;
+    let step = log.len() / 4 + 1;
+    for (index, block) in log.iter().enumerate() {
+        if index % step == 0 {
+            let mut audit = Audit::new(Depth::Decisions, copy(&state), Some(head));
+            log[index..].iter().try_for_each(|block| audit.follow(block)).expect("an audit may begin at a snapshot");
+            assert_eq!(audit.state().digest(), live.digest(), "snapshot before block {index}, and tail");
+        }
+        for envelope in block.records() {
+            state.apply(&envelope.expect("it was just recorded"));
+        }
+        head = block.hash();
+    }
+}
+
+/// The state after it was written and read.
+pub(crate) fn copy(state: &State) -> State {
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes).expect("a vector takes every byte");
+    let copy = State::decode(&bytes).expect("it was just written");
+    assert_eq!(copy.digest(), state.digest(), "a state image comes back");
+    copy
+}
+
+/// The state and its copy decide alike.
+fn goes_on_alike(live: &State, head: Hash) {
+    let sealed = [live.clone(), copy(live)].map(|state| {
+        let mut shard = Shard::new(ShardId(0), state);
+        let later = live.last_at.after(Micros::from_secs(7_200));
+        let (mut answers, mut observer) = (Vec::new(), |_: &Envelope<'_>, _: &State| {});
+        let replica = Command::JoinReplica { replica: ReplicaId(9_999), pool: "default", slots: 7 };
+        shard.batch(later, &[request(b"later", &[]), replica], &mut answers, &mut observer);
+        shard.batch(later.after(Micros::from_secs(60)), &[], &mut answers, &mut observer);
+        shard.seal(head).map(|sealed| (sealed.hash, sealed.bytes, shard.state().digest()))
+    });
+    assert_eq!(sealed[0], sealed[1], "a copy goes on as the original");
+}
+
+/// A request for type 0.
+pub(crate) fn request<'a>(payload: &'a [u8], asks: &'a [Ask<'a>]) -> Command<'a> {
+    Command::Request { task_type: TypeId(0), payload, key: None, asks }
+}
+
+/// A request for a type with an idempotency key.
+pub(crate) fn keyed<'a>(task_type: u16, key: &'a str, payload: &'a [u8]) -> Command<'a> {
+    Command::Request { task_type: TypeId(task_type), payload, key: Some(IdempotencyKey { key, window: None }), asks: &[] }
+}
+
+pub(crate) fn success(task: u64, attempt: u32) -> Command<'static> {
+    Command::Succeed { task: Ordinal(task), attempt, outcome: Outcome::Succeeded, result: b"ok" }
+}
+
+pub(crate) fn failure(task: u64, attempt: u32) -> Command<'static> {
+    let failure = Failure { class: "boom", message: "it broke", retryable: true, delay: None };
+    Command::Fail { task: Ordinal(task), attempt, failure }
+}
+
+/// The refusal of a report that no longer counts.
+pub(crate) fn stale(task: u64, attempt: u32) -> Rejection {
+    Rejection::StaleAttempt { task: Ordinal(task), attempt }
+}
+
+/// An event in as few words as a table needs. Moments are given from the event's own time.
+pub(crate) fn short(envelope: &Envelope<'_>) -> String {
+    let span = |due: Timestamp| due.since(envelope.recorded_at);
+    match &envelope.event {
+        Event::Opened { epoch, .. } => format!("opened {epoch}"),
+        Event::TypeDefined { task_type, name, .. } => format!("defined {task_type} {name}"),
+        Event::Requested { task_type, .. } => format!("requested {task_type}"),
+        Event::Deduplicated { of, .. } => format!("duplicate of {of}"),
+        Event::Succeeded { task, attempt, outcome, .. } => format!("{} {task}.{attempt}", outcome.name().to_lowercase()),
+        Event::Failed { task, attempt, failure } => format!("failed {task}.{attempt} {}", failure.class),
+        Event::SlotReleased { task, attempt, replica } => format!("released {task}.{attempt} {replica}"),
+        Event::Checkpointed { task, attempt, details } => format!("checkpoint {task}.{attempt} {}", hex(details)),
+        Event::HeartbeatMissed { task, attempt, .. } => format!("heartbeat missed {task}.{attempt}"),
+        Event::CancelRequested { task, .. } => format!("cancel {task}"),
+        Event::KillRequested { task, .. } => format!("kill {task}"),
+        Event::Redriven { task, .. } => format!("redriven {task}"),
+        Event::ReplicaJoined { replica, slots, .. } => format!("joined {replica} {slots}"),
+        Event::ReplicaDraining { replica } => format!("draining {replica}"),
+        Event::ReplicaLeft { replica, departure } => format!("left {replica} {departure:?}"),
+        Event::PoolDefined { pool, replicas, slots, .. } => format!("sized {pool} {replicas}x{slots}"),
+        Event::ReplicaReady { replica } => format!("up {replica}"),
+        Event::ReplicaStopped { replica, departure } => format!("stopped {replica} {departure:?}"),
+        Event::ClockStepped { .. } => "clock stepped".to_owned(),
+        Event::LossAccepted { missing, .. } => format!("loss of {missing} accepted"),
+        Event::Started { task, attempt, replica } => format!("started {task}.{attempt} {replica}"),
+        Event::Ready { task } => format!("ready {task}"),
+        Event::TimedOut { task, attempt, timeout } => format!("timed out {task}.{attempt} {timeout:?}"),
+        Event::RetryScheduled { task, due } => format!("retry {task} in {}", span(*due)),
+        Event::Lost { task, attempt } => format!("lost {task}.{attempt}"),
+        Event::Ended { task, outcome, cause } => format!("ended {task} {} {cause:?}", outcome.name()),
+        Event::DeadLettered { task, cause } => format!("dead {task} {cause:?}"),
+        Event::DeadLetterDropped { task } => format!("dropped {task}"),
+        Event::ReplicaRequested { replica, pool } => format!("wanted {replica} {pool}"),
+        Event::DrainRequested { replica } => format!("unwanted {replica}"),
+    }
+}

@@ -53,6 +53,14 @@ impl Anchor {
         (self.counter % 2) * SLOT_BYTES as u64
     }
 
+    /// A whole anchor file that says only this.
+    pub(super) fn to_file(self) -> [u8; 2 * SLOT_BYTES] {
+        let mut file = [0; 2 * SLOT_BYTES];
+        let at = if self.counter.is_multiple_of(2) { 0 } else { SLOT_BYTES };
+        file[at..at + SLOT_BYTES].copy_from_slice(&self.to_slot());
+        file
+    }
+
     pub(super) fn to_slot(self) -> [u8; SLOT_BYTES] {
         let mut slot = [0; SLOT_BYTES];
         slot[..4].copy_from_slice(&MAGIC);

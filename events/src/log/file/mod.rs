@@ -11,7 +11,12 @@
 //!
 //! **What is promised.** After [`EventLog::sync`] the blocks survive the end of the process and of the power. What a crash tears is
 //! cut at the next opening if nobody was told of it, which is what the anchor says; anything else that does not fit is refused, by
-//! name, with nothing changed, until somebody accepts the loss.
+//! name, with nothing changed, until [`repair`] is asked to accept the loss.
+//!
+//! A whole block behind a torn one is cut with it only if the anchor says that this writer has written several blocks between two
+//! syncs; a writer that syncs every block on its own cannot leave such a tail, so there it is damage.
+//!
+//! Opening verifies all of the last segment and how the others join; their middles are verified when they are read.
 //!
 //! **The window that remains.** The anchor is written after every sync and synced itself when the writer is idle, when it closes, and
 //! under load once both 20 ms and 64 syncs have gone by. A killed process loses nothing of it, for the system keeps what was written. After
@@ -19,12 +24,14 @@
 //! its sync or a second fault, the log ends early and nothing tells. A disk that keeps its word loses no block.
 
 mod anchor;
+mod create;
 mod disk;
 mod index;
 mod keeper;
 mod layout;
 mod reader;
 mod recover;
+mod repair;
 mod scan;
 mod segment;
 mod shared;
@@ -39,12 +46,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::anchor::Anchor;
+use self::create::{initialise, unlink};
 use self::disk::{Disk, RealDisk};
 use self::keeper::Keeper;
-use self::layout::{Layout, failed, foreign};
+use self::layout::{Layout, failed};
 pub use self::reader::FileReader;
-use self::recover::{Found, assess};
-use self::segment::{SKIP_BYTES, Segment, Window};
+use self::recover::{Found, Purpose, assess, base_of};
+pub use self::repair::{Repair, repair};
 use self::shared::{End, Shared};
 pub use self::store::StoreId;
 use self::writer::Active;
@@ -140,7 +148,7 @@ impl FileLog {
         if created {
             initialise(&layout, disk.as_ref(), options.store_id)?;
         }
-        let found = assess(&layout)?;
+        let found = assess(&layout, Purpose::Write)?;
         let recovery = recovery(&found, created);
         FileLog::take_over(layout, options, disk, lock, found).map(|log| (log, recovery))
     }
@@ -252,46 +260,11 @@ impl FileLog {
         // The segment that holds `keep_from` stays, and the active one always does.
         let kept = self.segments.partition_point(|first| *first <= keep_from).saturating_sub(1);
         let Some(first) = self.segments.get(kept).copied().filter(|_| kept > 0) else { return Ok(()) };
-        let base = self.base_of(first)?;
+        let base = if first == self.head.next { self.head } else { base_of(&self.layout, first)? };
         self.keeper.commit(self.disk.as_ref(), Anchor { base, ..*self.keeper.current() })?;
         let dropped: Vec<_> = self.segments.drain(..kept).collect();
         self.publish();
         unlink(&self.layout, self.disk.as_ref(), &dropped)
-    }
-
-    /// Where a log that begins with this segment begins.
-    fn base_of(&self, first: Position) -> Result<Head, LogError> {
-        if first == self.head.next {
-            return Ok(self.head);
-        }
-        let segment = Segment::require(&self.layout, first)?;
-        let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
-        let header = header.map_err(|error| segment.error(first, 0, error))?;
-        Ok(Head { next: first, next_ordinal: header.first_ordinal, hash: header.previous, last_time: header.first_time })
-    }
-}
-
-/// Creates what a store consists of; the store file comes last, so an interrupted creation begins again.
-fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>) -> Result<(), LogError> {
-    let log = layout.log();
-    match std::fs::create_dir(&log) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("create", &log)(error)),
-        Ok(()) | Err(_) => {}
-    }
-    if !layout.segments()?.is_empty() {
-        return Err(foreign(&layout.store(), "it is missing and there are segments"));
-    }
-    if anchor::newest(&layout.anchor())?.is_some_and(|anchor| anchor.head != Head::default()) {
-        return Err(foreign(&layout.store(), "it is missing and the anchor knows of events"));
-    }
-    let id = id.map_or_else(StoreId::draw, Ok)?;
-    let mut anchor = [0; 1024];
-    anchor[..512].copy_from_slice(&Anchor::empty(id).to_slot());
-    store::write_whole(layout, disk, &layout.anchor(), &anchor)?;
-    store::write(layout, disk, id)?;
-    match layout.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        Some(parent) => disk.sync_dir(parent).map_err(failed("sync", parent)),
-        None => Ok(()),
     }
 }
 
@@ -299,15 +272,6 @@ fn recovery(found: &Found, created: bool) -> Recovery {
     let cut = found.torn.then(|| CutTail { at: found.head.next, bytes: found.len - found.end });
     let anchor_was_behind = found.anchor.head.next < found.head.next;
     Recovery { created, store: found.store, head: found.head, cut, anchor_was_behind }
-}
-
-/// Takes segments away, the oldest first, so that what remains is always without a gap.
-fn unlink(layout: &Layout, disk: &dyn Disk, segments: &[Position]) -> Result<(), LogError> {
-    for first in segments {
-        let path = layout.segment(*first);
-        disk.remove(&path).map_err(failed("remove", &path))?;
-    }
-    if segments.is_empty() { Ok(()) } else { disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log())) }
 }
 
 impl EventLog for FileLog {

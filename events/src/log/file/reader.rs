@@ -153,7 +153,7 @@ impl FileCursor {
         Ok(self.shared.view())
     }
 
-    /// Goes on to the segment that begins with the next block, if there is one; `false` stays in the current one.
+    /// Goes on to the segment that begins with the next block, if there is one.
     fn enter(&mut self, view: &View) -> Result<(), LogError> {
         if self.segment.as_ref().is_some_and(|segment| segment.first == self.at) || view.segments.binary_search(&self.at).is_err()
         {
@@ -180,7 +180,9 @@ impl FileCursor {
     fn read(&mut self, view: &View) -> Result<Block, LogError> {
         let (at, offset) = (self.at, self.offset);
         let Some(segment) = &self.segment else { return Err(LogError::Beyond { at, next: view.end.next }) };
-        let limit = limit(view, segment)?;
+        // Zeros behind the published end may become blocks, so they must not be read ahead; other segments are complete.
+        let growing = view.segments.last() == Some(&segment.first);
+        let limit = if growing { view.end.offset } else { u64::MAX };
         let read = self.window.block(&segment.file, offset, limit);
         let block = read.map_err(|error| segment.error(at, offset, error))?;
         if block.header.first_position != at {

@@ -6,7 +6,7 @@ use super::layout::{Layout, foreign};
 use super::scan::{Chain, Stop, furthest_block, head_after, last_block, scan};
 use super::segment::{SKIP_BYTES, Segment, Window};
 use super::store::{self, StoreId};
-use crate::block::{Block, BlockError, Hash};
+use crate::block::{Block, Hash};
 use crate::id::Position;
 
 /// What was found in a data directory.
@@ -30,6 +30,15 @@ pub(super) struct Found {
     pub(super) torn: bool,
 }
 
+/// What whoever looks is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Cut what a crash left at the end, and write on.
+    Write,
+    /// Read, maybe beside a writer: what follows the last valid block behind the anchor is not there yet.
+    Read,
+}
+
 /// Reads who the store is, where the anchor says it ends, and which segments there are.
 ///
 /// # Errors
@@ -43,7 +52,7 @@ pub(super) fn identify(layout: &Layout) -> Result<(StoreId, Anchor), LogError> {
 ///
 /// # Errors
 /// [`LogError::Missing`], [`LogError::Damaged`], [`LogError::Chain`], [`LogError::Anchor`] and whatever reading meets.
-pub(super) fn assess(layout: &Layout) -> Result<Found, LogError> {
+pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogError> {
     let (store, anchor) = identify(layout)?;
     let (leftover, segments): (Vec<_>, Vec<_>) = layout.segments()?.into_iter().partition(|first| *first < anchor.base.next);
     if let Some(first) = segments.first().filter(|first| **first > anchor.base.next) {
@@ -51,10 +60,8 @@ pub(super) fn assess(layout: &Layout) -> Result<Found, LogError> {
     }
     let Some((last, sealed)) = segments.split_last() else { return without_segments(store, anchor, leftover) };
     let mut chain = Chain::at(anchor.base.next, anchor.base.hash);
-    for (index, first) in sealed.iter().enumerate() {
-        let segment = Segment::require(layout, *first)?;
-        check_first(&segment, &chain)?;
-        let block = sealed_end(layout, &segment, &segments, index, &anchor)?;
+    for index in 0..sealed.len() {
+        let block = sealed_end(layout, &segments[index..], &chain, &anchor)?;
         chain =
             Chain { next: block.header.next_position(), hash: block.hash(), shard: Some(block.header.shard), last: Some(block) };
     }
@@ -64,7 +71,8 @@ pub(super) fn assess(layout: &Layout) -> Result<Found, LogError> {
         Some(block) => head_after(block).map_err(|error| segment.error(block.header.first_position, end, error))?,
         None => anchor.base,
     };
-    let torn = judge(layout, &segments, &segment, &anchor, head, stop, end)?;
+    reaches_anchor(layout, &segments, &anchor, head, &stop)?;
+    let torn = may_cut(purpose, &segment, &anchor, head, stop, end)?;
     Ok(Found { store, anchor, leftover, head, chain, end, len: segment.len()?, torn, segments })
 }
 
@@ -80,51 +88,35 @@ pub(super) fn missing(found: Position, anchored: Position) -> LogError {
     LogError::Missing { anchored, found, missing: anchored.0.saturating_sub(found.0) }
 }
 
-/// Verifies that a segment with blocks begins with the one that its name and the chain ask for.
-fn check_first(segment: &Segment, chain: &Chain) -> Result<(), LogError> {
-    let mut window = Window::new(SKIP_BYTES);
-    let header = window.header(&segment.file, 0, u64::MAX).map_err(|error| segment.error(segment.first, 0, error))?;
-    if header.first_position != segment.first {
-        let error = BlockError::Header("its position is not the one in the name of its file");
-        return Err(segment.error(segment.first, 0, error));
-    }
-    if header.previous != chain.hash {
-        return Err(LogError::Chain { at: segment.first, expected: chain.hash, found: header.previous });
-    }
-    Ok(())
-}
-
-/// The last block of a segment that another one follows.
-fn sealed_end(
-    layout: &Layout,
-    segment: &Segment,
-    segments: &[Position],
-    index: usize,
-    anchor: &Anchor,
-) -> Result<Block, LogError> {
-    let next = segments[index + 1];
-    if let Some(block) = last_block(segment, next)? {
+/// The last block of the first of `segments`, which others follow; `before` is the chain in front of it.
+fn sealed_end(layout: &Layout, segments: &[Position], before: &Chain, anchor: &Anchor) -> Result<Block, LogError> {
+    let segment = Segment::require(layout, segments[0])?;
+    let next = segments[1];
+    if begins_with(&segment, before)
+        && let Some(block) = last_block(&segment, next)?
+    {
         return Ok(block);
     }
     // Something is wrong, or zeros were left at the end; following the chain from the beginning tells which.
-    let mut chain = Chain::at(segment.first, first_previous(segment)?);
-    let (offset, stop) = scan(segment, &mut chain, 0)?;
+    let mut chain = Chain { last: None, ..before.clone() };
+    let (offset, stop) = scan(&segment, &mut chain, 0)?;
     if chain.next > next {
         return Err(foreign(&layout.segment(next), "it overlaps the segment before it"));
     }
     match (stop, chain.last) {
         (Stop::Clean, Some(block)) if chain.next == next => Ok(block),
         (Stop::Clean | Stop::Truncated(_), _) => {
-            let lost_to = evidence(layout, &segments[index..], offset, anchor, chain.next)?;
+            let lost_to = evidence(layout, segments, offset, anchor.head.next, chain.next)?;
             Err(missing(chain.next, lost_to))
         }
         (Stop::Torn(error) | Stop::Unfit(error), _) => Err(error),
     }
 }
 
-fn first_previous(segment: &Segment) -> Result<Hash, LogError> {
+/// Whether the first block of a segment is the one that its name and the chain ask for.
+fn begins_with(segment: &Segment, before: &Chain) -> bool {
     let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
-    header.map(|header| header.previous).map_err(|error| segment.error(segment.first, 0, error))
+    header.is_ok_and(|header| header.first_position == segment.first && header.previous == before.hash)
 }
 
 /// How far the log once reached, as far as anything still tells: the anchor, names, and blocks behind the place where the
@@ -136,10 +128,10 @@ pub(super) fn evidence(
     layout: &Layout,
     segments: &[Position],
     offset: u64,
-    anchor: &Anchor,
+    anchored: Position,
     found: Position,
 ) -> Result<Position, LogError> {
-    let mut reached = found.max(anchor.head.next);
+    let mut reached = found.max(anchored);
     for (index, first) in segments.iter().enumerate() {
         let segment = Segment::require(layout, *first)?;
         let from = if index == 0 { offset } else { 0 };
@@ -149,48 +141,61 @@ pub(super) fn evidence(
     Ok(reached)
 }
 
-/// Holds the end that was found against the anchor; says whether bytes follow it that may be cut.
-fn judge(
-    layout: &Layout,
-    segments: &[Position],
-    last: &Segment,
-    anchor: &Anchor,
-    head: Head,
-    stop: Stop,
-    end: u64,
-) -> Result<bool, LogError> {
+/// Holds the end that was found against the anchor.
+fn reaches_anchor(layout: &Layout, segments: &[Position], anchor: &Anchor, head: Head, stop: &Stop) -> Result<(), LogError> {
     if anchor.head.next > head.next {
-        return Err(match stop {
-            Stop::Clean | Stop::Truncated(_) => missing(head.next, anchor.head.next),
-            Stop::Torn(error) | Stop::Unfit(error) => error,
-        });
+        return match stop {
+            Stop::Clean | Stop::Truncated(_) => Err(missing(head.next, anchor.head.next)),
+            // The caller says what stands there instead.
+            Stop::Torn(_) | Stop::Unfit(_) => Ok(()),
+        };
     }
     match hash_before(layout, segments, anchor.head.next, head)? {
-        Some(hash) if hash == anchor.head.hash => {}
-        Some(found) => return Err(LogError::Chain { at: anchor.head.next, expected: anchor.head.hash, found }),
-        None => {
-            return Err(LogError::Anchor { path: layout.anchor(), reason: "it points into the middle of a block" });
-        }
+        Some(hash) if hash == anchor.head.hash => Ok(()),
+        Some(found) => Err(LogError::Chain { at: anchor.head.next, expected: anchor.head.hash, found }),
+        None => Err(LogError::Anchor { path: layout.anchor(), reason: "it points into the middle of a block" }),
     }
+}
+
+/// Whether bytes follow the head that may be cut: only what a crash leaves of blocks that nobody was told of.
+fn may_cut(purpose: Purpose, last: &Segment, anchor: &Anchor, head: Head, stop: Stop, end: u64) -> Result<bool, LogError> {
+    let acknowledged = anchor.head.next > head.next;
     match stop {
         Stop::Clean => Ok(false),
+        Stop::Truncated(error) | Stop::Torn(error) | Stop::Unfit(error) if acknowledged => Err(error),
+        Stop::Truncated(_) | Stop::Torn(_) | Stop::Unfit(_) if purpose == Purpose::Read => Ok(true),
         Stop::Unfit(error) => Err(error),
         // A whole block behind the torn one was written after it was synced, unless this writer was in the habit of
         // writing several blocks between two syncs.
         Stop::Truncated(error) | Stop::Torn(error) => match anchor.loose {
-            false if furthest_block(last, end, head.next.next())?.is_some() => Err(error),
+            false if furthest_block(last, end, Position(head.next.0.saturating_add(1)))?.is_some() => Err(error),
             true | false => Ok(true),
         },
     }
 }
 
+/// Where a log begins whose first segment this is.
+///
+/// # Errors
+/// [`LogError::Damaged`] when the segment does not begin with a block header, [`LogError::Io`].
+pub(super) fn base_of(layout: &Layout, first: Position) -> Result<Head, LogError> {
+    let segment = Segment::require(layout, first)?;
+    let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
+    let header = header.map_err(|error| segment.error(first, 0, error))?;
+    Ok(Head { next: first, next_ordinal: header.first_ordinal, hash: header.previous, last_time: header.first_time })
+}
+
 /// The hash of the block that ends at `at`; `None` when no block does.
-fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
+///
+/// # Errors
+/// [`LogError::Damaged`] for a header on the way, [`LogError::Io`].
+pub(super) fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
     if at == head.next {
         return Ok(Some(head.hash));
     }
     let index = segments.partition_point(|first| *first <= at).saturating_sub(1);
-    let segment = Segment::require(layout, segments[index])?;
+    let Some(first) = segments.get(index) else { return Ok(None) };
+    let segment = Segment::require(layout, *first)?;
     let (mut window, mut offset) = (Window::new(SKIP_BYTES), 0);
     loop {
         let header = window.header(&segment.file, offset, u64::MAX);

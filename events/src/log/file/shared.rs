@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::super::{LogError, Span};
 use super::index::Index;
 use super::layout::Layout;
-use super::recover::{self, Found};
+use super::recover::{self, Found, Purpose};
 use super::scan::{Chain, Stop, head_after, scan};
 use super::segment::Segment;
 use crate::id::{Ordinal, Position};
@@ -162,12 +162,12 @@ fn end_lost(stop: Stop, chain: &Chain, anchored: Position) -> LogError {
 fn assess_settled(layout: &Layout) -> Result<Found, LogError> {
     for _ in 0..ATTEMPTS_MAX {
         let before = recover::identify(layout)?;
-        match recover::assess(layout) {
+        match recover::assess(layout, Purpose::Read) {
             Err(_) if recover::identify(layout)? != before => {}
             settled => return settled,
         }
     }
-    recover::assess(layout)
+    recover::assess(layout, Purpose::Read)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,14 +1,24 @@
 //! What the file backend does beyond the conformance suite: recovery, faults, damage.
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
-use super::super::conformance::{self, Harness};
+mod damage;
+mod faults;
+mod hostile;
+mod power;
+mod recovery;
+mod repair;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::super::conformance::{self, Filler, Harness, write};
 use super::*;
 
 /// Small segments, so that a few blocks make several.
 fn small() -> FileOptions {
     FileOptions {
         create: true,
-        segment_bytes: 16 << 10,
+        segment_bytes: 6 << 10,
         prealloc_bytes: 4 << 10,
         low_water_bytes: 0,
         store_id: Some(StoreId([7; 16])),
@@ -36,4 +46,39 @@ fn the_file_log_conforms_with_small_segments() {
 fn the_file_log_conforms_with_default_segments() {
     let options = FileOptions { create: true, ..FileOptions::default() };
     conformance::run(&mut || Box::new(Folder(tempfile::tempdir().unwrap(), options.clone())));
+}
+
+/// Blocks of about a kilobyte each.
+fn some_blocks(count: usize) -> Vec<SealedBlock> {
+    Filler::new(42).blocks(count)
+}
+
+/// A closed store with this many blocks, each synced on its own.
+fn store_of(count: usize) -> (tempfile::TempDir, Vec<SealedBlock>) {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = some_blocks(count);
+    let (mut log, _) = FileLog::open(dir.path(), small()).unwrap();
+    for block in &blocks {
+        write(&mut log, std::slice::from_ref(block));
+    }
+    Box::new(log).close().unwrap();
+    (dir, blocks)
+}
+
+fn reopen(dir: &Path) -> FileLog {
+    FileLog::open(dir, small()).unwrap().0
+}
+
+/// All segment files, in order.
+fn segment_files(dir: &Path) -> Vec<PathBuf> {
+    let layout = Layout::new(dir);
+    layout.segments().unwrap().into_iter().map(|first| layout.segment(first)).collect()
+}
+
+fn last_segment(dir: &Path) -> PathBuf {
+    segment_files(dir).pop().unwrap()
+}
+
+fn append_bytes(path: &Path, bytes: &[u8]) {
+    File::options().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }

@@ -408,8 +408,7 @@ fn join_replica<'a>(
             rule: "at most 5120 that types and replicas name",
         });
     }
-    let unknown = !work.replicas.present.contains_key(&replica) && !work.replicas.gone.contains_key(&replica);
-    known(unknown, replica)?;
+    known(!work.replicas.knows(replica), replica)?;
     out.push(Event::ReplicaJoined { replica, pool, slots });
     Ok(())
 }

@@ -199,6 +199,10 @@ impl Slab {
     }
 
     fn page_for_insert(&mut self, number: u64) -> &mut Arc<Page> {
+        let end = self.first_page + self.dense.len() as u64;
+        if number.saturating_sub(end) > DENSE_PAGES_MAX as u64 {
+            self.set_all_aside();
+        }
         if self.dense.is_empty() {
             self.first_page = number;
         }
@@ -212,6 +216,13 @@ impl Slab {
             self.holes -= 1;
         }
         slot.get_or_insert_with(|| Arc::new(Page::new()))
+    }
+
+    /// Moves every page aside before a gap that no row should span; a snapshot of one old task and one new one has such a gap.
+    fn set_all_aside(&mut self) {
+        let pages = (self.first_page..).zip(std::mem::take(&mut self.dense));
+        self.stragglers.extend(pages.filter_map(|(number, page)| Some((number, page?))));
+        self.holes = 0;
     }
 
     /// Moves old pages of a row that is mostly holes aside, so that one task that waits for weeks costs a page, not a row.
@@ -364,6 +375,32 @@ mod tests {
         assert!(slab.dense.len() <= DENSE_PAGES_MAX + 1, "{} pages in the row", slab.dense.len());
         assert_eq!(slab.payload(Ordinal(0)), Some(&b"old"[..]));
         assert!(slab.remove(Ordinal(0)).is_some() && slab.is_empty() && slab.stragglers.is_empty());
+    }
+
+    /// A state image with two live tasks far apart was read by walking over every page between them.
+    #[test]
+    fn a_gap_is_crossed_in_one_step() {
+        let mut slab = Slab::default();
+        slab.insert(task(), b"old");
+        slab.restore(Ordinal(u64::MAX / 2), task(), b"new");
+        let found: Vec<_> = slab.iter().map(|(ordinal, _, payload)| (ordinal.0, payload.to_vec())).collect();
+        assert_eq!(found, [(0, b"old".to_vec()), (u64::MAX / 2, b"new".to_vec())]);
+        assert!(slab.remove(Ordinal(u64::MAX / 2)).is_some() && slab.remove(Ordinal(0)).is_some() && slab.is_empty());
+    }
+
+    #[test]
+    fn the_largest_number_of_live_tasks_is_refused_by_name() {
+        let mut state = crate::state::State::default();
+        let settings = crate::task::TypeSettings::default();
+        let type_defined = crate::event::Event::TypeDefined { task_type: TypeId(0), name: "job", settings: Box::new(settings), by: "" };
+        state.apply(&crate::event::Envelope { position: Position(0), recorded_at: Timestamp(1), event: type_defined });
+        state.work.tasks.live = crate::decide::TASKS_MAX;
+        let request = crate::command::Command::Request { task_type: TypeId(0), payload: b"", key: None, asks: &[] };
+        let mut events = Vec::new();
+        let refused = crate::decide::decide(&state, &request, Timestamp(2), &mut events);
+        assert!(matches!(refused, Err(crate::command::Rejection::TasksFull { max: crate::decide::TASKS_MAX, .. })));
+        state.work.tasks.live -= 1;
+        assert!(crate::decide::decide(&state, &request, Timestamp(2), &mut events).is_ok());
     }
 
     #[test]

@@ -71,6 +71,27 @@ fn a_report_from_a_replica_that_just_left_still_counts_in_the_same_batch_and_not
     assert_eq!(story.shard.state().work.replicas.gone().count(), 0);
 }
 
+/// An attempt failed, or missed its heartbeat, in the very batch in which its replica left. The replica was then never forgotten, and
+/// since a replica that is gone has something to return at once, the shard was asked for another batch for ever.
+#[test]
+fn a_replica_that_is_gone_is_forgotten_however_its_last_attempt_ended() {
+    let last_seen = ergate_events::time::Timestamp(0);
+    for last in [
+        common::failure(0, 1),
+        success(0, 1),
+        Command::MissHeartbeat { task: Ordinal(0), attempt: 1, last_seen },
+        Command::Kill { task: Ordinal(0), by: "", reason: "" },
+    ] {
+        let mut story = Story::running(&plain(), 2);
+        story.request(&[]);
+        let leave = Command::LeaveReplica { replica: ReplicaId(0), departure: Departure::Lost };
+        let answers = story.tell_all(&[leave, last.clone()]);
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(story.shard.state().work.replicas.gone().count(), 0, "{last:?}");
+        assert!(story.shard.next_due().0 > 0, "{last:?}");
+    }
+}
+
 #[test]
 fn a_lost_attempt_returns_to_the_queue_and_burns_no_attempt() {
     let mut story = Story::running(&plain(), 1);

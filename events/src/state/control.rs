@@ -68,11 +68,12 @@ impl Control {
 
     /// The next step towards the wanted sizes, the same for the same state: pools in order, the newest replica goes first.
     pub(crate) fn adjustment(&self) -> Option<Adjustment> {
-        self.pools.iter().zip(0_u16..).find_map(|(size, index)| {
+        self.pools.iter().zip(0..=u16::MAX).find_map(|(size, index)| {
             let pool = PoolId(index);
             let mut live = self.replicas.iter().filter(|(_, life)| life.pool == pool && life.phase != ReplicaPhase::Draining);
             let count = live.clone().count();
-            if count < size.replicas as usize {
+            // The last id is never given out: what is wanted under it once would be wanted for ever.
+            if count < size.replicas as usize && self.next_replica < u32::MAX {
                 return Some(Adjustment::Request(pool));
             }
             let newest = live.next_back().map(|(id, _)| *id);
@@ -86,13 +87,15 @@ impl Control {
         match *event {
             Event::PoolDefined { pool, name, replicas, slots, .. } => {
                 let size = PoolSize { name: name.to_owned(), replicas, slots };
-                match self.pools.get_mut(usize::from(pool.0)) {
-                    Some(known) => *known = size,
-                    None => self.pools.push(size),
+                let (index, count) = (usize::from(pool.0), self.pools.len());
+                if index < count {
+                    self.pools[index] = size;
+                } else if index == count {
+                    self.pools.push(size);
                 }
             }
             Event::ReplicaRequested { replica, pool } => {
-                self.replicas.insert(replica, ReplicaLife { pool, phase: ReplicaPhase::Requested });
+                self.replicas.entry(replica).or_insert(ReplicaLife { pool, phase: ReplicaPhase::Requested });
                 self.next_replica = self.next_replica.max(replica.0.saturating_add(1));
             }
             Event::ReplicaReady { replica } => self.set_phase(replica, ReplicaPhase::Ready),

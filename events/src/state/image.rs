@@ -25,6 +25,9 @@ const IMAGE_VERSION: u16 = 1;
 /// Most bytes that one part of an image may claim while it is decoded.
 const PART_BYTES_MAX: usize = 1 << 30;
 
+/// No log gets this far: at ten million events a second it would take thirty thousand years.
+const COUNT_MAX: u64 = u64::MAX / 2;
+
 const fn config() -> impl Config {
     standard().with_limit::<PART_BYTES_MAX>()
 }
@@ -124,6 +127,12 @@ impl State {
         if slots.clone().any(|replica| replica.pool as usize >= state.work.pools.len()) {
             return Err(ImageError::Inconsistent("a replica's pool is not listed"));
         }
+        if !state.work.replicas.are_possible() {
+            return Err(ImageError::Inconsistent("a replica's slots do not add up"));
+        }
+        if top.position.0 > COUNT_MAX || top.next_ordinal.0 > COUNT_MAX {
+            return Err(ImageError::Inconsistent("it counts further than any log"));
+        }
         for _ in 0..top.tasks {
             let (ordinal, task, payload) = take_task(&mut rest, &state.work, top.next_ordinal)?;
             if ordinal < state.work.tasks.next() {
@@ -137,12 +146,16 @@ impl State {
             let task: Task = take(&mut rest)?;
             let (payload, cause, ended_at): (Box<[u8]>, Cause, Timestamp) = take(&mut rest)?;
             check_type(&task, &state.work)?;
+            if ordinal >= top.next_ordinal || state.work.dead.last_key_value().is_some_and(|(last, _)| *last >= ordinal) {
+                return Err(ImageError::Inconsistent("dead letters are out of order"));
+            }
             state.work.dead_bytes += payload.len();
             state.work.dead.insert(ordinal, DeadLetter { task, payload, cause, ended_at });
         }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));
         }
+        check_slots(&state.work)?;
         state.work.rebuild();
         Ok(state)
     }
@@ -177,6 +190,20 @@ fn take_task(rest: &mut &[u8], work: &Work, next: Ordinal) -> Result<(Ordinal, T
         return Err(ImageError::Inconsistent("a task is beyond the next ordinal"));
     }
     Ok((ordinal, task, payload))
+}
+
+/// Checks that running tasks and busy slots are the same attempts.
+fn check_slots(work: &Work) -> Result<(), ImageError> {
+    let mut busy = 0;
+    for (id, slot, ordinal, attempt) in work.replicas.busy() {
+        busy += 1;
+        let fits = |task: &Task| task.has_slot() && (task.replica, task.slot, task.attempt) == (id, slot, attempt);
+        if !work.tasks.get(ordinal).is_some_and(fits) {
+            return Err(ImageError::Inconsistent("a slot is busy with another attempt"));
+        }
+    }
+    let running = work.tasks.iter().filter(|(_, task, _)| task.has_slot()).count();
+    if running == busy { Ok(()) } else { Err(ImageError::Inconsistent("a running task has no slot")) }
 }
 
 fn check_type(task: &Task, work: &Work) -> Result<(), ImageError> {

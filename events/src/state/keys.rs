@@ -77,3 +77,40 @@ impl KeyTable {
         self.expiries.insert((entry.expires, key.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Rejection};
+    use crate::decide::decide;
+    use crate::event::{Envelope, Event};
+    use crate::id::{Position, TypeId};
+    use crate::state::State;
+    use crate::task::{IdempotencyKey, TypeSettings};
+
+    fn request(key: &str) -> Command<'_> {
+        Command::Request { task_type: TypeId(0), payload: b"", key: Some(IdempotencyKey { key, window: None }), asks: &[] }
+    }
+
+    #[test]
+    fn a_full_table_refuses_new_keys_until_one_expires_and_still_knows_the_old_ones() {
+        let mut state = State::default();
+        let settings = Box::new(TypeSettings::default());
+        let event = Event::TypeDefined { task_type: TypeId(0), name: "job", settings, by: "" };
+        state.apply(&Envelope { position: Position(0), recorded_at: Timestamp(1), event });
+        let known = KeyTable::hash("job", "known");
+        for index in 0..IDEMPOTENCY_KEYS_MAX as u64 {
+            let mut key = Digest([0; 16]);
+            key.0[..8].copy_from_slice(&index.to_be_bytes());
+            let entry = KeyEntry { task: Ordinal(7), digest: Digest::of(b""), expires: Timestamp(1_000 + index) };
+            state.work.keys.insert(if index == 5 { known } else { key }, entry, Timestamp(1));
+        }
+        let decided = |key, at| {
+            let mut events = Vec::new();
+            decide(&state, &request(key), Timestamp(at), &mut events).map(|()| matches!(events[0], Event::Deduplicated { .. }))
+        };
+        assert_eq!(decided("known", 999), Ok(true));
+        assert!(matches!(decided("new", 999), Err(Rejection::KeysFull { max: IDEMPOTENCY_KEYS_MAX, .. })));
+        assert_eq!(decided("new", 1_000), Ok(false), "the first key has expired");
+    }
+}

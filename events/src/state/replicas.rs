@@ -1,6 +1,6 @@
 //! Replicas as a shard sees them: slots, and the attempts that hold them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
@@ -63,9 +63,9 @@ impl Replica {
         if self.draining { 0 } else { self.free.len() }
     }
 
-    /// Slots in use, held ones included.
+    /// Slots in use, held ones included; every slot that is left of a replica that is gone.
     pub fn used(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     /// Gives a free slot to an attempt; `None` when there is none.
@@ -118,11 +118,19 @@ impl Replica {
         })
     }
 
-    /// Forgets free and held slots at the end; for a replica that is gone.
+    /// Forgets free and held slots at the end; for a replica that is gone, which takes nothing any more.
     pub(crate) fn shrink(&mut self) {
+        self.free.clear();
         while matches!(self.slots.last(), Some(Slot::Free | Slot::Held { .. })) {
             self.slots.pop();
         }
+    }
+
+    /// Whether the list of free slots is what the slots say; a read image may claim anything.
+    fn counts_its_slots(&self) -> bool {
+        let free: BTreeSet<u32> = self.free.iter().copied().collect();
+        let said = (0_u32..).zip(&self.slots).filter(|(_, slot)| **slot == Slot::Free).map(|(index, _)| index);
+        free.len() == self.free.len() && said.eq(free.iter().copied())
     }
 
     fn refresh(&mut self, at: Timestamp) {
@@ -162,6 +170,28 @@ impl Replicas {
     /// Replicas that are gone and still have attempts to return.
     pub fn gone(&self) -> impl Iterator<Item = (ReplicaId, &Replica)> {
         self.gone.iter().map(|(id, replica)| (*id, replica))
+    }
+
+    /// Whether a replica with this id is there, or is gone and still has attempts to return.
+    pub(crate) fn knows(&self, id: ReplicaId) -> bool {
+        self.present.contains_key(&id) || self.gone.contains_key(&id)
+    }
+
+    /// Every busy slot with its replica and its index.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = (ReplicaId, u32, Ordinal, u32)> {
+        self.iter().chain(self.gone()).flat_map(|(id, replica)| {
+            (0_u32..).zip(&replica.slots).filter_map(move |(index, slot)| match *slot {
+                Slot::Busy { task, attempt, .. } => Some((id, index, task, attempt)),
+                Slot::Free | Slot::Held { .. } => None,
+            })
+        })
+    }
+
+    /// Whether a read image is one that could have been written, as far as replicas alone can tell.
+    pub(crate) fn are_possible(&self) -> bool {
+        self.present.values().all(Replica::counts_its_slots)
+            && self.gone.values().all(|replica| matches!(replica.slots.last(), Some(Slot::Busy { .. })))
+            && self.gone.keys().all(|id| !self.present.contains_key(id))
     }
 
     /// Whether another replica with this many slots may join.

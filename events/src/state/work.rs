@@ -147,10 +147,7 @@ impl Work {
             Event::DeadLetterDropped { task } => self.exhume(task),
             Event::Redriven { task, .. } => self.redrive(task, at, position),
             Event::TypeDefined { task_type, name, ref settings, .. } => self.define_type(task_type, name, settings),
-            Event::ReplicaJoined { replica, pool, slots } => {
-                let pool = self.pool_index(pool);
-                self.replicas.present.insert(replica, Replica::new(pool, slots));
-            }
+            Event::ReplicaJoined { replica, pool, slots } => self.join_replica(replica, pool, slots),
             Event::ReplicaDraining { replica } => {
                 if let Some(replica) = self.replicas.present.get_mut(&replica) {
                     replica.draining = true;
@@ -254,27 +251,32 @@ impl Work {
 
     fn fail(&mut self, ordinal: Ordinal) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
-        task.failures = task.failures.saturating_add(1);
         if !task.has_slot() {
             return;
         }
+        task.failures = task.failures.saturating_add(1);
         let (replica, slot) = (task.replica, task.slot);
         self.leave_slot(ordinal);
         if let Some(replica) = self.replicas.find_mut(replica) {
             replica.give_back(slot);
         }
+        self.forget_gone(replica);
     }
 
     fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         match timeout {
             Timeout::StartToClose | Timeout::Heartbeat => {
+                if !task.has_slot() {
+                    return;
+                }
                 task.failures = task.failures.saturating_add(1);
-                let (replica, slot, has_slot) = (task.replica, task.slot, task.has_slot());
+                let (replica, slot) = (task.replica, task.slot);
                 self.leave_slot(ordinal);
-                if let Some(replica) = self.replicas.find_mut(replica).filter(|_| has_slot) {
+                if let Some(replica) = self.replicas.find_mut(replica) {
                     replica.hold(slot);
                 }
+                self.forget_gone(replica);
             }
             // The end that follows by rule takes the task out with its timers.
             Timeout::ScheduleToStart | Timeout::ScheduleToClose | Timeout::CancelGrace => {}
@@ -296,7 +298,8 @@ impl Work {
     fn schedule_retry(&mut self, ordinal: Ordinal, due: Timestamp) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         if task.phase == Phase::Backoff {
-            task.due = due;
+            let before = std::mem::replace(&mut task.due, due);
+            self.timers.remove(&(before, ordinal, TimerKind::Wake));
             self.timers.insert((due, ordinal, TimerKind::Wake));
         }
     }
@@ -427,10 +430,17 @@ impl Work {
     }
 
     fn define_type(&mut self, id: TypeId, name: &str, settings: &TypeSettings) {
-        let pool = self.pool_index(&settings.pool);
         if usize::from(id.0) == self.types.len() {
+            let pool = self.pool_index(&settings.pool);
             self.types.push(TaskType { name: name.to_owned(), settings: Arc::new(settings.clone()), pool });
             self.type_names.insert(name.to_owned(), id);
+        }
+    }
+
+    fn join_replica(&mut self, id: ReplicaId, pool: &str, slots: u32) {
+        if !self.replicas.knows(id) {
+            let pool = self.pool_index(pool);
+            self.replicas.present.insert(id, Replica::new(pool, slots));
         }
     }
 

@@ -1,15 +1,19 @@
 //! The command line: a verb a file.
 
+mod bar;
 mod bench;
 mod config;
 mod demo;
 mod doctor;
 mod exit;
 mod log;
+mod moment;
 mod offline;
 mod output;
+mod record;
 mod replay;
 mod submit;
+mod table;
 mod task;
 
 use std::path::PathBuf;

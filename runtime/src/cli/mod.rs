@@ -96,9 +96,9 @@ pub(crate) fn main() -> ExitCode {
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
-        Verb::Replay(args) => replay::run(args, globals),
+        Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
-        Verb::Doctor(args) => doctor::run(args, globals),
+        Verb::Doctor(args) => doctor::run(&args, globals),
         Verb::Config(verb) => config::run(verb, globals),
     };
     exit::report(outcome)

@@ -43,9 +43,16 @@ pub(crate) fn say_left_over(runtime: &Runtime) {
 /// The line after an interruption: what is kept, and how to go on.
 pub(crate) fn say_kept(runtime: &Runtime, data: &Path) {
     let tasks = count(runtime.live() as u64, "unfinished task is kept", "unfinished tasks are kept");
-    let data = super::output::quoted(&data.display().to_string());
+    let data = output::quoted(&data.display().to_string());
     let next = if runtime.live() > 0 { format!("; go on with `ergate submit --resume --data {data}`") } else { String::new() };
     output::note(&escape(&format!("interrupted: {tasks} in {data}{next}")));
+}
+
+/// Says that other work than the one asked for is not done yet.
+pub(crate) fn say_still(runtime: &Runtime, data: &Path) {
+    let tasks = count(runtime.live() as u64, "other task is", "other tasks are");
+    let data = output::quoted(&data.display().to_string());
+    output::note(&escape(&format!("{tasks} not done yet and kept; `ergate submit --resume --data {data}` goes on")));
 }
 
 /// The outcome of a verb after its runtime was closed. Where the log failed, that is the reason for everything that went wrong.

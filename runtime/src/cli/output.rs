@@ -26,13 +26,18 @@ pub(crate) fn start_logging(globals: &Globals) {
 /// Prints one error line.
 pub(crate) fn error(text: &str) {
     // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "ergate: {text}");
+    let _ = writeln!(io::stderr(), "{}ergate: {text}", fresh_line());
 }
 
 /// Prints one line about what is going on.
 pub(crate) fn note(text: &str) {
     // Notes are a courtesy; the work does not depend on them.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}{text}", fresh_line());
+}
+
+/// What takes a half-drawn progress bar off its line; the bar draws itself again on the next one.
+fn fresh_line() -> &'static str {
+    if io::stderr().is_terminal() { "\r\x1b[K" } else { "" }
 }
 
 /// Prints one line of an answer.

@@ -1,6 +1,5 @@
 //! Progress on standard error: a bar on a terminal, a plain line about every second elsewhere, nothing when asked to be quiet.
 
-use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -55,15 +54,6 @@ impl Display {
                 output::note(&format!("{title}: {}{of} {unit}, {}/s{detail}", number(done), number(rate)));
             }
             Kind::Lines(_) => {}
-        }
-    }
-
-    /// Prints a line above the bar.
-    pub(crate) fn note(&self, text: &str) {
-        let text: Cow<'_, str> = output::escape(text).into();
-        match &self.kind {
-            Kind::Bar(bar) => bar.suspend(|| output::note(&text)),
-            Kind::Quiet | Kind::Lines(_) => output::note(&text),
         }
     }
 

@@ -25,16 +25,23 @@ const BATCHES_IN_FLIGHT: usize = 8;
 pub(crate) struct Work<T> {
     pub(crate) requests: RequestBatch,
     pub(crate) tags: Vec<T>,
+    /// What the source itself refused on the way, and why.
+    pub(crate) refused: Vec<(T, String)>,
 }
 
 impl<T> Work<T> {
     pub(crate) fn new() -> Work<T> {
-        Work { requests: RequestBatch::new(), tags: Vec::new() }
+        Work { requests: RequestBatch::new(), tags: Vec::new(), refused: Vec::new() }
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.refused.is_empty()
     }
 
     /// Whether it is time to send it off.
     pub(crate) fn is_full(&self) -> bool {
-        self.tags.len() >= BATCH_REQUESTS || self.requests.bytes() >= BATCH_BYTES
+        self.tags.len() + self.refused.len() >= BATCH_REQUESTS || self.requests.bytes() >= BATCH_BYTES
     }
 }
 
@@ -48,8 +55,8 @@ pub(crate) enum Answer {
 
 /// Takes the answers.
 pub(crate) trait Sink<T> {
-    /// A batch is durable; these are its tags.
-    fn taken(&mut self, tags: &[T]);
+    /// A batch is durable: its tags, and what the source refused.
+    fn taken(&mut self, tags: &[T], refused: Vec<(T, String)>) -> anyhow::Result<()>;
     /// A request has its answer. An error ends the run.
     fn answered(&mut self, tag: T, answer: Answer) -> anyhow::Result<()>;
     /// Called after a batch of answers and about ten times a second: how many have an answer, of how many where that is known.
@@ -81,8 +88,8 @@ pub(crate) async fn run<T: Send + 'static>(
             biased;
             () = signals.next() => {
                 // What was handed over is waited for, so that the sink knows what was taken.
-                if let Some((_, tags)) = feed.settle().await? {
-                    sink.taken(&tags);
+                if let Some((_, known)) = feed.settle().await? {
+                    sink.taken(&known.tags, known.refused)?;
                 }
                 return Ok(Stopped::Interrupted);
             }
@@ -95,8 +102,8 @@ pub(crate) async fn run<T: Send + 'static>(
                 answers?.into_iter().try_for_each(|(tag, answer)| sink.answered(tag, answer))?;
                 sink.progress()?;
             }
-            taken = feed.next(), if !feed.at_end && in_flight.len() < BATCHES_IN_FLIGHT => if let Some((batch, tags)) = taken? {
-                sink.taken(&tags);
+            taken = feed.next(), if !feed.at_end && in_flight.len() < BATCHES_IN_FLIGHT => if let Some((batch, Known { tags, refused })) = taken? {
+                sink.taken(&tags, refused)?;
                 in_flight.spawn(follow(runtime.clone(), batch, tags));
             },
         }
@@ -117,6 +124,12 @@ fn detail(runtime: &Runtime) -> String {
 
 type Submitting = Pin<Box<dyn Future<Output = Result<Batch, SubmitError>> + Send>>;
 
+/// What is remembered of a batch that was handed over.
+struct Known<T> {
+    tags: Vec<T>,
+    refused: Vec<(T, String)>,
+}
+
 /// Submits what comes from a source.
 struct Feed<'a, T> {
     runtime: &'a Runtime,
@@ -124,14 +137,14 @@ struct Feed<'a, T> {
     /// Taken from the source, and not yet admitted.
     held: Option<Work<T>>,
     /// Handed over, and not yet durable.
-    submitting: Option<(Submitting, Vec<T>)>,
+    submitting: Option<(Submitting, Known<T>)>,
     at_end: bool,
 }
 
 impl<T> Feed<'_, T> {
     /// Submits the next batch once there is one and room for it; `None` at the end of the source. Nothing is lost when this is dropped
     /// and called again.
-    async fn next(&mut self) -> anyhow::Result<Option<(Batch, Vec<T>)>> {
+    async fn next(&mut self) -> anyhow::Result<Option<(Batch, Known<T>)>> {
         if self.submitting.is_none() && !self.hand_over().await? {
             self.at_end = true;
             return Ok(None);
@@ -140,11 +153,10 @@ impl<T> Feed<'_, T> {
     }
 
     /// Waits until what was handed over is durable.
-    async fn settle(&mut self) -> anyhow::Result<Option<(Batch, Vec<T>)>> {
+    async fn settle(&mut self) -> anyhow::Result<Option<(Batch, Known<T>)>> {
         let Some((submitting, _)) = &mut self.submitting else { return Ok(None) };
         let batch = submitting.await;
-        let tags = self.submitting.take().map(|(_, tags)| tags).unwrap_or_default();
-        Ok(Some((batch?, tags)))
+        Ok(self.submitting.take().map(|(_, known)| known).zip(Some(batch?)).map(|(known, batch)| (batch, known)))
     }
 
     /// Hands over the next batch; says whether there was one.
@@ -157,9 +169,9 @@ impl<T> Feed<'_, T> {
             let SubmitError::Busy { retry_after, .. } = error else { return Err(error.into()) };
             tokio::time::sleep(retry_after.to_std()).await;
         }
-        let Some(Work { requests, tags }) = self.held.take() else { return Ok(false) };
+        let Some(Work { requests, tags, refused }) = self.held.take() else { return Ok(false) };
         let runtime = self.runtime.clone();
-        self.submitting = Some((Box::pin(async move { runtime.submit_batch(requests).await }), tags));
+        self.submitting = Some((Box::pin(async move { runtime.submit_batch(requests).await }), Known { tags, refused }));
         Ok(true)
     }
 }

@@ -89,7 +89,9 @@ impl Tally {
 }
 
 impl Sink<PathBuf> for Tally {
-    fn taken(&mut self, _: &[PathBuf]) {}
+    fn taken(&mut self, _: &[PathBuf], _: Vec<(PathBuf, String)>) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     fn answered(&mut self, path: PathBuf, answer: Answer) -> anyhow::Result<()> {
         match answer {

@@ -99,7 +99,7 @@ impl Walk {
                 return;
             }
         }
-        if !work.tags.is_empty() {
+        if !work.is_empty() {
             // Without a receiver the run is over.
             let _ = batches.blocking_send(work);
         }

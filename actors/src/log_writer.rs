@@ -261,6 +261,9 @@ impl LogWriter {
 
     /// Tells everybody what became durable.
     fn become_durable(&mut self, head: Head) {
+        // The tail first: whoever gets an answer below may look there.
+        let live = self.shard.state().work.tasks.len();
+        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
         while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {
             let Some(mut pending) = self.in_flight.pop_front() else { break };
             match pending.snapshot.take() {
@@ -271,8 +274,6 @@ impl LogWriter {
             }
             self.release(pending);
         }
-        let live = self.shard.state().work.tasks.len();
-        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
     }
 
     fn release(&mut self, pending: Pending) {

@@ -94,9 +94,13 @@ fn thread(context: Context, payload: String) -> Result<usize, TaskError> {
     if context.is_cancelled() { Err(TaskError::new("cancelled", "it was asked to stop")) } else { Ok(payload.len()) }
 }
 
-/// Tells the parent the state that this process works with, at a position.
+/// Tells the parent the state that this process works with, at a position, once that is durable: what is not may be decided
+/// differently after a kill.
 async fn show_state(ergate: &Runtime) {
     if let Ok(state) = ergate.state().await {
+        while ergate.durable() < state.position && ergate.failure().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         tell(&format!("D {} {}", state.position.0, state.digest()));
     }
 }

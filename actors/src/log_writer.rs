@@ -18,7 +18,7 @@ use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY};
+use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY, ReplicaIdle};
 use crate::effects::{Collector, Effects};
 use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogNews, LogThread};
@@ -446,6 +446,10 @@ impl StreamHandler<Vec<Report>> for LogWriter {
             if let Err(rejection) = answer {
                 tracing::debug!(?command, %rejection, "a report was refused");
             }
+        }
+        for replica in reports.iter().filter_map(|report| report.idle) {
+            // The dispatcher asks again if this is lost to a full mailbox.
+            let _ = self.dispatcher.try_send(ReplicaIdle(replica));
         }
         self.commit(context);
     }

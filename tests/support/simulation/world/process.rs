@@ -39,7 +39,7 @@ impl World {
     pub(super) fn look_after(&mut self) {
         let Some(engine) = &mut self.engine else { return };
         if engine.launch() {
-            let (position, sample) = (engine.shard.state().position, self.random.chance(60));
+            let (position, sample) = (engine.shard.state().position, self.random.chance(30));
             if sample {
                 self.digests.insert(position, engine.shard.state().digest());
             }

@@ -23,7 +23,7 @@ fn tail_shows_the_newest_events_and_show_one_in_full() {
     assert_eq!(shown[0]["origin"], "input");
     assert!(shown[0]["block"]["hash"].as_str().unwrap().len() == 64, "{}", shown[0]);
     let table = run(&dir, &["log", "show", &requested.to_string()]);
-    assert!(table.out.contains("event     requested"), "{}", table.out);
+    assert!(table.out.contains("event        requested"), "{}", table.out);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn data_dir(globals: &Globals) -> anyhow::Result<PathBuf> {
 }
 
 /// A reader of the log, which another process may be writing.
+#[allow(dead_code, reason = "for verbs that look at a log while they do something else")]
 pub(crate) fn reader(globals: &Globals) -> anyhow::Result<Arc<dyn LogReader>> {
     Ok(open(globals)?.reader)
 }

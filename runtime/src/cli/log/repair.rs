@@ -7,9 +7,9 @@ use ergate::clock::{Clock, SystemClock};
 use ergate::events::command::Command;
 use ergate::events::event::{Departure, Envelope, RuleVersions};
 use ergate::events::id::{Position, ShardId};
-use ergate::events::log::file::{FileLog, Repair, inspect, repair};
+use ergate::events::log::file::{FileLog, FileReader, Repair, inspect, repair};
 use ergate::events::log::snapshot::SnapshotStore;
-use ergate::events::log::{EventLog, LogError};
+use ergate::events::log::{EventLog, LogError, LogReader};
 use ergate::events::shard::Shard;
 use ergate::events::state::State;
 use ergate::events::task::TEXT_BYTES_MAX;
@@ -70,7 +70,8 @@ pub(crate) fn run(args: &RepairArgs, globals: &Globals) -> anyhow::Result<Exit> 
 /// Asks the repair for what it would need: no loss is as large as the one that is offered here, so it changes nothing.
 fn diagnose(dir: &Path) -> anyhow::Result<Diagnosis> {
     let trouble = match inspect(dir) {
-        Ok(_) => None,
+        // Only the ends were looked at; the middles are read here.
+        Ok(found) => read_all(dir, found.base.next).err(),
         Err(error @ (LogError::NotFound { .. } | LogError::FormatTooNew { .. } | LogError::Io { .. })) => {
             return Err(error.into());
         }
@@ -81,6 +82,14 @@ fn diagnose(dir: &Path) -> anyhow::Result<Diagnosis> {
         Err(error) => Err(error.into()),
         Ok(_) => anyhow::bail!("the log claims to have lost more events than there are numbers; restore it from a copy"),
     }
+}
+
+/// Reads the log from its first position to its end.
+fn read_all(dir: &Path, first: Position) -> Result<(), LogError> {
+    let reader = FileReader::open(dir)?;
+    let mut cursor = reader.cursor(first)?;
+    while cursor.next_block()?.is_some() {}
+    Ok(())
 }
 
 fn explain(diagnosis: &Diagnosis, format: Format) -> anyhow::Result<Exit> {

@@ -28,7 +28,9 @@ fn a_missing_or_foreign_directory_is_named() {
         run(&holder.path().join("nothing"), args).refuses(6, &["no log found in", "check --data"]);
         run(holder.path(), args).refuses(6, &["no log found in"]);
     }
-    std::fs::write(holder.path().join("store"), "shopping list").unwrap();
+    let file = holder.path().join("store");
+    std::fs::write(&file, "shopping list").unwrap();
+    run(&file, &["log", "verify"]).refuses(6, &["store is not a directory; check --data"]);
     run(holder.path(), &["log", "tail"]).refuses(5, &["store", "not usable as part of a log"]);
 }
 

@@ -114,3 +114,25 @@ fn what_retention_has_dropped_is_named_as_such() {
     assert_eq!(json(&dir, &["replay"])[0]["digest"], verified["state_digest"]);
     assert_eq!(json(&dir, &["task", "show", "0-399"])[0]["outcome"], "SUCCEEDED");
 }
+
+#[test]
+fn a_repeated_request_and_a_redriven_dead_letter_name_both_tasks() {
+    let (_holder, dir) = log();
+    with_runtime(builder(&dir), async |runtime| {
+        let again = ergate::Extras { key: Some("first".to_owned()), ..ergate::Extras::default() };
+        assert!(runtime.submit_with("greet", "world", again).await.unwrap().duplicate);
+        runtime.redrive("0-3".parse().unwrap(), "test", "try again").await.unwrap();
+        runtime.wait("0-5".parse().unwrap()).await.unwrap();
+    });
+    let repeated = json(&dir, &["task", "history", "0-0"]).pop().unwrap();
+    assert_eq!((&repeated["event"], &repeated["of"]), (&"deduplicated".into(), &"0-0".into()));
+    let old = json(&dir, &["task", "history", "0-3"]).pop().unwrap();
+    let new = json(&dir, &["task", "history", "0-5"]).remove(0);
+    assert_eq!(old, new);
+    assert_eq!((&new["event"], &new["task"], &new["of"]), (&"redriven".into(), &"0-5".into(), &"0-3".into()));
+    let old = &json(&dir, &["task", "show", "0-3"])[0];
+    assert_eq!((&old["state"], &old["redriven_as"]), (&"ended".into(), &"0-5".into()));
+    let new = &json(&dir, &["task", "show", "0-5"])[0];
+    assert_eq!((&new["state"], &new["redriven_from"], &new["type"]), (&"dead".into(), &"0-3".into(), &"fail".into()));
+    assert_eq!(ids(&json(&dir, &["task", "list", "--state", "dead"])), ["0-5"]);
+}

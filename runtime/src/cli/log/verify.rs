@@ -61,11 +61,12 @@ fn verify(place: &Place, inspection: &Inspection, depth: Depth, globals: &Global
             return Err(Finding::Chain { at, expected: previous, found: block.header.previous }.into());
         }
         if at < from {
-            read_only(&block)?
+            read_only(&block)?;
+            previous = block.hash();
         } else {
-            audit.follow(&block)?
+            audit.follow(&block)?;
+            previous = audit.head();
         }
-        previous = block.hash();
         at = block.header.next_position();
         events += u64::from(block.header.count);
         blocks += 1;

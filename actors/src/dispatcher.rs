@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, Message};
 use ergate_events::event::Departure;
-use ergate_events::id::{Epoch, ReplicaId, TypeId};
+use ergate_events::id::{Epoch, Position, ReplicaId, TypeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::effects::{Attempts, Instruction};
 use crate::executor::function::TaskFunction;
-use crate::executor::{Drain, Executor, ExecutorParts, Functions, Panic, Run, Stop, Types};
+use crate::executor::{Drain, Executor, ExecutorParts, Functions, Hello, Panic, Run, Stop, Types};
 use crate::log_writer::{LogWriter, Proposal, Propose};
 use crate::report::Report;
+use crate::submission::SubmitError;
 
 /// How often the parent looks after its children.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -91,9 +92,13 @@ impl Dispatcher {
             Instruction::Abort { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: true }),
             Instruction::StartReplica { replica, name, slots, .. } => self.start_replica(replica, name, slots, context),
             Instruction::DrainReplica(replica) => {
-                self.draining.insert(replica);
-                self.propose(Proposal::DrainReplica(replica));
-                self.tell(replica, Drain);
+                let (recorded, own) = (self.propose(Proposal::DrainReplica(replica)), context.address());
+                actix::spawn(async move {
+                    // Until that is durable the replica is still given attempts, which an executor that says it is idle would lose.
+                    if let Ok(Ok(_)) = recorded.await {
+                        own.do_send(NoMoreWork(replica));
+                    }
+                });
             }
             Instruction::DefineType { id, name } => self.define_type(id, &name),
         }
@@ -109,12 +114,17 @@ impl Dispatcher {
             functions: Arc::clone(&self.functions),
             types: self.types.clone(),
             reports: self.fleet.reports.clone(),
-            dispatcher: context.address(),
         };
         let arbiter = Arbiter::new();
         let address = Executor::start_in_arbiter(&arbiter.handle(), move |_| Executor::new(parts));
+        // Its mailbox is small until it runs, and its thread may be slow to come up: it offers its slots when it answers.
+        let (hello, own) = (address.send(Hello), context.address());
+        actix::spawn(async move {
+            if hello.await.is_ok() {
+                own.do_send(Up { replica, pool, slots });
+            }
+        });
         self.replicas.insert(replica, Replica { address, arbiter });
-        self.propose(Proposal::ReplicaUp { replica, pool, slots });
     }
 
     fn define_type(&mut self, id: TypeId, name: &str) {
@@ -156,17 +166,18 @@ impl Dispatcher {
             gone.stop();
             self.draining.remove(&replica);
             self.fleet.restarts.executors.fetch_add(1, Ordering::Relaxed);
-            self.propose(Proposal::ReplicaDown { replica, departure: Departure::Lost });
+            drop(self.propose(Proposal::ReplicaDown { replica, departure: Departure::Lost }));
         }
     }
 
-    fn propose(&self, proposal: Proposal) {
-        let Some(writer) = &self.writer else { return };
-        // Nobody waits for the answer: what follows from it comes back as an instruction.
-        let (reply, _) = oneshot::channel();
-        if let Err(error) = writer.try_send(Propose { proposal, reply }) {
-            tracing::error!(%error, "the log writer takes no proposal");
+    /// Proposes something; hardly anybody waits for the answer, for what follows from it comes back as an instruction.
+    fn propose(&self, proposal: Proposal) -> oneshot::Receiver<Result<Position, SubmitError>> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(writer) = &self.writer {
+            // Past a full mailbox, for a lost proposal would leave a replica unknown for ever; there are at most a few for each replica.
+            writer.do_send(Propose { proposal, reply });
         }
+        answer
     }
 
     fn look_after(&mut self) {
@@ -255,12 +266,52 @@ struct LookAfter;
 impl Handler<LookAfter> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, LookAfter: LookAfter, _: &mut Context<Self>) {
+    fn handle(&mut self, LookAfter: LookAfter, context: &mut Context<Self>) {
+        if self.writer.as_ref().is_some_and(|writer| !writer.connected()) {
+            // Nothing that is done from here on could be recorded.
+            context.stop();
+            return;
+        }
         self.look_after();
     }
 }
 
-/// From an executor that drains: it has nothing left to do.
+/// From itself: an executor runs.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Up {
+    replica: ReplicaId,
+    pool: String,
+    slots: u32,
+}
+
+impl Handler<Up> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Up { replica, pool, slots }: Up, _: &mut Context<Self>) {
+        if self.replicas.contains_key(&replica) {
+            drop(self.propose(Proposal::ReplicaUp { replica, pool, slots }));
+        }
+    }
+}
+
+/// From itself: nothing more will be given to this replica.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct NoMoreWork(ReplicaId);
+
+impl Handler<NoMoreWork> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, NoMoreWork(replica): NoMoreWork, _: &mut Context<Self>) {
+        if self.replicas.contains_key(&replica) {
+            self.draining.insert(replica);
+            self.tell(replica, Drain);
+        }
+    }
+}
+
+/// From the log writer, which has it from an executor that drains: everything that it did is decided and it has nothing left to do.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ReplicaIdle(pub(crate) ReplicaId);
@@ -272,7 +323,7 @@ impl Handler<ReplicaIdle> for Dispatcher {
         self.draining.remove(&replica);
         if let Some(idle) = self.replicas.remove(&replica) {
             idle.stop();
-            self.propose(Proposal::ReplicaDown { replica, departure: Departure::Drained });
+            drop(self.propose(Proposal::ReplicaDown { replica, departure: Departure::Drained }));
         }
     }
 }

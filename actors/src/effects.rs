@@ -118,6 +118,8 @@ pub(crate) struct Effects {
 pub(crate) struct Collector<'a> {
     pub(crate) effects: &'a mut Effects,
     pub(crate) waiters: &'a Waiters,
+    /// Somebody may wait for every task from here on, see the log writer's field of this name.
+    pub(crate) fresh: Ordinal,
     /// The last failure seen; the end that may follow it in the same batch tells it on.
     pub(crate) last_failure: Option<(Ordinal, String, String)>,
 }
@@ -128,7 +130,7 @@ impl Observer for Collector<'_> {
         match envelope.event {
             Event::Started { task, attempt, replica } => self.start(state, task, attempt, replica),
             Event::Succeeded { task, outcome, result, .. } => self.succeed(task, outcome, result),
-            Event::Failed { task, ref failure, .. } if self.waiters.wants(task) => {
+            Event::Failed { task, ref failure, .. } if self.wants(task) => {
                 self.last_failure = Some((task, failure.class.to_owned(), failure.message.to_owned()));
             }
             Event::CancelRequested { task, .. } => self.cancel(state, task),
@@ -165,14 +167,18 @@ impl Collector<'_> {
         starts[index].1.push(state, task, attempt);
     }
 
+    fn wants(&self, task: Ordinal) -> bool {
+        task >= self.fresh || self.waiters.wants(task)
+    }
+
     fn succeed(&mut self, task: Ordinal, outcome: Outcome, result: &[u8]) {
-        if self.waiters.wants(task) {
+        if self.wants(task) {
             self.effects.ends.push((task, TaskEnd { outcome, result: result.into(), failure: None }));
         }
     }
 
     fn end(&mut self, task: Ordinal, outcome: Outcome, cause: Cause) {
-        if !self.waiters.wants(task) {
+        if !self.wants(task) {
             return;
         }
         let last = self.last_failure.take().filter(|(failed, _, _)| *failed == task);

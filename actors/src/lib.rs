@@ -6,9 +6,9 @@
 //!     └──answers, ends──────┘  │  └──────Durable──────┘
 //!         (durable first)      │
 //!             Dispatcher ◀─Carry (attempts, instructions; durable first)
-//!               │   ▲          │
-//!              Run  ReplicaIdle│
-//!               ▼   │          │
+//!               │              │
+//!              Run             │
+//!               ▼              │
 //!             Executors ──Report─▶ LogWriter        Projector ◀── tail, blocks ── log
 //! ```
 //! LogWriter and Dispatcher share the shard's arbiter; every executor has a thread of its own; the log thread has the disk to itself.

@@ -2,6 +2,7 @@
 //!
 //! It takes all blocks that wait, makes them durable with one sync and reports the new head; there is no timer that delays a commit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -91,7 +92,13 @@ impl LogThread {
         let mut writer =
             Writer { log, durability, news, counters: Arc::clone(&counters), unsynced_since: None, space_seen: Instant::now() };
         let thread = std::thread::Builder::new().name("ergate-log".to_owned()).spawn(move || {
-            let outcome = writer.run(&received);
+            let ran = catch_unwind(AssertUnwindSafe(|| writer.run(&received)));
+            let outcome = ran.unwrap_or_else(|_| {
+                // Everybody would wait for ever for a thread that died without a word.
+                let reason = "the log thread panicked".to_owned();
+                (writer.news)(LogNews::Failed(Arc::new(LogError::Poisoned { reason: reason.clone() })));
+                Err(LogError::Poisoned { reason })
+            });
             // What was appended and never synced was never acknowledged, so closing after a failure has nothing to save.
             if outcome.is_ok() { writer.log.close() } else { outcome }
         })?;
@@ -118,11 +125,26 @@ impl LogThread {
     /// # Errors
     /// What the log answered.
     pub fn close(mut self) -> Result<(), LogError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), LogError> {
         self.order(Order::Close);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) => Err(LogError::Poisoned { reason: "the log thread panicked".to_owned() }),
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        // After a panic of its owner nobody closes it, and the next to open the log would find it locked.
+        if self.thread.is_some()
+            && let Err(error) = self.end()
+        {
+            tracing::error!(error = crate::log_writer::chain(&error), "the log was not closed well");
         }
     }
 }

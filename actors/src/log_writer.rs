@@ -18,7 +18,7 @@ use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY};
+use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY, ReplicaIdle};
 use crate::effects::{Collector, Effects};
 use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogNews, LogThread};
@@ -39,6 +39,8 @@ pub struct LogWriter {
     /// Its child, which it starts again from the state when it failed.
     dispatcher: Addr<Dispatcher>,
     waiters: Waiters,
+    /// Tasks from here on are requested right now: whoever waits for them is not among the waiters yet.
+    fresh: Ordinal,
     /// What is to be done for the open block.
     open: Pending,
     /// What is to be done for blocks in flight, oldest first.
@@ -46,6 +48,8 @@ pub struct LogWriter {
     valve: Valve,
     failed: Option<Arc<LogError>>,
     alarm: Timestamp,
+    /// Sleeps until then; there is never more than one.
+    sleeper: Option<tokio::task::JoinHandle<()>>,
     snapshots: SnapshotRule,
     /// Answers while the runtime closes.
     closing: Option<oneshot::Sender<Result<(), LogError>>>,
@@ -122,10 +126,8 @@ impl LogWriter {
             <LogWriter as StreamHandler<Vec<Report>>>::add_stream(parts.reports.behind(&valve), context);
             let news = context.address();
             let thread = log(Box::new(move |item| {
-                // The mailbox has room for news about every block that can be in flight.
-                if let Err(error) = news.try_send(News(item)) {
-                    tracing::error!(%error, "the log writer is gone");
-                }
+                // Past a full mailbox, for nothing repeats lost news: there is one for each block in flight, and a failure.
+                news.do_send(News(item));
             }));
             let log = match thread {
                 Ok(thread) => Some(thread),
@@ -147,6 +149,8 @@ impl LogWriter {
                 valve,
                 failed: None,
                 alarm: Timestamp::NEVER,
+                sleeper: None,
+                fresh: Ordinal(u64::MAX),
                 snapshots: parts.snapshots,
                 closing: None,
             }
@@ -156,7 +160,8 @@ impl LogWriter {
 
     /// Decides one batch and collects its effects; returns how many commands it took.
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
-        let mut collector = Collector { effects: &mut self.open.effects, waiters: &self.waiters, last_failure: None };
+        let mut collector =
+            Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
         self.shard.batch(self.clock.now(), commands, answers, &mut collector)
     }
 
@@ -174,6 +179,7 @@ impl LogWriter {
 
     fn submit(&mut self, submissions: Vec<Submission>) {
         let mut answers: Vec<Answer> = Vec::new();
+        self.fresh = self.shard.state().next_ordinal();
         {
             let requests = || submissions.iter().flat_map(|submission| submission.requests.iter());
             let asks: Vec<Vec<_>> = requests().map(|(_, _, extras)| extras.map(Extras::asks).unwrap_or_default()).collect();
@@ -184,6 +190,7 @@ impl LogWriter {
             let commands: Vec<Command<'_>> = requests().zip(asks.iter().map(Vec::as_slice)).map(command).collect();
             self.decide_all(&commands, &mut answers);
         }
+        self.fresh = Ordinal(u64::MAX);
         let mut answers = answers.as_slice();
         for Submission { requests, reply, done, .. } in submissions {
             let (own, rest) = answers.split_at(requests.len());
@@ -211,12 +218,24 @@ impl LogWriter {
         self.open.replies.push(Reply::Submission(reply, answer));
     }
 
+    /// The answer to everything once the log has failed or is being closed.
+    fn refusal(&self) -> Option<SubmitError> {
+        match (&self.failed, &self.closing) {
+            (Some(error), _) => Some(SubmitError::Closed { reason: chain(error.as_ref()) }),
+            (None, Some(_)) => Some(SubmitError::Closed { reason: "it is being shut down".to_owned() }),
+            (None, None) => None,
+        }
+    }
+
     /// Hands the open block over if the log thread is free or the block is full enough.
     fn commit(&mut self, context: &mut Context<Self>) {
+        if self.failed.is_some() {
+            return;
+        }
         if self.in_flight.is_empty() || self.shard.open_block().body_len() >= ergate_events::shard::BLOCK_BYTES_TARGET {
             self.hand_over();
         }
-        self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX && self.failed.is_none());
+        self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX || self.closing.is_some());
         self.set_alarm(context);
     }
 
@@ -241,17 +260,20 @@ impl LogWriter {
         }
     }
 
-    /// Tells everybody what became durable.
+    /// Tells everybody what became durable; the tail first, so that whoever hears of an end finds it there.
     fn become_durable(&mut self, head: Head) {
+        let live = self.shard.state().work.tasks.len();
+        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
         while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {
             let Some(mut pending) = self.in_flight.pop_front() else { break };
-            if let Some(state) = pending.snapshot.take().filter(|_| pending.next == head.next) {
-                (self.snapshots.take)(*state, head);
+            match pending.snapshot.take() {
+                Some(state) if pending.next == head.next => (self.snapshots.take)(*state, head),
+                // The block was synced together with later ones, so its hash is not known here: the next block tries again.
+                Some(_) => self.snapshots.last = Position(pending.next.0.saturating_sub(self.snapshots.every_events)),
+                None => {}
             }
             self.release(pending);
         }
-        let live = self.shard.state().work.tasks.len();
-        self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
     }
 
     fn release(&mut self, pending: Pending) {
@@ -277,11 +299,13 @@ impl LogWriter {
         let reason = chain(error.as_ref());
         tracing::error!(reason, "the log failed, nothing more is acknowledged");
         self.failed = Some(Arc::clone(error));
-        self.valve.set_open(false);
+        // The reason first: whoever loses an answer below asks for it.
+        self.tail.send_modify(|tail| tail.failed = Some(reason));
         self.in_flight.clear();
         self.open = Pending::default();
         self.waiters = Waiters::default();
-        self.tail.send_modify(|tail| tail.failed = Some(reason));
+        // What comes by the lanes is refused from here on, instead of left to wait.
+        self.valve.set_open(true);
         self.finish_closing(context);
     }
 
@@ -308,11 +332,14 @@ impl LogWriter {
         let wait = due.since(self.clock.now()).to_std();
         let address = context.address();
         // Not `run_later`: actix polls its timers only while the mailbox is empty.
-        actix::spawn(async move {
+        let sleeper = actix::spawn(async move {
             tokio::time::sleep(wait).await;
-            // An alarm that is lost to a full mailbox is set again by the messages that fill it.
-            let _ = address.try_send(Alarm);
+            // Past a full mailbox: a lost alarm would be the last one, and there is one at a time.
+            address.do_send(Alarm);
         });
+        if let Some(earlier) = self.sleeper.replace(sleeper) {
+            earlier.abort();
+        }
     }
 
     fn finish_closing(&mut self, context: &mut Context<Self>) {
@@ -394,6 +421,10 @@ impl Handler<PanicNow> for LogWriter {
 /// From clients: requests. The reply of each promises that its answer is durable.
 impl StreamHandler<Vec<Submission>> for LogWriter {
     fn handle(&mut self, submissions: Vec<Submission>, context: &mut Context<Self>) {
+        if let Some(refusal) = self.refusal() {
+            submissions.into_iter().for_each(|submission| drop(submission.reply.send(Err(refusal.clone()))));
+            return;
+        }
         self.submit(submissions);
         self.commit(context);
     }
@@ -404,6 +435,10 @@ impl StreamHandler<Vec<Submission>> for LogWriter {
 /// From executors: what became of attempts.
 impl StreamHandler<Vec<Report>> for LogWriter {
     fn handle(&mut self, reports: Vec<Report>, context: &mut Context<Self>) {
+        if self.refusal().is_some() {
+            // These attempts are repeated at the next start.
+            return;
+        }
         let commands: Vec<Command<'_>> = reports.iter().flat_map(Report::commands).collect();
         let mut answers = Vec::with_capacity(commands.len());
         self.decide_all(&commands, &mut answers);
@@ -411,6 +446,10 @@ impl StreamHandler<Vec<Report>> for LogWriter {
             if let Err(rejection) = answer {
                 tracing::debug!(?command, %rejection, "a report was refused");
             }
+        }
+        for replica in reports.iter().filter_map(|report| report.idle) {
+            // The dispatcher asks again if this is lost to a full mailbox.
+            let _ = self.dispatcher.try_send(ReplicaIdle(replica));
         }
         self.commit(context);
     }
@@ -448,7 +487,7 @@ impl Handler<Alarm> for LogWriter {
 
     fn handle(&mut self, Alarm: Alarm, context: &mut Context<Self>) {
         self.alarm = Timestamp::NEVER;
-        if self.failed.is_none() {
+        if self.refusal().is_none() {
             if let Some((from, to)) = self.clock.step() {
                 self.decide_all(&[Command::StepClock { from, to }], &mut Vec::new());
             } else {
@@ -473,7 +512,7 @@ pub struct Propose {
 /// A command that owns its texts.
 #[derive(Clone, Debug)]
 pub enum Proposal {
-    /// Take over the log.
+    /// Take over the log; every replica that it knows belongs to a process that is gone.
     Open {
         /// The software that does.
         writer: String,
@@ -561,7 +600,11 @@ pub enum Proposal {
 impl Proposal {
     fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
         match *self {
-            Proposal::Open { ref writer } => vec![Command::Open { rules: ergate_events::event::RuleVersions::CURRENT, writer }],
+            Proposal::Open { ref writer } => {
+                let open = Command::Open { rules: ergate_events::event::RuleVersions::CURRENT, writer };
+                // In one batch, or the batch of the opening would start what is ready on replicas that are gone.
+                std::iter::once(open).chain(Proposal::LoseAllReplicas.commands(state)).collect()
+            }
             Proposal::DefineType { ref name, ref settings, ref by } => vec![Command::DefineType { name, settings, by }],
             Proposal::DefinePool { ref pool, replicas, slots, ref by, ref reason } => {
                 vec![Command::DefinePool { pool, replicas, slots, by, reason }]
@@ -570,7 +613,10 @@ impl Proposal {
             Proposal::Kill { task, ref by, ref reason } => vec![Command::Kill { task, by, reason }],
             Proposal::Redrive { task, ref by, ref reason } => vec![Command::Redrive { task, by, reason }],
             Proposal::ReplicaUp { replica, ref pool, slots } => {
-                vec![Command::ReadyReplica { replica }, Command::JoinReplica { replica, pool, slots }]
+                // One that was given up before it came up must not bring slots that the control half does not count.
+                let wanted = state.control.replicas.contains_key(&replica);
+                let join = wanted.then_some(Command::JoinReplica { replica, pool, slots });
+                std::iter::once(Command::ReadyReplica { replica }).chain(join).collect()
             }
             Proposal::DrainReplica(replica) => vec![Command::DrainReplica { replica }],
             Proposal::ReplicaDown { replica, departure } => {
@@ -593,8 +639,8 @@ impl Handler<Propose> for LogWriter {
     type Result = ();
 
     fn handle(&mut self, Propose { proposal, reply }: Propose, context: &mut Context<Self>) {
-        if let Some(error) = &self.failed {
-            let _ = reply.send(Err(SubmitError::Closed { reason: chain(error.as_ref()) }));
+        if let Some(refusal) = self.refusal() {
+            let _ = reply.send(Err(refusal));
             return;
         }
         let commands = proposal.commands(self.shard.state());
@@ -607,9 +653,10 @@ impl Handler<Propose> for LogWriter {
     }
 }
 
-/// From whoever duplicates a request or lists tasks: wait for the end of a task. Answers `None` at once when it is not live.
+/// From whoever duplicates a request or lists tasks: wait for the end of a task. Answers `None` while it is live; if not, its end is in
+/// the log before the position in the answer, which may not be durable yet.
 #[derive(Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "Option<Position>")]
 pub struct WatchTask {
     /// The task.
     pub task: Ordinal,
@@ -618,14 +665,15 @@ pub struct WatchTask {
 }
 
 impl Handler<WatchTask> for LogWriter {
-    type Result = bool;
+    type Result = Option<Position>;
 
-    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> bool {
-        let live = self.shard.state().work.tasks.get(task).is_some() && self.failed.is_none();
-        if live {
+    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> Option<Position> {
+        let state = self.shard.state();
+        if self.failed.is_none() && state.work.tasks.get(task).is_some() {
             self.waiters.watch(task, watch);
+            return None;
         }
-        live
+        Some(state.position)
     }
 }
 
@@ -670,12 +718,11 @@ impl Handler<Close> for LogWriter {
 
     fn handle(&mut self, Close { reply }: Close, context: &mut Context<Self>) {
         self.closing = Some(reply);
-        self.valve.set_open(false);
         self.snapshots.every_events = self.snapshots.every_events.min(SNAPSHOT_AT_CLOSE_EVENTS);
         if self.failed.is_none() {
             self.hand_over();
         }
-        self.valve.set_open(false);
+        self.valve.set_open(true);
         self.finish_closing(context);
     }
 }

@@ -100,6 +100,8 @@ impl Handler<Wake> for Projector {
             Err(error) => {
                 tracing::error!(error = crate::log_writer::chain(&error), "the views cannot follow the log");
                 self.cursor = None;
+                // What was folded is not folded again.
+                self.from = self.progress.lock().unwrap_or_else(PoisonError::into_inner).position;
             }
         }
     }

@@ -12,6 +12,8 @@ use ergate_events::time::{Micros, Timestamp};
 pub struct Report {
     pub(crate) bytes: Vec<u8>,
     pub(crate) items: Vec<Item>,
+    /// A replica that drains and has nothing left to do or to report but this.
+    pub(crate) idle: Option<ReplicaId>,
 }
 
 /// News about one attempt.
@@ -41,7 +43,7 @@ pub(crate) struct OwnedFailure {
 impl Report {
     /// Whether there is no news.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.idle.is_none()
     }
 
     /// The news as commands for the shard.

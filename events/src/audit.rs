@@ -138,13 +138,14 @@ impl Audit {
             self.state.apply(&envelope);
             self.events += 1;
         }
+        sequence(at, "epoch", u64::from(self.state.epoch.0), u64::from(header.epoch.0))?;
         self.previous = Some(block.hash());
         // A batch never spans two blocks.
         if self.depth == Depth::Decisions { self.close_batch(self.state.position) } else { Ok(()) }
     }
 
     fn check(&mut self, envelope: &Envelope<'_>) -> Result<(), Finding> {
-        let rules = self.state.rules;
+        let rules = if let Event::Opened { rules, .. } = envelope.event { rules } else { self.state.rules };
         if !rules.are_known() {
             return Err(Finding::UnknownRules { at: envelope.position, rules });
         }

@@ -403,10 +403,7 @@ fn join_replica<'a>(
         });
     }
     if work.pools.len() >= NAMED_POOLS_MAX && work.pools.iter().all(|known| known.name != pool) {
-        return Err(Rejection::OutOfRange {
-            what: "the number of pools",
-            rule: "at most 5120 that types and replicas name",
-        });
+        return Err(Rejection::OutOfRange { what: "the number of pools", rule: "at most 5120 that types and replicas name" });
     }
     known(!work.replicas.knows(replica), replica)?;
     out.push(Event::ReplicaJoined { replica, pool, slots });

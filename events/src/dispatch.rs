@@ -49,7 +49,11 @@ fn assignments_v1(work: &Work, _at: Timestamp, out: &mut Vec<Assignment>) {
             let Some(task) = order.next() else { break };
             turn = if turn < replicas.len() { turn } else { 0 };
             let (id, free) = &mut replicas[turn];
-            out.push(Assignment { task, attempt: work.tasks.get(task).map_or(1, |task| task.attempt.saturating_add(1)), replica: *id });
+            out.push(Assignment {
+                task,
+                attempt: work.tasks.get(task).map_or(1, |task| task.attempt.saturating_add(1)),
+                replica: *id,
+            });
             *free -= 1;
             if *free == 0 {
                 replicas.remove(turn);

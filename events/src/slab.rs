@@ -392,7 +392,8 @@ mod tests {
     fn the_largest_number_of_live_tasks_is_refused_by_name() {
         let mut state = crate::state::State::default();
         let settings = crate::task::TypeSettings::default();
-        let type_defined = crate::event::Event::TypeDefined { task_type: TypeId(0), name: "job", settings: Box::new(settings), by: "" };
+        let type_defined =
+            crate::event::Event::TypeDefined { task_type: TypeId(0), name: "job", settings: Box::new(settings), by: "" };
         state.apply(&crate::event::Envelope { position: Position(0), recorded_at: Timestamp(1), event: type_defined });
         state.work.tasks.live = crate::decide::TASKS_MAX;
         let request = crate::command::Command::Request { task_type: TypeId(0), payload: b"", key: None, asks: &[] };

@@ -137,5 +137,8 @@ fn stale_queue_entries_of_cancelled_tasks_start_nothing_and_do_not_pile_up() {
     assert_eq!(story.shard.state().work.pools[0].queue.len(), 5);
     story.news();
     story.join(0, 10);
-    assert_eq!(story.news()[1..], ["started 0.1 r0", "started 500.1 r0", "started 1000.1 r0", "started 1500.1 r0", "started 2000.1 r0"]);
+    assert_eq!(
+        story.news()[1..],
+        ["started 0.1 r0", "started 500.1 r0", "started 1000.1 r0", "started 1500.1 r0", "started 2000.1 r0"]
+    );
 }

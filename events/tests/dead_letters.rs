@@ -35,7 +35,10 @@ fn a_dead_letter_keeps_its_payload_and_a_redrive_is_a_new_task_with_a_full_budge
     let state = story.shard.state();
     let task = state.work.tasks.get(Ordinal(1)).expect("it runs");
     assert_eq!((task.failures, task.losses, task.priority), (0, 0, 8));
-    assert_eq!((state.work.tasks.payload(Ordinal(1)), state.work.dead.len(), state.work.dead_bytes), (Some(&b"precious"[..]), 0, 0));
+    assert_eq!(
+        (state.work.tasks.payload(Ordinal(1)), state.work.dead.len(), state.work.dead_bytes),
+        (Some(&b"precious"[..]), 0, 0)
+    );
     story.refuses(&Command::Redrive { task: Ordinal(0), by: "", reason: "" }, Rejection::NotDead(Ordinal(0)));
     story.fail(1, 1).expect("it runs");
     story.expect(&["failed 1.1 boom", "retry 1 in 100ms"]);
@@ -115,9 +118,15 @@ fn the_oldest_dead_letter_makes_room_when_there_are_too_many() {
         story.seal();
     }
     let news = story.news();
-    assert_eq!(news[news.len() - 6..][..3], [format!("failed {}.1 boom", total - 2), format!("dead {} AttemptsExhausted", total - 2), "dropped 0".to_owned()]);
+    assert_eq!(
+        news[news.len() - 6..][..3],
+        [format!("failed {}.1 boom", total - 2), format!("dead {} AttemptsExhausted", total - 2), "dropped 0".to_owned()]
+    );
     let work = &story.shard.state().work;
-    assert_eq!((work.dead.len(), work.dead_bytes, work.dead.first_key_value().map(|(task, _)| task.0)), (DEAD_LETTERS_MAX, DEAD_LETTERS_MAX, Some(2)));
+    assert_eq!(
+        (work.dead.len(), work.dead_bytes, work.dead.first_key_value().map(|(task, _)| task.0)),
+        (DEAD_LETTERS_MAX, DEAD_LETTERS_MAX, Some(2))
+    );
     story.refuses(&Command::Redrive { task: Ordinal(0), by: "", reason: "" }, Rejection::NotDead(Ordinal(0)));
 }
 

@@ -208,7 +208,8 @@ fn every_length_is_taken_at_its_limit_and_refused_beyond_it() {
     story.refuses(&request(b"", &label), too_large("a label's value", TEXT_BYTES_MAX + 1, TEXT_BYTES_MAX));
     let content = [Ask::ContentType(&text)];
     story.refuses(&request(b"", &content), too_large("a setting of the request", TEXT_BYTES_MAX + 1, TEXT_BYTES_MAX));
-    let key = |key| Command::Request { task_type: TypeId(0), payload: b"", key: Some(IdempotencyKey { key, window: None }), asks: &[] };
+    let key =
+        |key| Command::Request { task_type: TypeId(0), payload: b"", key: Some(IdempotencyKey { key, window: None }), asks: &[] };
     story.submit(&key(fits));
     story.submit(&key(""));
     story.refuses(&key(&text), too_large("the idempotency key", TEXT_BYTES_MAX + 1, TEXT_BYTES_MAX));

@@ -51,9 +51,15 @@ fn bytes() -> impl Strategy<Value = &'static [u8]> {
 }
 
 fn policy() -> impl Strategy<Value = RetryPolicy> {
-    (0_u32..4, span(), 0_u32..3_000, span(), 0_u32..1_100).prop_map(|(attempts, initial, coefficient_milli, max, jitter_milli)| {
-        RetryPolicy { attempts, initial, coefficient_milli, max, jitter_milli }
-    })
+    (0_u32..4, span(), 0_u32..3_000, span(), 0_u32..1_100).prop_map(
+        |(attempts, initial, coefficient_milli, max, jitter_milli)| RetryPolicy {
+            attempts,
+            initial,
+            coefficient_milli,
+            max,
+            jitter_milli,
+        },
+    )
 }
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {
@@ -104,8 +110,12 @@ fn key() -> impl Strategy<Value = Option<IdempotencyKey<'static>>> {
 }
 
 fn failure() -> impl Strategy<Value = Failure<'static>> {
-    (select(vec!["boom", "fatal"]), any::<bool>(), proptest::option::of(span()))
-        .prop_map(|(class, retryable, delay)| Failure { class, message: "it broke", retryable, delay })
+    (select(vec!["boom", "fatal"]), any::<bool>(), proptest::option::of(span())).prop_map(|(class, retryable, delay)| Failure {
+        class,
+        message: "it broke",
+        retryable,
+        delay,
+    })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -113,11 +123,23 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn cause() -> impl Strategy<Value = Cause> {
-    select(vec![Cause::AttemptsExhausted, Cause::NotRetryable, Cause::TimedOut(Timeout::Heartbeat), Cause::LossesExhausted, Cause::Cancelled])
+    select(vec![
+        Cause::AttemptsExhausted,
+        Cause::NotRetryable,
+        Cause::TimedOut(Timeout::Heartbeat),
+        Cause::LossesExhausted,
+        Cause::Cancelled,
+    ])
 }
 
 fn timeout() -> impl Strategy<Value = Timeout> {
-    select(vec![Timeout::ScheduleToStart, Timeout::StartToClose, Timeout::ScheduleToClose, Timeout::Heartbeat, Timeout::CancelGrace])
+    select(vec![
+        Timeout::ScheduleToStart,
+        Timeout::StartToClose,
+        Timeout::ScheduleToClose,
+        Timeout::Heartbeat,
+        Timeout::CancelGrace,
+    ])
 }
 
 fn departure() -> impl Strategy<Value = Departure> {
@@ -186,8 +208,7 @@ fn command_of<'a>(event: &'a Event<'a>) -> Command<'a> {
 /// Batches of commands with the time that passes before each.
 fn batches() -> impl Strategy<Value = Vec<(u64, Vec<Event<'static>>, bool)>> {
     let elapsed = prop_oneof![4 => 0_u64..3, 3 => 0_u64..120, 1 => Just(10_000_u64)];
-    let input = event().prop_filter("commands come from inputs", |event| Command::of_input(event).is_some());
-    proptest::collection::vec((elapsed, proptest::collection::vec(input, 0..6), proptest::bool::weighted(0.3)), 1..60)
+    proptest::collection::vec((elapsed, proptest::collection::vec(event(), 0..6), proptest::bool::weighted(0.3)), 1..60)
 }
 
 /// A log as a shard writes it: opened, with one type and one replica, then the batches; sealed where a batch says so.

@@ -234,7 +234,8 @@ fn replicas_and_their_slots_are_bounded() {
 fn the_pools_that_replicas_name_are_bounded() {
     let mut story = Story::with(&plain());
     let names: Vec<String> = (0..5_200).map(|index| format!("pool {index}")).collect();
-    let joins: Vec<_> = names.iter().zip(0..).map(|(pool, id)| Command::JoinReplica { replica: ReplicaId(id), pool, slots: 1 }).collect();
+    let joins: Vec<_> =
+        names.iter().zip(0..).map(|(pool, id)| Command::JoinReplica { replica: ReplicaId(id), pool, slots: 1 }).collect();
     let answers: Vec<_> = joins.chunks(500).flat_map(|joins| story.tell_all(joins)).collect();
     let refused = Rejection::OutOfRange { what: "the number of pools", rule: "at most 5120 that types and replicas name" };
     assert_eq!(answers.iter().filter(|answer| **answer == Err(refused)).count(), 5_200 - 5_119);

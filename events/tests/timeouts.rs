@@ -37,10 +37,7 @@ fn a_late_success_of_a_timed_out_attempt_gives_the_slot_back_and_is_not_taken() 
     story.tell(&success(0, 1)).expect("its slot is welcome");
     story.expect(&["released 0.1 r0", "started 0.2 r0"]);
     story.refuses(&success(0, 1), stale(0, 1));
-    story.refuses(
-        &Command::ReleaseSlot { task: Ordinal(0), attempt: 1, replica: ReplicaId(0) },
-        stale(0, 1),
-    );
+    story.refuses(&Command::ReleaseSlot { task: Ordinal(0), attempt: 1, replica: ReplicaId(0) }, stale(0, 1));
 }
 
 #[test]
@@ -124,7 +121,8 @@ fn a_task_may_take_only_so_long_in_all_whatever_it_is_doing() {
     assert_eq!(story.used(0), 1, "the attempt still holds its slot");
     story.release(0, 1, 0).expect("it does");
     // Waiting for another attempt.
-    let mut story = Story::running(&TypeSettings { retry: RetryPolicy { initial: Micros::from_secs(10), ..plain().retry }, ..plain() }, 1);
+    let mut story =
+        Story::running(&TypeSettings { retry: RetryPolicy { initial: Micros::from_secs(10), ..plain().retry }, ..plain() }, 1);
     story.request(&[Ask::Timeouts(timeouts)]);
     story.fail(0, 1).expect("it runs");
     story.news();

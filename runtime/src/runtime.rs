@@ -1,7 +1,7 @@
 //! A running runtime: submit, wait, look, stop.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use ergate_events::time::Micros;
 use ergate_events::view::Progress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, TryAcquireError, oneshot};
 
 use crate::builder::Builder;
 use crate::store::RecoverError;
@@ -57,7 +58,15 @@ struct Inner {
     durability: Durability,
     tasks_live_max: usize,
     room: Arc<Semaphore>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Taken by whoever has shut it down; locked by whoever does.
+    thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a handle nobody can stop it any more, and its log would stay locked. What was acknowledged is durable.
+        self.parts.system.stop();
+    }
 }
 
 impl Runtime {
@@ -69,7 +78,9 @@ impl Runtime {
     pub(crate) fn new(builder: Builder, parts: Parts, thread: JoinHandle<()>) -> Runtime {
         let room = Arc::new(Semaphore::new(UNDECIDED_BYTES_MAX >> 10));
         let (durability, tasks_live_max) = (builder.durability, builder.tasks_live_max);
-        Runtime { inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: Mutex::new(Some(thread)) }) }
+        Runtime {
+            inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(Some(thread)) }),
+        }
     }
 
     /// Submits a task and waits until it is durable.
@@ -136,16 +147,26 @@ impl Runtime {
     pub async fn try_submit_batch(&self, requests: RequestBatch) -> Result<Batch, SubmitError> {
         self.admit(&requests)?;
         let busy = SubmitError::Busy { reason: "too much waits to be recorded", retry_after: RETRY_AFTER };
-        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(permits(&requests)).map_err(|_| busy.clone())?;
+        let room = match Arc::clone(&self.inner.room).try_acquire_many_owned(permits(&requests)) {
+            Ok(room) => room,
+            Err(TryAcquireError::NoPermits) => return Err(busy),
+            Err(TryAcquireError::Closed) => return Err(self.closed()),
+        };
         let (reply, answer) = oneshot::channel();
         let (done, end) = oneshot::channel();
         let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
-        self.inner.parts.submissions.try_send(submission).map_err(|_| busy)?;
+        self.inner.parts.submissions.try_send(submission).map_err(|error| match error {
+            TrySendError::Full(_) => busy,
+            TrySendError::Closed(_) => self.closed(),
+        })?;
         Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
     }
 
     /// Whether new work may come in.
-    fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] and [`SubmitError::BatchTooLarge`], as [`Runtime::submit_batch`] would answer, which takes the batch with it.
+    pub fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
         if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
@@ -168,13 +189,20 @@ impl Runtime {
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
     pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
         let (watch, end) = oneshot::channel();
-        let live = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
-        if live {
-            return end.await.map_err(|_| WaitError::Stopped);
-        }
+        let ended =
+            self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
+        let Some(ended) = ended else { return end.await.map_err(|_| WaitError::Stopped) };
+        let complete = self.durable_at(ended).await?;
         let reader = Arc::clone(&self.inner.parts.reader);
         let found = tokio::task::spawn_blocking(move || crate::history::end_of(reader.as_ref(), task.ordinal)).await;
-        found.map_err(|_| WaitError::Stopped)??.ok_or(WaitError::NoSuchTask(task))
+        found.map_err(|_| WaitError::Stopped)??.ok_or(if complete { WaitError::NoSuchTask(task) } else { WaitError::Stopped })
+    }
+
+    /// Waits until everything before a position is durable; says `false` when it never will be.
+    async fn durable_at(&self, position: Position) -> Result<bool, WaitError> {
+        let mut tail = self.inner.parts.tail.clone();
+        let reached = tail.wait_for(|tail| tail.head.next >= position || tail.failed.is_some()).await;
+        reached.map(|tail| tail.head.next >= position).map_err(|_| WaitError::Stopped)
     }
 
     /// Asks a task to stop; its attempt may clean up first.
@@ -250,6 +278,11 @@ impl Runtime {
         self.inner.parts.tail.borrow().head.next
     }
 
+    /// Tasks that had not ended when the newest durable block was decided.
+    pub fn live(&self) -> usize {
+        self.inner.parts.tail.borrow().live
+    }
+
     /// Why the log refuses to go on, if it does.
     pub fn failure(&self) -> Option<String> {
         self.inner.parts.tail.borrow().failed.clone()
@@ -311,16 +344,18 @@ impl Runtime {
     /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
     pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
         self.inner.room.close();
+        let mut thread = self.inner.thread.lock().await;
+        if thread.is_none() {
+            return Ok(());
+        }
         self.drain(drain).await;
         let (reply, closed) = oneshot::channel();
         let outcome = match self.inner.parts.writer.send(Close { reply }).await {
-            Ok(()) => closed.await.unwrap_or(Ok(())),
-            // It has stopped before.
-            Err(_) => Ok(()),
+            Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
+            Err(_) => Err(panicked()),
         };
         self.inner.parts.system.stop();
-        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        if let Some(thread) = thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the shard's thread panicked");
@@ -365,6 +400,11 @@ impl Runtime {
             reason: self.failure().unwrap_or_else(|| "the runtime stopped before the answer was durable".to_owned()),
         }
     }
+}
+
+/// What a log writer that is gone before it was closed has done.
+fn panicked() -> LogError {
+    LogError::Poisoned { reason: "the log writer panicked".to_owned() }
 }
 
 /// Kilobytes of room that a batch needs.

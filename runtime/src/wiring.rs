@@ -127,7 +127,6 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
 async fn define(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, TypeId>, StartError> {
     let by = &builder.by;
     propose(writer, Proposal::Open { writer: concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned() }).await?;
-    propose(writer, Proposal::LoseAllReplicas).await?;
     let mut pools = builder.pools.clone();
     for (name, (settings, _)) in &builder.types {
         pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));

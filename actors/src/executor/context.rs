@@ -89,7 +89,9 @@ impl Context {
             if state.cancelled || state.generation != self.generation {
                 return Poll::Ready(());
             }
-            state.watcher = Some(context.waker().clone());
+            if !state.watchers.iter().any(|known| known.will_wake(context.waker())) {
+                state.watchers.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -113,7 +115,8 @@ pub(crate) struct SlotState {
     pub(crate) cancelled: bool,
     pub(crate) outcome: Outcome,
     pub(crate) checkpoint: Option<Vec<u8>>,
-    watcher: Option<Waker>,
+    /// Whoever waits to be cancelled: a function may have handed its context to several futures.
+    watchers: Vec<Waker>,
     /// Wakes the executor for the slot.
     waker: Option<Waker>,
 }
@@ -133,7 +136,7 @@ impl SlotControl {
             cancelled: false,
             outcome: Outcome::Succeeded,
             checkpoint: None,
-            watcher: None,
+            watchers: Vec::new(),
             waker: None,
         };
         SlotControl { clock, seen: AtomicU64::new(0), queued: AtomicBool::new(false), state: Mutex::new(state) }
@@ -154,7 +157,7 @@ impl SlotControl {
         state.cancelled = false;
         state.outcome = Outcome::Succeeded;
         state.checkpoint = None;
-        state.watcher = None;
+        state.watchers.clear();
         state.generation
     }
 
@@ -162,18 +165,14 @@ impl SlotControl {
     pub(crate) fn cancel(&self) {
         let mut state = self.lock();
         state.cancelled = true;
-        if let Some(watcher) = state.watcher.take() {
-            watcher.wake();
-        }
+        state.watchers.drain(..).for_each(Waker::wake);
     }
 
     /// Ends the attempt: contexts of it say "cancelled" from here on. Returns the outcome that a success has.
     pub(crate) fn end(&self) -> Outcome {
         let mut state = self.lock();
         state.generation += 1;
-        if let Some(watcher) = state.watcher.take() {
-            watcher.wake();
-        }
+        state.watchers.drain(..).for_each(Waker::wake);
         state.outcome
     }
 }

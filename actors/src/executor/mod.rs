@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
 
-use actix::{Actor, Addr, AsyncContext, Handler, Message, StreamHandler};
+use actix::{Actor, AsyncContext, Handler, Message, StreamHandler};
 use ergate_events::id::{Epoch, Ordinal, ReplicaId, TypeId};
 use ergate_events::task::CHECKPOINT_BYTES_MAX;
 use ergate_events::time::{Micros, Timestamp};
@@ -21,7 +21,6 @@ use tokio::sync::mpsc;
 use self::context::{Context, SlotControl};
 use self::function::{Runner, TaskError, TaskFunction, panicked};
 use crate::clock::Clock;
-use crate::dispatcher::{Dispatcher, ReplicaIdle};
 use crate::effects::{Attempt, Attempts};
 use crate::report::{Item, OwnedFailure, Report};
 
@@ -49,8 +48,6 @@ pub struct ExecutorParts {
     pub types: Vec<Option<usize>>,
     /// Where its reports go.
     pub reports: mpsc::Sender<Report>,
-    /// Its parent.
-    pub dispatcher: Addr<Dispatcher>,
 }
 
 /// Runs the attempts of one replica.
@@ -227,7 +224,10 @@ impl Executor {
 
     /// Frees a slot and reports how its attempt ended; a result lies in the report's buffer from `Ok(start)` on.
     fn finish(&mut self, index: usize, outcome: Result<usize, TaskError>) {
-        self.take_checkpoint(index);
+        // A success has no next attempt to hand a checkpoint to, and its result is what lies at the end of the report's buffer.
+        if outcome.is_err() {
+            self.take_checkpoint(index);
+        }
         let slot = &mut self.slots[index];
         let Some(Running { task, attempt, aborted, .. }) = slot.running.take() else { return };
         let recorded = slot.control.end();
@@ -278,6 +278,10 @@ impl Executor {
 
     /// Sends what there is to report. While the lane is full the report grows, by at most what the slots hold.
     fn flush(&mut self, context: &mut actix::Context<Self>) {
+        if self.draining && self.free.len() == self.parts.slots as usize {
+            // By the lane of the reports: any other way could overtake them, and what they tell of would be lost with the replica.
+            self.report.idle = Some(self.parts.replica);
+        }
         if self.report.is_empty() || self.waiting {
             return;
         }
@@ -294,14 +298,6 @@ impl Executor {
                 });
             }
             Err(mpsc::error::TrySendError::Closed(_)) => {}
-        }
-        self.report_idle();
-    }
-
-    fn report_idle(&self) {
-        if self.draining && self.free.len() == self.parts.slots as usize && self.report.is_empty() {
-            // The dispatcher asks again if this is lost to a full mailbox.
-            let _ = self.parts.dispatcher.try_send(ReplicaIdle(self.parts.replica));
         }
     }
 
@@ -350,6 +346,17 @@ impl Actor for Executor {
         context.set_mailbox_capacity(self.parts.slots as usize + CONTROL_MAX);
         Executor::add_stream(WokenStream(Arc::clone(&self.woken)), context);
     }
+}
+
+/// From the dispatcher: say that you run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Hello;
+
+impl Handler<Hello> for Executor {
+    type Result = ();
+
+    fn handle(&mut self, Hello: Hello, _: &mut Self::Context) {}
 }
 
 /// From the dispatcher: run these; they are committed.
@@ -428,9 +435,9 @@ pub(crate) struct Drain;
 impl Handler<Drain> for Executor {
     type Result = ();
 
-    fn handle(&mut self, Drain: Drain, _: &mut Self::Context) {
+    fn handle(&mut self, Drain: Drain, context: &mut Self::Context) {
         self.draining = true;
-        self.report_idle();
+        self.flush(context);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Histogram;
 use crate::event::{Envelope, Event, Timeout};
-use crate::id::{Ordinal, Position};
+use crate::id::{Ordinal, PoolId, Position, ReplicaId};
 use crate::state::State;
 use crate::state::control::ReplicaPhase;
 use crate::task::Outcome;
@@ -38,7 +38,8 @@ pub struct Progress {
     next: Ordinal,
     ages: Ages,
     pools: Vec<String>,
-    pool_of: BTreeMap<crate::id::ReplicaId, crate::id::PoolId>,
+    /// Pools of replicas that were asked for, and whether they came up.
+    pool_of: BTreeMap<ReplicaId, (PoolId, bool)>,
 }
 
 impl Progress {
@@ -59,9 +60,9 @@ impl Progress {
             progress.running += u64::from(task.has_slot() && progress.ages.set_running(ordinal, true));
         }
         for (replica, life) in &state.control.replicas {
-            progress.pool_of.insert(*replica, life.pool);
+            progress.pool_of.insert(*replica, (life.pool, false));
             if life.phase != ReplicaPhase::Requested {
-                progress.count_replica(*replica, 1);
+                progress.replica_up(*replica);
             }
         }
         progress
@@ -115,12 +116,9 @@ impl Progress {
             Event::TimedOut { task, timeout: Timeout::StartToClose | Timeout::Heartbeat, .. } => self.fail(task),
             Event::Deduplicated { .. } => self.deduplicated += 1,
             Event::PoolDefined { name, .. } if !self.pools.iter().any(|known| known == name) => self.pools.push(name.to_owned()),
-            Event::ReplicaRequested { replica, pool } => drop(self.pool_of.insert(replica, pool)),
-            Event::ReplicaReady { replica } => self.count_replica(replica, 1),
-            Event::ReplicaStopped { replica, .. } => {
-                self.count_replica(replica, -1);
-                self.pool_of.remove(&replica);
-            }
+            Event::ReplicaRequested { replica, pool } => drop(self.pool_of.insert(replica, (pool, false))),
+            Event::ReplicaReady { replica } => self.replica_up(replica),
+            Event::ReplicaStopped { replica, .. } => self.replica_down(replica),
             _ => {}
         }
     }
@@ -140,9 +138,22 @@ impl Progress {
         self.running -= u64::from(self.ages.set_running(task, false));
     }
 
-    fn count_replica(&mut self, replica: crate::id::ReplicaId, change: i64) {
-        let name = self.pool_of.get(&replica).and_then(|pool| self.pools.get(usize::from(pool.0)));
-        if let Some(name) = name {
+    fn replica_up(&mut self, replica: ReplicaId) {
+        let Some((pool, up)) = self.pool_of.get_mut(&replica) else { return };
+        let change = i64::from(!std::mem::replace(up, true));
+        let pool = *pool;
+        self.count_replica(pool, change);
+    }
+
+    /// A replica may stop before it came up, and was not counted then.
+    fn replica_down(&mut self, replica: ReplicaId) {
+        if let Some((pool, up)) = self.pool_of.remove(&replica) {
+            self.count_replica(pool, -i64::from(up));
+        }
+    }
+
+    fn count_replica(&mut self, pool: PoolId, change: i64) {
+        if let Some(name) = self.pools.get(usize::from(pool.0)) {
             *self.replicas.entry(name.clone()).or_default() += change;
         }
     }

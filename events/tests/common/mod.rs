@@ -353,3 +353,69 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::DrainRequested { replica } => format!("unwanted {replica}"),
     }
 }
+
+/// A log with every kind of event but `DeadLetterDropped`, which takes ten thousand dead letters.
+pub(crate) fn everything() -> Vec<Block> {
+    let mut story = Story::with(&plain());
+    let once = TypeSettings { retry: RetryPolicy::NEVER, dead_letter: false, cancel_grace: Micros::from_secs(1), ..plain() };
+    story.define("once", &once);
+    story
+        .tell(&Command::DefinePool { pool: "default", replicas: 2, slots: 3, by: "me", reason: "first" })
+        .expect("it is in range");
+    story.pass(0);
+    for replica in [0, 1] {
+        story.tell(&Command::ReadyReplica { replica: ReplicaId(replica) }).expect("it was wanted");
+        story.join(replica, 3);
+    }
+    story.seal();
+    working_day(&mut story);
+    story.seal();
+    bad_day(&mut story);
+    story.log()
+}
+
+/// Requests that end well, after a failure, a checkpoint, a delay.
+fn working_day(story: &mut Story) {
+    story.tell_all(&[request(b"{\"a\":1}", &[Ask::Priority(7)]), keyed(0, "k", b"{}"), keyed(0, "k", b"{}")]);
+    let due = story.now.after(Micros::from_millis(500));
+    let asks = [Ask::NotBefore(due), Ask::Label("team", "red"), Ask::ContentType("text/plain"), Ask::TraceParent("00-1-2-01")];
+    story.submit(&request(&[b'x'; 300], &asks));
+    story.tell(&Command::Checkpoint { task: Ordinal(0), attempt: 1, details: &[1, 2, 0xff] }).expect("it runs");
+    story.fail(0, 1).expect("it runs");
+    story.pass(1_000);
+    story.succeed(0, 2).expect("it runs again");
+    story.succeed(2, 1).expect("it was delayed");
+    let from = story.now;
+    story.tell(&Command::StepClock { from, to: from.after(Micros::from_secs(60)) }).expect("clocks do that");
+    story.tell(&Command::AcceptLoss { missing: 3, by: "me", reason: "the disk" }).expect("one may");
+    story.tell(&Command::Open { rules: RuleVersions::CURRENT, writer: "test 2" }).expect("a log can be opened again");
+}
+
+/// Everything that can go wrong.
+fn bad_day(story: &mut Story) {
+    let last_seen = story.now;
+    story.tell(&Command::MissHeartbeat { task: Ordinal(1), attempt: 1, last_seen }).expect("it runs");
+    story.release(1, 1, 1).or_else(|_| story.release(1, 1, 0)).expect("one of them holds the slot");
+    story.pass(200);
+    let once = Command::Request { task_type: TypeId(1), payload: b"once", key: None, asks: &[] };
+    story.tell_all(&[once.clone(), once.clone(), once.clone()]);
+    story.fail(3, 1).expect("it runs");
+    story.cancel(4).expect("it runs");
+    story.kill(5).expect("it runs");
+    story.pass(2_000);
+    let failure = Failure { class: "fatal", message: "no", retryable: false, delay: None };
+    story.tell(&Command::Fail { task: Ordinal(1), attempt: 2, failure }).expect("it runs");
+    story.redrive(1).expect("it is a dead letter");
+    let limits =
+        Timeouts { start_to_close: Micros::from_secs(5), schedule_to_start: Some(Micros::from_secs(90)), ..Timeouts::default() };
+    let asks = [Ask::Timeouts(limits)];
+    story.tell_all(&[request(b"", &asks), request(b"", &asks), request(b"", &asks), request(b"", &asks)]);
+    story.leave(0);
+    story.tell(&Command::StopReplica { replica: ReplicaId(0), departure: Departure::Lost }).expect("it is known");
+    story.pass(6_000);
+    story.drain(1);
+    story
+        .tell(&Command::DefinePool { pool: "default", replicas: 1, slots: 3, by: "me", reason: "night" })
+        .expect("it is in range");
+    story.pass(120_000);
+}

@@ -52,11 +52,32 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
 }
 
 /// The durability of the configuration as the runtime has it.
-#[expect(dead_code, reason = "for the verbs that start a runtime")]
+#[allow(dead_code, reason = "for the verbs that start a runtime")]
 pub(crate) const fn durability(config: &Config) -> ergate::Durability {
     match config.log.durability {
         Durability::Fsync => ergate::Durability::Fsync,
         Durability::Interval(span) => ergate::Durability::Interval(span),
         Durability::Memory => ergate::Durability::Memory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergate::builder::{SLOTS_DEFAULT, SNAPSHOT_EVERY_EVENTS, TASKS_LIVE_MAX};
+    use ergate::events::log::file::FileOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_file_are_those_of_the_library() {
+        let config = Config::default();
+        assert_eq!(config.limits.tasks_live_max, TASKS_LIVE_MAX);
+        assert_eq!(config.log.snapshot_every_events, SNAPSHOT_EVERY_EVENTS);
+        assert_eq!((config.pool("any").replicas, config.pool("any").slots), (1, SLOTS_DEFAULT));
+        assert_eq!(format!("{:?}", config.log.file_options()), format!("{:?}", FileOptions::default()));
+        assert_eq!(config.log.data.to_str(), Some("ergate-data"));
+        assert_eq!(durability(&config), ergate::Durability::Fsync);
+        let retention = ergate::Retention { keep_for: config.log.keep_for, keep_events: config.log.keep_events };
+        assert_eq!(retention, ergate::Retention::default());
     }
 }

@@ -118,7 +118,7 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     Some(match cause.downcast_ref::<Trouble>()? {
         Trouble::Usage(_) => 2,
-        Trouble::NotFound(_) => 6,
+        Trouble::NotFound(_) => Exit::NotFound.code(),
         Trouble::Unwritable { .. } => 8,
     })
 }

@@ -113,6 +113,11 @@ fn what_retention_has_dropped_is_named_as_such() {
     assert!(verified["first"].as_u64().unwrap() > 0);
     assert_eq!(json(&dir, &["replay"])[0]["digest"], verified["state_digest"]);
     assert_eq!(json(&dir, &["task", "show", "0-399"])[0]["outcome"], "SUCCEEDED");
+    std::fs::rename(dir.join("snapshots"), holder.path().join("elsewhere")).unwrap();
+    run(&dir, &["replay"]).refuses(5, &["no usable snapshot leads there", "restore the snapshots folder"]);
+    run(&dir, &["log", "verify"]).refuses(5, &["no usable snapshot leads there"]);
+    run(&dir, &["doctor"]).refuses(1, &["checks failed"]);
+    assert!(run(&dir, &["log", "export"]).json().len() > 100, "reading needs no state");
 }
 
 #[test]

@@ -26,12 +26,6 @@ pub(crate) fn data_dir(globals: &Globals) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-/// A reader of the log, which another process may be writing.
-#[allow(dead_code, reason = "for verbs that look at a log while they do something else")]
-pub(crate) fn reader(globals: &Globals) -> anyhow::Result<Arc<dyn LogReader>> {
-    Ok(open(globals)?.reader)
-}
-
 /// A log that is looked at.
 pub(crate) struct Place {
     /// The data directory.

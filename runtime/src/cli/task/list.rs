@@ -68,7 +68,7 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     }
     match globals.output {
         Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
-        Format::Table => print(&rows, args.limit)?,
+        Format::Table => print(&rows, args.limit, globals.quiet)?,
     }
     Ok(Exit::Done)
 }

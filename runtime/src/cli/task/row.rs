@@ -70,7 +70,7 @@ fn type_name(state: &State, id: Option<TypeId>) -> String {
 ///
 /// # Errors
 /// When standard output is closed or full.
-pub(super) fn print(rows: &[Row], limit: usize) -> anyhow::Result<()> {
+pub(super) fn print(rows: &[Row], limit: usize, quiet: bool) -> anyhow::Result<()> {
     let mut table = Table::new(&["TASK", "TYPE", "STATE", "OUTCOME", "STARTS", "SINCE"]);
     for row in rows {
         let outcome = row.outcome.map_or("-", Outcome::name).to_owned();
@@ -78,7 +78,7 @@ pub(super) fn print(rows: &[Row], limit: usize) -> anyhow::Result<()> {
         table.row([row.task.to_string(), row.task_type.clone(), row.state.clone(), outcome, attempts, time(row.at)]);
     }
     table.print()?;
-    if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
+    if let Some(last) = rows.last().filter(|_| rows.len() >= limit && !quiet) {
         output::note(&format!("for more: --before {}", last.cursor));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! A running runtime: submit, wait, look, stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -170,15 +170,38 @@ impl Runtime {
     /// # Errors
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
     pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
-        let (watch, end) = oneshot::channel();
-        let watched = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await;
-        match watched.map_err(|_| WaitError::Stopped)? {
-            Watched::Live => return end.await.map_err(|_| WaitError::Stopped),
-            Watched::EndedBefore(position) => self.until_durable(position).await?,
+        self.wait_all([task].into()).await?.remove(&task).ok_or(WaitError::NoSuchTask(task))
+    }
+
+    /// Waits for the ends of many tasks, which may have ended long ago; one pass over the log finds those. Tasks of which the log has no
+    /// end are left out.
+    ///
+    /// # Errors
+    /// [`WaitError::Stopped`], [`WaitError::Log`].
+    pub async fn wait_all(&self, tasks: BTreeSet<TaskId>) -> Result<BTreeMap<TaskId, TaskEnd>, WaitError> {
+        let (mut live, mut ended) = (Vec::new(), BTreeSet::new());
+        for task in tasks {
+            let (watch, end) = oneshot::channel();
+            let watched = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await;
+            match watched.map_err(|_| WaitError::Stopped)? {
+                Watched::Live => live.push((task, end)),
+                Watched::EndedBefore(position) => {
+                    self.until_durable(position).await?;
+                    ended.insert(task.ordinal);
+                }
+            }
         }
-        let reader = Arc::clone(&self.inner.parts.reader);
-        let found = tokio::task::spawn_blocking(move || crate::history::end_of(reader.as_ref(), task.ordinal)).await;
-        found.map_err(|_| WaitError::Stopped)??.ok_or(WaitError::NoSuchTask(task))
+        let mut ends = BTreeMap::new();
+        if !ended.is_empty() {
+            let reader = Arc::clone(&self.inner.parts.reader);
+            let found = tokio::task::spawn_blocking(move || crate::history::ends_of(reader.as_ref(), ended)).await;
+            let found = found.map_err(|_| WaitError::Stopped)??;
+            ends.extend(found.into_iter().map(|(ordinal, end)| (TaskId::embedded(ordinal), end)));
+        }
+        for (task, end) in live {
+            ends.insert(task, end.await.map_err(|_| WaitError::Stopped)?);
+        }
+        Ok(ends)
     }
 
     /// Waits until everything before a position is durable.

@@ -90,6 +90,7 @@ async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
 }
 
 async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
+    embedded::require_dir(data)?;
     let goes_on = data.join("store").exists();
     let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo");
     let builder = builder.durability(args.durability).pool(file_digest::POOL, args.replicas, args.slots);
@@ -121,7 +122,7 @@ async fn work(
     display.finish();
     tally.flush()?;
     if stopped? == Stopped::Interrupted {
-        output::note(&format!("interrupted after {}", count(tally.answered_count(), "file", "files")));
+        output::note(&format!("stopped after {}", count(tally.answered_count(), "file", "files")));
         return Ok(None);
     }
     let elapsed = tally.started.elapsed();

@@ -160,6 +160,7 @@ fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Line<'a> {
 async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
+    embedded::require_dir(&data)?;
     let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit");
     let runtime = builder.durability(args.durability).pool(file_digest::POOL, 1, FILE_SLOTS).start().await?;
     if !globals.quiet {
@@ -198,7 +199,7 @@ async fn work(
         (Format::Table, true) => Shape::Summary,
         (Format::Table, false) => Shape::Result,
     };
-    let mut answers = Answers::new(shape, numbered);
+    let mut answers = Answers::new(shape, numbered, globals.quiet);
     let mut display = Display::new(globals, "running", "tasks");
     let stopped = pump::run(runtime, signals, &mut display, source, &mut answers).await;
     display.finish();

@@ -105,7 +105,7 @@ fn a_file_that_cannot_be_read_is_a_failed_task_with_the_reason() {
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("good"), "text").unwrap();
     fs::write(tree.join("closed"), "text").unwrap();
-    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     if fs::File::open(tree.join("closed")).is_ok() {
         eprintln!("skipped: this user may read every file");
         return;

@@ -299,3 +299,17 @@ fn a_data_directory_that_cannot_be_used_is_named() {
         assert!(ended.err.contains(data), "{ended:?}");
     }
 }
+
+/// Attempts of a type that nobody here registered fail, so running another program's log would use up its tasks' attempts.
+#[tokio::test]
+async fn the_unfinished_tasks_of_another_program_are_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let wait = |(): ()| async { std::future::pending::<Result<(), ergate::TaskError>>().await };
+    let other = ergate::Runtime::builder().file(home.path()).task("other", wait).start().await.unwrap();
+    other.submit("other", &()).await.unwrap();
+    other.shutdown_within(Duration::ZERO).await.unwrap();
+    let before = events(home.path());
+    let ended = run(&["submit", "noop", "--data", text(home.path())]).expect(1);
+    assert!(ended.err.contains("1 unfinished tasks of types that are not known here (other)"), "{ended:?}");
+    assert_eq!(events(home.path()), before);
+}

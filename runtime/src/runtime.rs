@@ -38,6 +38,16 @@ pub enum StartError {
     /// A task type or pool was refused.
     #[error("a task type or pool was refused")]
     Refused(#[from] SubmitError),
+    /// The log has work that this process cannot do; see [`Builder::own_tasks_only`].
+    #[error(
+        "the log has {tasks} unfinished tasks of types that are not known here ({types}); run them with the program that submitted them, or use another data directory"
+    )]
+    NotOwn {
+        /// How many.
+        tasks: usize,
+        /// Of which types.
+        types: String,
+    },
     /// There is no thread to run on.
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),

@@ -92,7 +92,7 @@ async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
 async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
     embedded::require_dir(data)?;
     let goes_on = data.join("store").exists();
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo");
+    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo").own_tasks_only();
     let builder = builder.durability(args.durability).pool(file_digest::POOL, args.replicas, args.slots);
     let runtime = builder.start().await?;
     if !globals.quiet {

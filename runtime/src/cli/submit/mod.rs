@@ -161,7 +161,7 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
     embedded::require_dir(&data)?;
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit");
+    let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit").own_tasks_only();
     let runtime = builder.durability(args.durability).pool(file_digest::POOL, 1, FILE_SLOTS).start().await?;
     if !globals.quiet {
         embedded::say_left_over(&runtime);

@@ -25,15 +25,17 @@ use super::{Exit, Format, Globals, output};
 /// Where runs of the demo are kept when nobody says otherwise, a folder a run.
 const HOME: &str = "ergate-demo";
 
-/// Digests every regular file under a directory: one task a file, each durable before it starts. Then the log is read back from disk,
-/// every decision in it is computed again, and the state is compared with the one that was live.
-///
-/// Every run has a data directory of its own (./ergate-demo/TIME) unless --data names one; where that holds a log, the run goes on with
-/// it. Links are not followed; directories named .git and target and those with an Ergate log are passed over.
-///
-/// Exit codes: 0 every file was digested; 3 some were not, because they vanished or cannot be read (the log is verified all the same);
-/// 5 the log did not verify; 130 interrupted.
+/// Printed below the help of the verb.
+const HELP: &str = "Digests every regular file under a directory: one task a file, each durable before it starts. Then the log is read back \
+from disk, every decision in it is computed again, and the state is compared with the one that was live.\n\n\
+Every run has a data directory of its own (./ergate-demo/TIME) unless --data names one; where that holds a log, the run \
+goes on with it. Links are not followed; directories named .git and target and those with an Ergate log are passed over.\n\n\
+Exit codes: 0 every file was digested; 3 some were not, because they vanished or cannot be read (the log is verified all \
+the same); 5 the log did not verify; 130 interrupted.";
+
+/// What the verb takes.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub(crate) struct DemoArgs {
     /// Directory whose files are digested
     #[arg(long, value_name = "DIR", default_value = ".")]

@@ -22,9 +22,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ergate::{Context, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking};
 use ergate::events::id::TaskId;
 use ergate::events::time::Micros;
+use ergate::{Context, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking};
 use process::{Chance, Facts, facts, recovered, tell};
 
 /// Kills on one directory; then the next one begins, since every check folds the whole log.
@@ -46,7 +46,8 @@ fn child() {
 }
 
 async fn start(dir: &Path) -> Runtime {
-    let retry = RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
+    let retry =
+        RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
     // Every kill loses what ran; here that says nothing about the task.
     let settings = |pool: &str| TypeSettings { retry, losses_max: u32::MAX, pool: pool.to_owned(), ..TypeSettings::default() };
     let started = Runtime::builder()
@@ -93,9 +94,13 @@ fn thread(context: Context, payload: String) -> Result<usize, TaskError> {
     if context.is_cancelled() { Err(TaskError::new("cancelled", "it was asked to stop")) } else { Ok(payload.len()) }
 }
 
-/// Tells the parent the state that this process works with, at a position.
+/// Tells the parent the state that this process works with, at a position, once that is durable: what is not may be decided
+/// differently after a kill.
 async fn show_state(ergate: &Runtime) {
     if let Ok(state) = ergate.state().await {
+        while ergate.durable() < state.position && ergate.failure().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         tell(&format!("D {} {}", state.position.0, state.digest()));
     }
 }
@@ -185,7 +190,9 @@ async fn batch(ergate: &Runtime, chance: &mut Chance, name: &str) {
 }
 
 async fn cancel(ergate: &Runtime, chance: &mut Chance, accepted: &[TaskId]) {
-    let Some(task) = accepted.len().checked_sub(1).map(|last| accepted[last - chance.below(last as u64 / 4 + 1) as usize]) else { return };
+    let Some(task) = accepted.len().checked_sub(1).map(|last| accepted[last - chance.below(last as u64 / 4 + 1) as usize]) else {
+        return;
+    };
     // Most have ended, which is an answer too.
     let _ = match chance.below(2) {
         0 => ergate.cancel(task, "test", "by chance").await,
@@ -290,7 +297,11 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills() {
             one_directory(&data, (cycles - totals.kills).min(CYCLES_A_DIRECTORY), &mut chance, &mut totals);
         }));
         if let Err(panic) = outcome {
-            eprintln!("crash: failed with seed {seed} after {} kills; the directory is kept: {}", totals.kills, dir.keep().display());
+            eprintln!(
+                "crash: failed with seed {seed} after {} kills; the directory is kept: {}",
+                totals.kills,
+                dir.keep().display()
+            );
             std::panic::resume_unwind(panic);
         }
     }

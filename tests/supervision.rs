@@ -25,8 +25,8 @@ use ergate::events::command::Rejection;
 use ergate::events::event::Cause;
 use ergate::events::time::Micros;
 use ergate::{
-    Builder, Context, IntoTask, Outcome, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TaskFunction, Timeouts, TypeSettings,
-    WaitError, blocking,
+    Builder, Context, IntoTask, Outcome, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TaskFunction, Timeouts,
+    TypeSettings, WaitError, blocking,
 };
 use ergate_actors::dispatcher::PanicNow as ChildPanic;
 use ergate_actors::log_writer::PanicNow;
@@ -35,7 +35,8 @@ use process::{Facts, block_on, facts, facts_of, small_files};
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn quick_retry() -> TypeSettings {
-    let retry = RetryPolicy { attempts: 3, initial: Micros::from_millis(1), max: Micros::from_millis(5), ..RetryPolicy::default() };
+    let retry =
+        RetryPolicy { attempts: 3, initial: Micros::from_millis(1), max: Micros::from_millis(5), ..RetryPolicy::default() };
     TypeSettings { retry, losses_max: 1_000, ..TypeSettings::default() }
 }
 
@@ -151,7 +152,10 @@ fn a_panic_of_a_task_function_is_a_failed_attempt_with_its_text() {
                 assert!(failure.message.contains(text), "{name}: {}", failure.message);
             }
             // Each panic gave its slot back, and none reached the actor.
-            assert_eq!(ergate.submit("fine", &round).await.expect("accepted").result::<u32>().await.expect("a result"), round + 1);
+            assert_eq!(
+                ergate.submit("fine", &round).await.expect("accepted").result::<u32>().await.expect("a result"),
+                round + 1
+            );
         }
         assert_eq!(ergate.restarts().executors.load(Ordering::Relaxed), 0);
         ergate.shutdown().await.expect("it closes");
@@ -237,7 +241,8 @@ fn a_dispatcher_that_panicked_is_started_again_with_new_replicas() {
 #[test]
 fn views_of_a_projector_that_panicked_catch_up_and_equal_a_fold_from_the_beginning() {
     block_on(LIMIT, async {
-        let ergate = Runtime::builder().task("work", |index: u32| async move { Ok::<_, TaskError>(index) }).start().await.expect("starts");
+        let ergate =
+            Runtime::builder().task("work", |index: u32| async move { Ok::<_, TaskError>(index) }).start().await.expect("starts");
         for round in 1..=3 {
             let batch = submit_many(&ergate, "work", 1_500).await;
             ergate.projector().do_send(ergate_actors::projector::Panic);
@@ -269,7 +274,12 @@ fn a_log_writer_that_panicked_ends_the_runtime_with_errors_for_everyone() {
                 Ok::<(), TaskError>(())
             }
         };
-        let ergate = file(dir.path()).pool("default", 1, 8).task_with("never", once(), function(never.clone())).start().await.expect("starts");
+        let ergate = file(dir.path())
+            .pool("default", 1, 8)
+            .task_with("never", once(), function(never.clone()))
+            .start()
+            .await
+            .expect("starts");
         let waits: Vec<_> = {
             let mut waits = Vec::new();
             for index in 0..20_u32 {
@@ -306,14 +316,22 @@ fn a_log_writer_that_panicked_ends_the_runtime_with_errors_for_everyone() {
         }
         assert!(matches!(ergate.submit("never", &1_u32).await, Err(SubmitError::Closed { .. })));
         assert!(matches!(ergate.state().await, Err(WaitError::Stopped)));
-        assert!(matches!(ergate.cancel(ergate::events::id::TaskId::embedded(ergate::events::id::Ordinal(0)), "", "").await, Err(SubmitError::Closed { .. })));
+        assert!(matches!(
+            ergate.cancel(ergate::events::id::TaskId::embedded(ergate::events::id::Ordinal(0)), "", "").await,
+            Err(SubmitError::Closed { .. })
+        ));
         tokio::time::timeout(Duration::from_secs(10), failed).await.expect("`failed` hangs").expect("no panic");
         let closed = ergate.shutdown().await;
         assert!(closed.is_err(), "a shutdown after a panic must not say that all is well");
         assert!(ergate.shutdown().await.is_ok(), "a second one has nothing left to do");
         drop(ergate);
         // The lock is free at once, and what was acknowledged is there.
-        let ergate = file(dir.path()).pool("default", 1, 8).task_with("never", once(), function(never)).start().await.expect("it starts again");
+        let ergate = file(dir.path())
+            .pool("default", 1, 8)
+            .task_with("never", once(), function(never))
+            .start()
+            .await
+            .expect("it starts again");
         let facts = folded(&ergate);
         assert!(facts.tasks.len() >= 20 && acknowledged.iter().all(|id| (id.ordinal.0 as usize) < facts.tasks.len()));
         ergate.shutdown_within(Duration::ZERO).await.expect("it closes");
@@ -328,7 +346,8 @@ fn pools_grow_and_shrink_under_load_and_lose_nothing() {
             tokio::time::sleep(Duration::from_micros(u64::from(index) * 7 % 900)).await;
             Ok::<_, TaskError>(index)
         };
-        let ergate = file(dir.path()).pool("default", 2, 8).task_with("work", once(), function(work)).start().await.expect("starts");
+        let ergate =
+            file(dir.path()).pool("default", 2, 8).task_with("work", once(), function(work)).start().await.expect("starts");
         let batch = submit_many(&ergate, "work", 6_000).await;
         for (replicas, slots) in [(6, 8), (1, 8), (3, 2), (0, 2), (4, 16), (2, 1), (2, 32)] {
             ergate.resize_pool("default", replicas, slots, "test", "to see").await.expect("resized");
@@ -356,10 +375,11 @@ fn a_shutdown_under_load_loses_nothing_whether_the_drain_deadline_is_reached_or_
                 std::thread::sleep(Duration::from_millis(u64::from(index) % 10));
                 Ok::<_, TaskError>(index)
             };
-            file(dir.path())
-                .pool("default", 2, 32)
-                .task_with("work", once(), function(work))
-                .task_with("thread", once(), blocking(thread))
+            file(dir.path()).pool("default", 2, 32).task_with("work", once(), function(work)).task_with(
+                "thread",
+                once(),
+                blocking(thread),
+            )
         };
         let mut accepted = 0;
         for drain in [Duration::from_secs(10), Duration::ZERO, Duration::from_millis(15), Duration::from_secs(10)] {
@@ -383,9 +403,14 @@ fn a_shutdown_under_load_loses_nothing_whether_the_drain_deadline_is_reached_or_
             tokio::time::sleep(Duration::from_millis(120)).await;
             let started = Instant::now();
             ergate.shutdown_within(drain).await.expect("it closes");
-            assert!(started.elapsed() < drain + Duration::from_secs(3), "it took {:?} for a drain of {drain:?}", started.elapsed());
+            assert!(
+                started.elapsed() < drain + Duration::from_secs(3),
+                "it took {:?} for a drain of {drain:?}",
+                started.elapsed()
+            );
             for submitter in submitters {
-                let own = tokio::time::timeout(Duration::from_secs(5), submitter).await.expect("a submitter hangs").expect("no panic");
+                let own =
+                    tokio::time::timeout(Duration::from_secs(5), submitter).await.expect("a submitter hangs").expect("no panic");
                 accepted += own;
             }
             let facts = facts(dir.path(), &BTreeSet::new()).expect("the log verifies");
@@ -460,7 +485,8 @@ fn silence_ends_an_attempt_and_its_checkpoint_goes_to_the_next() {
             context.keep(b"everything");
             Ok(before.unwrap_or_default())
         };
-        let ergate = Runtime::builder().pool("default", 1, 2).task_with("work", settings, function(work)).start().await.expect("starts");
+        let ergate =
+            Runtime::builder().pool("default", 1, 2).task_with("work", settings, function(work)).start().await.expect("starts");
         let result: String = ergate.submit("work", &1_u32).await.expect("accepted").result().await.expect("a result");
         assert_eq!(result, "three quarters");
         assert_eq!(folded(&ergate).starts.len(), 3);
@@ -473,7 +499,10 @@ fn cancellation_is_heard_by_all_who_wait_and_hard_for_those_who_do_not() {
     block_on(LIMIT, async {
         let settings = TypeSettings { cancel_grace: Micros::from_millis(150), ..once() };
         let polite = |context: Context, _: u32| async move {
-            let waits: Vec<_> = (0..3).map(|_| context.clone()).map(|own| tokio::task::spawn_local(async move { own.cancelled().await })).collect();
+            let waits: Vec<_> = (0..3)
+                .map(|_| context.clone())
+                .map(|own| tokio::task::spawn_local(async move { own.cancelled().await }))
+                .collect();
             for wait in waits {
                 wait.await.expect("no panic");
             }
@@ -512,11 +541,15 @@ fn cancellation_is_heard_by_all_who_wait_and_hard_for_those_who_do_not() {
             ergate.cancel(task.id, "test", "enough").await.expect("cancelled");
         }
         for (name, task) in tasks {
-            let end = tokio::time::timeout(Duration::from_secs(10), task.end()).await.unwrap_or_else(|_| panic!("{name} hangs")).expect("ends");
+            let end = tokio::time::timeout(Duration::from_secs(10), task.end())
+                .await
+                .unwrap_or_else(|_| panic!("{name} hangs"))
+                .expect("ends");
             assert_eq!(end.outcome, Outcome::Cancelled, "{name}");
         }
         // The thread that does not listen keeps its slot until it returns, and only then gives it back.
-        let used = |state: &ergate::events::state::State| state.work.replicas.iter().map(|(_, replica)| replica.used()).sum::<usize>();
+        let used =
+            |state: &ergate::events::state::State| state.work.replicas.iter().map(|(_, replica)| replica.used()).sum::<usize>();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(used(&ergate.state().await.expect("runs")), 1);
         held.store(false, Ordering::Relaxed);

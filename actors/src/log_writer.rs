@@ -160,7 +160,8 @@ impl LogWriter {
 
     /// Decides one batch and collects its effects; returns how many commands it took.
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
-        let mut collector = Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
+        let mut collector =
+            Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
         self.shard.batch(self.clock.now(), commands, answers, &mut collector)
     }
 
@@ -259,9 +260,8 @@ impl LogWriter {
         }
     }
 
-    /// Tells everybody what became durable.
+    /// Tells everybody what became durable; the tail first, so that whoever hears of an end finds it there.
     fn become_durable(&mut self, head: Head) {
-        // The tail first: whoever gets an answer below may look there.
         let live = self.shard.state().work.tasks.len();
         self.tail.send_modify(|tail| (tail.head, tail.live) = (head, live));
         while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {

@@ -415,6 +415,7 @@ pub struct Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Envelope<'a>, BlockError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed || self.index == self.header.count {
             let left_over = !self.failed && !self.rest.is_empty();
@@ -426,6 +427,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    #[inline]
     fn record(&mut self) -> Result<Envelope<'a>, BlockError> {
         let (elapsed, event, used) = v1::decode(self.rest).map_err(|source| CodecError { index: self.index, source })?;
         let at = self.at.0.checked_add(elapsed).ok_or(BlockError::Body("its times overflow"))?;

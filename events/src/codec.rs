@@ -43,6 +43,7 @@ pub mod v1 {
     ///
     /// # Errors
     /// When the bytes are no record, or claim more than the limit.
+    #[inline]
     pub fn decode(body: &[u8]) -> Result<(u64, Event<'_>, usize), bincode::error::DecodeError> {
         let (elapsed, time_len): (u64, usize) = bincode::borrow_decode_from_slice(body, config())?;
         let (event, event_len) = bincode::borrow_decode_from_slice(&body[time_len..], config())?;

@@ -98,7 +98,7 @@ impl Builder {
         self.task_with(name, TypeSettings::default(), function.into_task())
     }
 
-    /// Registers a task type with settings of its own; see also [`crate::blocking`].
+    /// Registers a task type with settings of its own; see [`crate::function`] and [`crate::blocking`].
     #[must_use]
     pub fn task_with(mut self, name: &str, settings: TypeSettings, function: Arc<dyn TaskFunction>) -> Builder {
         self.types.insert(name.to_owned(), (settings, function));

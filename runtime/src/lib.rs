@@ -25,15 +25,22 @@ pub mod history;
 pub mod runtime;
 mod snapshots;
 pub mod store;
+#[cfg(feature = "cli")]
+pub mod tasks;
 mod wiring;
 
 pub use builder::{Builder, Retention};
 pub use ergate_actors::clock;
 pub use ergate_actors::executor::context::Context;
-pub use ergate_actors::executor::function::{IntoTask, TaskError, TaskFunction, blocking};
+pub use ergate_actors::executor::function::{IntoTask, TaskError, TaskFunction, blocking, function};
 pub use ergate_actors::log_thread::Durability;
 pub use ergate_actors::submission::{BatchAnswer, Extras, RequestBatch, SubmitError, TaskEnd};
 pub use ergate_events as events;
 pub use ergate_events::task::{Outcome, RetryPolicy, Timeouts, TypeSettings};
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};
 pub use store::Store;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -78,7 +78,9 @@ impl Runtime {
     pub(crate) fn new(builder: Builder, parts: Parts, thread: JoinHandle<()>) -> Runtime {
         let room = Arc::new(Semaphore::new(UNDECIDED_BYTES_MAX >> 10));
         let (durability, tasks_live_max) = (builder.durability, builder.tasks_live_max);
-        Runtime { inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(Some(thread)) }) }
+        Runtime {
+            inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(Some(thread)) }),
+        }
     }
 
     /// Submits a task and waits until it is durable.
@@ -161,7 +163,10 @@ impl Runtime {
     }
 
     /// Whether new work may come in.
-    fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] and [`SubmitError::BatchTooLarge`], as [`Runtime::submit_batch`] would answer, which takes the batch with it.
+    pub fn admit(&self, requests: &RequestBatch) -> Result<(), SubmitError> {
         if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
@@ -184,7 +189,8 @@ impl Runtime {
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
     pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
         let (watch, end) = oneshot::channel();
-        let ended = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
+        let ended =
+            self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
         let Some(ended) = ended else { return end.await.map_err(|_| WaitError::Stopped) };
         let complete = self.durable_at(ended).await?;
         let reader = Arc::clone(&self.inner.parts.reader);
@@ -270,6 +276,11 @@ impl Runtime {
     /// Everything before this position is durable.
     pub fn durable(&self) -> Position {
         self.inner.parts.tail.borrow().head.next
+    }
+
+    /// Tasks that had not ended when the newest durable block was decided.
+    pub fn live(&self) -> usize {
+        self.inner.parts.tail.borrow().live
     }
 
     /// Why the log refuses to go on, if it does.

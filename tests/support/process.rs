@@ -240,12 +240,8 @@ pub(crate) fn recovered(dir: &Path, facts: &Facts) -> Result<(State, Position, u
         let mut last = reader.cursor(Position(facts.state.position.0 - 1)).map_err(|error| error.to_string())?;
         hash = last.next_block().map_err(|error| error.to_string())?.ok_or("the last block is not there")?.hash();
     }
-    let head = Head {
-        next: facts.state.position,
-        next_ordinal: facts.state.next_ordinal(),
-        hash,
-        last_time: facts.state.last_at,
-    };
+    let head =
+        Head { next: facts.state.position, next_ordinal: facts.state.next_ordinal(), hash, last_time: facts.state.last_at };
     let (state, from) = ergate::store::recover(&reader, head, Some(&snapshots)).map_err(|error| error.to_string())?;
     let count = snapshots.list().map_err(|error| error.to_string())?.len();
     Ok((state, from, count))

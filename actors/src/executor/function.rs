@@ -126,6 +126,11 @@ where
     }
 }
 
+/// An async function as what [`TaskFunction`] users take: for task types with settings of their own.
+pub fn function<Args>(function: impl IntoTask<Args>) -> Arc<dyn TaskFunction> {
+    function.into_task()
+}
+
 /// A function that blocks its thread, on a pool of threads bounded by the replica's slots (at most 512 a replica).
 pub fn blocking<F, P, R>(function: F) -> Arc<dyn TaskFunction>
 where

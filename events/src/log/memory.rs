@@ -13,7 +13,14 @@ use crate::time::Timestamp;
 pub struct MemoryLog {
     head: Head,
     pending: Vec<Stored>,
-    shared: Arc<RwLock<Vec<Stored>>>,
+    shared: Arc<RwLock<Shared>>,
+}
+
+/// What readers see.
+#[derive(Debug, Default)]
+struct Shared {
+    blocks: Vec<Stored>,
+    next: Position,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +68,9 @@ impl EventLog for MemoryLog {
     }
 
     fn publish(&mut self) {
-        self.shared.write().unwrap_or_else(PoisonError::into_inner).append(&mut self.pending);
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        shared.blocks.append(&mut self.pending);
+        shared.next = self.head.next;
     }
 
     fn idle(&mut self) -> Result<(), LogError> {
@@ -77,7 +86,7 @@ impl EventLog for MemoryLog {
     }
 
     fn retain(&mut self, keep_from: Position) -> Result<Position, LogError> {
-        let mut blocks = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let blocks = &mut self.shared.write().unwrap_or_else(PoisonError::into_inner).blocks;
         let dropped = blocks.partition_point(|block| block.next <= keep_from);
         blocks.drain(..dropped);
         Ok(blocks.first().map_or(self.head.next, |block| block.first))
@@ -90,21 +99,19 @@ impl EventLog for MemoryLog {
 
 /// Reads a [`MemoryLog`].
 struct MemoryReader {
-    shared: Arc<RwLock<Vec<Stored>>>,
+    shared: Arc<RwLock<Shared>>,
 }
 
 impl MemoryReader {
     fn with<T>(&self, read: impl FnOnce(&[Stored]) -> T) -> T {
-        read(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
+        read(&self.shared.read().unwrap_or_else(PoisonError::into_inner).blocks)
     }
 }
 
 impl LogReader for MemoryReader {
     fn span(&self) -> Span {
-        self.with(|blocks| match (blocks.first(), blocks.last()) {
-            (Some(first), Some(last)) => Span { first: first.first, next: last.next },
-            _ => Span::default(),
-        })
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        Span { first: shared.blocks.first().map_or(shared.next, |block| block.first), next: shared.next }
     }
 
     fn cursor(&self, from: Position) -> Result<Box<dyn Cursor>, LogError> {

@@ -37,6 +37,8 @@ pub struct Replica {
     slots: Vec<Slot>,
     /// Free slots; the last one is used next.
     free: Vec<u32>,
+    /// How many slots are held.
+    held: u32,
     /// No busy slot has an earlier deadline. A cache: it may be too early, never too late.
     deadline_bound: Timestamp,
 }
@@ -49,6 +51,7 @@ impl Replica {
             draining: false,
             slots: vec![Slot::Free; slots as usize],
             free: (0..slots).rev().collect(),
+            held: 0,
             deadline_bound: Timestamp::NEVER,
         }
     }
@@ -79,6 +82,7 @@ impl Replica {
     /// Frees a slot that is in use.
     pub(crate) fn give_back(&mut self, index: u32) {
         if let Some(slot @ (Slot::Busy { .. } | Slot::Held { .. })) = self.slots.get_mut(index as usize) {
+            self.held -= u32::from(matches!(slot, Slot::Held { .. }));
             *slot = Slot::Free;
             self.free.push(index);
         }
@@ -90,11 +94,16 @@ impl Replica {
             && let Slot::Busy { task, attempt, .. } = *slot
         {
             *slot = Slot::Held { task, attempt };
+            self.held += 1;
         }
     }
 
     /// The slot held by an attempt that no longer counts.
     pub fn held_by(&self, task: Ordinal, attempt: u32) -> Option<u32> {
+        // The usual replica holds none, and late reports come in bursts.
+        if self.held == 0 {
+            return None;
+        }
         let index = self.slots.iter().position(|slot| *slot == Slot::Held { task, attempt })?;
         u32::try_from(index).ok()
     }
@@ -121,8 +130,8 @@ impl Replica {
     /// Forgets free and held slots at the end; for a replica that is gone, which takes nothing any more.
     pub(crate) fn shrink(&mut self) {
         self.free.clear();
-        while matches!(self.slots.last(), Some(Slot::Free | Slot::Held { .. })) {
-            self.slots.pop();
+        while let Some(Slot::Free | Slot::Held { .. }) = self.slots.last() {
+            self.held -= u32::from(matches!(self.slots.pop(), Some(Slot::Held { .. })));
         }
     }
 
@@ -137,6 +146,10 @@ impl Replica {
         if self.deadline_bound <= at {
             self.deadline_bound = self.deadlines().min().unwrap_or(Timestamp::NEVER);
         }
+    }
+
+    fn counts_what_it_holds(&self) -> bool {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Held { .. })).count() == self.held as usize
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Timestamp> {
@@ -192,6 +205,7 @@ impl Replicas {
         self.present.values().all(Replica::counts_its_slots)
             && self.gone.values().all(|replica| matches!(replica.slots.last(), Some(Slot::Busy { .. })))
             && self.gone.keys().all(|id| !self.present.contains_key(id))
+            && self.present.values().chain(self.gone.values()).all(Replica::counts_what_it_holds)
     }
 
     /// Whether another replica with this many slots may join.

@@ -139,7 +139,7 @@ impl Work {
             Event::CancelRequested { task, .. } => self.request_cancel(task, at),
             Event::KillRequested { .. } => {}
             Event::Ended { task, outcome, .. } => {
-                if self.end(task).is_some() {
+                if self.end(task, Replica::hold).is_some() {
                     self.count(outcome);
                 }
             }
@@ -241,12 +241,10 @@ impl Work {
     }
 
     fn finish(&mut self, ordinal: Ordinal, outcome: Outcome) {
-        let Some(task) = self.end(ordinal) else { return };
-        // The executor reported, so the slot that `end` kept is free.
-        if task.has_slot() {
-            self.release(ordinal, task.attempt, task.replica);
+        // The executor reported, so the slot is free.
+        if self.end(ordinal, Replica::give_back).is_some() {
+            self.count(outcome);
         }
-        self.count(outcome);
     }
 
     fn fail(&mut self, ordinal: Ordinal) {
@@ -368,8 +366,8 @@ impl Work {
         self.timers.insert((due, ordinal, TimerKind::CancelGrace));
     }
 
-    /// Takes a task out with everything that waits for it; a slot that it has is held until its executor releases it.
-    fn end(&mut self, ordinal: Ordinal) -> Option<Task> {
+    /// Takes a task out with everything that waits for it; `leave` says what becomes of a slot that it has.
+    fn end(&mut self, ordinal: Ordinal, leave: impl FnOnce(&mut Replica, u32)) -> Option<Task> {
         let task = self.tasks.remove(ordinal)?;
         let timeouts = *self.timeouts(&task);
         if let Some(limit) = timeouts.schedule_to_close {
@@ -391,7 +389,7 @@ impl Work {
                     self.timers.remove(&(task.due, ordinal, TimerKind::CancelGrace));
                 }
                 if let Some(replica) = self.replicas.find_mut(task.replica) {
-                    replica.hold(task.slot);
+                    leave(replica, task.slot);
                 }
                 self.forget_gone(task.replica);
             }
@@ -406,7 +404,7 @@ impl Work {
 
     fn bury(&mut self, ordinal: Ordinal, cause: Cause, at: Timestamp) {
         let Some(payload) = self.tasks.payload(ordinal).map(Box::<[u8]>::from) else { return };
-        let Some(task) = self.end(ordinal) else { return };
+        let Some(task) = self.end(ordinal, Replica::hold) else { return };
         self.count(Outcome::Failed);
         self.dead_bytes += payload.len();
         self.dead.insert(ordinal, DeadLetter { task, payload, cause, ended_at: at });

@@ -1,5 +1,6 @@
 //! How the command ends: one exit code for each kind of trouble, and one line that says what happened and what to do.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ergate::events::log::LogError;
@@ -23,6 +24,26 @@ pub(crate) enum Exit {
     Damaged,
     /// Somebody interrupted it; what was acknowledged is kept.
     Interrupted,
+}
+
+/// What stands in the way and is neither the log's nor the runtime's fault; each has its own exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// The command line or the configuration makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// What was asked about is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A file cannot be written.
+    #[error("failed to write {path}")]
+    Unwritable {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// Printed below the help.
@@ -78,9 +99,28 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::Recover(RecoverError::Log(error))) = cause.downcast_ref::<StartError>() {
                 return Some(log_code(error));
             }
+            if let Some(code) = trouble_code(cause) {
+                return Some(code);
+            }
             cause.downcast_ref::<SubmitError>().map(|error| u8::from(matches!(error, SubmitError::Busy { .. })) * 7 + 1)
         })
         .unwrap_or(1)
+}
+
+fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<ergate_config::ConfigError>() {
+        return Some(2);
+    }
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        let unwritable =
+            matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
+        return unwritable.then_some(8);
+    }
+    Some(match cause.downcast_ref::<Trouble>()? {
+        Trouble::Usage(_) => 2,
+        Trouble::NotFound(_) => 6,
+        Trouble::Unwritable { .. } => 8,
+    })
 }
 
 const fn log_code(error: &LogError) -> u8 {

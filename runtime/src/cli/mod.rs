@@ -1,15 +1,23 @@
 //! The command line: a verb a file.
 
+mod bar;
 mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod embedded;
 mod exit;
 mod log;
+mod moment;
 mod offline;
 mod output;
+mod progress;
+mod pump;
+mod record;
 mod replay;
+mod signals;
 mod submit;
+mod table;
 mod task;
 
 use std::path::PathBuf;
@@ -92,9 +100,9 @@ pub(crate) fn main() -> ExitCode {
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
-        Verb::Replay(args) => replay::run(args, globals),
+        Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
-        Verb::Doctor(args) => doctor::run(args, globals),
+        Verb::Doctor(args) => doctor::run(&args, globals),
         Verb::Config(verb) => config::run(verb, globals),
     };
     exit::report(outcome)

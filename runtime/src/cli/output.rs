@@ -26,13 +26,18 @@ pub(crate) fn start_logging(globals: &Globals) {
 /// Prints one error line.
 pub(crate) fn error(text: &str) {
     // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "ergate: {text}");
+    let _ = writeln!(io::stderr(), "{}ergate: {text}", fresh_line());
 }
 
 /// Prints one line about what is going on.
 pub(crate) fn note(text: &str) {
     // Notes are a courtesy; the work does not depend on them.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}{text}", fresh_line());
+}
+
+/// What takes a half-drawn progress bar off its line; the bar draws itself again on the next one.
+fn fresh_line() -> &'static str {
+    if io::stderr().is_terminal() { "\r\x1b[K" } else { "" }
 }
 
 /// Prints one line of an answer.
@@ -62,4 +67,10 @@ pub(crate) fn escape(text: &str) -> String {
         c == '\n' || !(c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
     };
     text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+}
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &str) -> String {
+    let plain = !path.is_empty() && path.chars().all(|c| c.is_alphanumeric() || "/._-+:@,".contains(c));
+    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

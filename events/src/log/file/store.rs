@@ -117,7 +117,7 @@ pub(super) fn lock(layout: &Layout) -> Result<File, LogError> {
     Ok(file)
 }
 
-fn owner(file: &File) -> String {
+pub(super) fn owner(file: &File) -> String {
     let mut text = [0; 20];
     let len = file.read_at(&mut text, 0).unwrap_or(0);
     let digits: String = text[..len].iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();

@@ -1,0 +1,143 @@
+//! `ergate demo`: digests every file under a directory as tasks, then replays and verifies the log.
+
+mod replay;
+mod summary;
+mod tally;
+mod walk;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use ergate::tasks::{self, file_digest};
+use ergate::{Durability, Runtime, Store};
+
+use self::summary::{Mark, Summary};
+use self::tally::Tally;
+use self::walk::Walk;
+use super::embedded::{self, parse_durability, parse_span};
+use super::progress::{Display, count};
+use super::pump::{self, Stopped};
+use super::signals::{Signals, block_on, close};
+use super::{Exit, Format, Globals, output};
+
+/// Where runs of the demo are kept when nobody says otherwise, a folder a run.
+const HOME: &str = "ergate-demo";
+
+/// Digests every regular file under a directory: one task a file, each durable before it starts. Then the log is read back from disk,
+/// every decision in it is computed again, and the state is compared with the one that was live.
+///
+/// Every run has a data directory of its own (./ergate-demo/TIME) unless --data names one; where that holds a log, the run goes on with
+/// it. Links are not followed; directories named .git and target and those with an Ergate log are passed over.
+///
+/// Exit codes: 0 every file was digested; 3 some were not, because they vanished or cannot be read (the log is verified all the same);
+/// 5 the log did not verify; 130 interrupted.
+#[derive(clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Directory whose files are digested
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Replicas of the pool `files`; each is a thread with workers of its own
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    replicas: u32,
+    /// Slots of a replica: files that it reads at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
+    slots: u32,
+    /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
+    #[arg(long, value_name = "MODE", default_value = "fsync", value_parser = parse_durability)]
+    durability: Durability,
+    /// Write a line for each file, as `b3sum` does, in the order in which they were done
+    #[arg(long, value_name = "FILE")]
+    digests: Option<PathBuf>,
+    /// How long running tasks may go on after the first signal
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
+    drain: Duration,
+}
+
+pub(crate) fn run(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    block_on(demo(args, globals))
+}
+
+async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen()?;
+    let root = args.dir.canonicalize().with_context(|| format!("failed to find the directory {}", args.dir.display()))?;
+    anyhow::ensure!(root.is_dir(), "{} is not a directory; name one with --dir", args.dir.display());
+    let digests = args.digests.as_deref().map(create).transpose()?;
+    let data = globals.data.clone().unwrap_or_else(fresh_dir);
+    let runtime = start(&args, &data, globals).await?;
+    let outcome = work(&args, &data, &runtime, &mut signals, globals, digests).await;
+    let closed = close(&runtime, &mut signals, args.drain).await;
+    let worked = embedded::settle(&runtime, outcome, closed)?;
+    let Some((mut summary, live, clean)) = worked else {
+        embedded::say_kept(&runtime, &data);
+        return Ok(Exit::Interrupted);
+    };
+    summary.replay = replay::replay(&data, live, globals, &mut signals).await?;
+    match globals.output {
+        Format::Json => output::json(&summary)?,
+        Format::Table => {
+            summary.print()?;
+            summary.print_next()?;
+        }
+    }
+    Ok(match &summary.replay {
+        None => Exit::Interrupted,
+        Some(replay) if !replay.equal => Exit::Damaged,
+        Some(_) if clean => Exit::Done,
+        Some(_) => Exit::Unsuccessful,
+    })
+}
+
+async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
+    let goes_on = data.join("store").exists();
+    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo");
+    let builder = builder.durability(args.durability).pool(file_digest::POOL, args.replicas, args.slots);
+    let runtime = builder.start().await?;
+    if !globals.quiet {
+        let how = if goes_on { "going on with the log in" } else { "a new log in" };
+        output::note(&output::escape(&format!("{how} {}", data.display())));
+        embedded::say_left_over(&runtime);
+    }
+    Ok(runtime)
+}
+
+/// Digests all files; `None` when a signal came first.
+async fn work(
+    args: &DemoArgs,
+    data: &Path,
+    runtime: &Runtime,
+    signals: &mut Signals,
+    globals: &Globals,
+    digests: Option<File>,
+) -> anyhow::Result<Option<(Summary, replay::Live, bool)>> {
+    let since = Mark::now(runtime);
+    let own = args.digests.as_deref().and_then(|path| path.canonicalize().ok());
+    let walk = Walk { dir: args.dir.clone(), own, task_type: runtime.task_type(file_digest::NAME)? };
+    let (source, seen) = walk.start()?;
+    let mut tally = Tally::new(seen, digests);
+    let mut display = Display::new(globals, "digesting", "tasks");
+    let stopped = pump::run(runtime, signals, &mut display, source, &mut tally).await;
+    display.finish();
+    tally.flush()?;
+    if stopped? == Stopped::Interrupted {
+        output::note(&format!("interrupted after {}", count(tally.answered_count(), "file", "files")));
+        return Ok(None);
+    }
+    let elapsed = tally.started.elapsed();
+    let live = replay::live(runtime).await?;
+    let clean = tally.is_clean();
+    Ok(Some((Summary::new(&args.dir, data, runtime, since, tally, elapsed), live, clean)))
+}
+
+fn create(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("failed to create {}", path.display()))
+}
+
+/// A data directory that nobody uses yet.
+fn fresh_dir() -> PathBuf {
+    let name = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let names = std::iter::once(name.clone()).chain(numbered);
+    names.map(|name| Path::new(HOME).join(name)).find(|path| !path.exists()).unwrap_or_else(|| Path::new(HOME).join(&name))
+}

@@ -1,0 +1,165 @@
+//! `ergate log export`: the log as JSON lines or as CloudEvents 1.0.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use ergate::events::event::Event;
+use ergate::events::id::Position;
+use ergate::events::log::LogError;
+use ergate::events::task::Ask;
+use serde_json::{Map, Value};
+
+use crate::cli::bar::Bar;
+use crate::cli::exit::Trouble;
+use crate::cli::moment::Moment;
+use crate::cli::offline::{self, Next, Place};
+use crate::cli::record::{Record, plain};
+use crate::cli::{Exit, Globals};
+
+/// What to write, and where.
+#[derive(clap::Args)]
+pub(crate) struct ExportArgs {
+    /// What each line is
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    format: ExportFormat,
+    /// Begin with the event at this position, or with the first one at or after this time
+    #[arg(long, value_name = "MOMENT")]
+    from: Option<Moment>,
+    /// End before this position, or with the last event of this time
+    #[arg(long, value_name = "MOMENT")]
+    until: Option<Moment>,
+    /// Write to this file instead of standard output; it appears when all of it is written
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+/// What each line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The event with its position, its time and the task it is about
+    Ndjson,
+    /// A CloudEvents 1.0 object in JSON
+    Cloudevents,
+}
+
+pub(crate) fn run(args: &ExportArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let place = offline::open(globals)?;
+    let from = begin(&place, args.from)?;
+    match &args.to {
+        None => {
+            let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+            export(&place, args, from, globals, &mut out)?;
+            out.flush()?;
+        }
+        Some(path) => to_file(path, |out| export(&place, args, from, globals, out))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Where the export begins; positions that are not there are refused before anything is written.
+fn begin(place: &Place, from: Option<Moment>) -> Result<Position, LogError> {
+    let span = place.reader.span();
+    match from {
+        None => Ok(span.first),
+        Some(Moment::Time(at)) => place.reader.seek_time(at),
+        Some(Moment::Position(at)) if at > span.next => Err(LogError::Beyond { at, next: span.next }),
+        Some(Moment::Position(at)) if at < span.first => Err(LogError::Gone { at, first: span.first }),
+        Some(Moment::Position(at)) => Ok(at),
+    }
+}
+
+fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
+    let end = place.reader.span().next;
+    let bar = Bar::new(globals, "exporting", from.0, end.0);
+    place.each_record(from, &mut |record| {
+        let (position, at) = (record.envelope.position, record.envelope.recorded_at);
+        let over = match args.until {
+            Some(Moment::Position(until)) => position >= until,
+            Some(Moment::Time(until)) => at > until,
+            None => false,
+        };
+        // What a running writer adds meanwhile is for the next export.
+        if over || position >= end {
+            return Ok(Next::Enough);
+        }
+        if !matches!(args.from, Some(Moment::Time(from)) if at < from) {
+            write_line(place, args.format, record, out)?;
+        }
+        if position.0.is_multiple_of(1_024) {
+            bar.at(position.0);
+        }
+        Ok(Next::More)
+    })
+}
+
+fn write_line(place: &Place, format: ExportFormat, record: &Record<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let object = match format {
+        ExportFormat::Ndjson => record.json()?,
+        ExportFormat::Cloudevents => cloud_event(&place.store.to_string(), record)?,
+    };
+    // Not `to_writer`: its error hides what the system said, and so whether anybody still reads.
+    let mut line = serde_json::to_vec(&object)?;
+    line.push(b'\n');
+    Ok(out.write_all(&line)?)
+}
+
+/// CloudEvents 1.0, structured mode; `sequence` is padded so that it sorts as text, `traceparent` is the requester's.
+fn cloud_event(store: &str, record: &Record<'_>) -> Result<Map<String, Value>, serde_json::Error> {
+    let data = record.json()?;
+    let text = |name: &str| data.get(name).map_or_else(String::new, plain);
+    let mut event = Map::new();
+    let mut put = |name: &str, value: String| event.insert(name.to_owned(), value.into());
+    put("specversion", "1.0".to_owned());
+    put("id", format!("{}-{}", record.shard, record.envelope.position));
+    put("source", format!("/ergate/{store}"));
+    put("type", format!("dev.ergate.{}.v1", text("event")));
+    put("time", text("time"));
+    if let Some(task) = record.task() {
+        put("subject", task.to_string());
+    }
+    put("datacontenttype", "application/json".to_owned());
+    put("sequence", format!("{:020}", record.envelope.position.0));
+    if let Some(parent) = trace_parent(&record.envelope.event) {
+        put("traceparent", parent.to_owned());
+    }
+    event.insert("data".to_owned(), Value::Object(data));
+    Ok(event)
+}
+
+fn trace_parent<'a>(event: &'a Event<'_>) -> Option<&'a str> {
+    let Event::Requested { asks, .. } = event else { return None };
+    asks.iter().find_map(|ask| if let Ask::TraceParent(parent) = ask { Some(*parent) } else { None })
+}
+
+/// Writes a file under another name and gives it its own when it is complete; what is no plain file, such as a pipe, is written directly.
+fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let direct = path.metadata().is_ok_and(|found| !found.is_file());
+    let draft = if direct { path.to_owned() } else { draft_of(path) };
+    let unwritable = |source| Trouble::Unwritable { path: path.to_owned(), source };
+    let mut out = BufWriter::with_capacity(1 << 16, create(&draft, direct).map_err(unwritable)?);
+    let written = write(&mut out).and_then(|()| {
+        let file = out.into_inner().map_err(|error| unwritable(error.into_error()))?;
+        // A pipe or a device has nothing to sync.
+        if direct {
+            Ok(())
+        } else {
+            file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(|e| unwritable(e).into())
+        }
+    });
+    if written.is_err() && !direct {
+        // The error is what matters; half a file helps nobody.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}
+
+fn create(path: &Path, direct: bool) -> io::Result<File> {
+    OpenOptions::new().write(true).create(!direct).truncate(!direct).open(path)
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
+}

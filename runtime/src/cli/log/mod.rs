@@ -1,0 +1,35 @@
+//! Looking at the log, checking it, exporting it, repairing it.
+
+mod export;
+mod finding;
+mod repair;
+mod show;
+mod tail;
+mod verify;
+
+use super::{Exit, Globals};
+
+/// What to do with the log.
+#[derive(clap::Subcommand)]
+pub(crate) enum LogVerb {
+    /// Show the newest events, and go on with those to come
+    Tail(tail::TailArgs),
+    /// Show the event at a position in full
+    Show(show::ShowArgs),
+    /// Read the whole log and check that it is what was written, and what the rules give
+    Verify(verify::VerifyArgs),
+    /// Write the log as JSON lines or CloudEvents
+    Export(export::ExportArgs),
+    /// Say what is wrong with the log, and go on without what is lost if that is accepted
+    Repair(repair::RepairArgs),
+}
+
+pub(crate) fn run(verb: LogVerb, globals: &Globals) -> anyhow::Result<Exit> {
+    match verb {
+        LogVerb::Tail(args) => tail::run(&args, globals),
+        LogVerb::Show(args) => show::run(&args, globals),
+        LogVerb::Verify(args) => verify::run(&args, globals),
+        LogVerb::Export(args) => export::run(&args, globals),
+        LogVerb::Repair(args) => repair::run(&args, globals),
+    }
+}

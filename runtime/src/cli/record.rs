@@ -1,0 +1,95 @@
+//! One record of the log as programs and people see it.
+
+use ergate::events::block::Block;
+use ergate::events::event::{Envelope, Event};
+use ergate::events::id::{Ordinal, ShardId, TaskId};
+use ergate::events::log::LogError;
+use serde_json::{Map, Value};
+
+use super::moment;
+
+/// Most characters of a value in a one-line summary.
+const VALUE_CHARS_MAX: usize = 80;
+
+/// A record with what only its place in the block tells.
+pub(crate) struct Record<'a> {
+    /// What the log holds.
+    pub(crate) envelope: Envelope<'a>,
+    /// Whose log it is.
+    pub(crate) shard: ShardId,
+    /// The task that it creates.
+    pub(crate) creates: Option<Ordinal>,
+}
+
+/// The records of a block, in order; ends after the first that cannot be read.
+pub(crate) fn of(block: &Block) -> impl Iterator<Item = Result<Record<'_>, LogError>> {
+    let (mut next, shard) = (block.header.first_ordinal, block.header.shard);
+    block.records().map(move |envelope| {
+        let envelope = envelope.map_err(|source| LogError::Damaged {
+            at: block.header.first_position,
+            path: "log".into(),
+            offset: 0,
+            source,
+        })?;
+        let creates = envelope.event.creates_task().then_some(next);
+        next.0 = next.0.saturating_add(u64::from(creates.is_some()));
+        Ok(Record { envelope, shard, creates })
+    })
+}
+
+impl Record<'_> {
+    /// Whether the record creates this task or is about it.
+    pub(crate) fn concerns(&self, task: Ordinal) -> bool {
+        self.creates == Some(task) || self.envelope.event.task() == Some(task)
+    }
+
+    /// The task that the record creates, or else is about.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        let ordinal = self.creates.or(self.envelope.event.task())?;
+        Some(TaskId { shard: self.shard, ordinal })
+    }
+
+    /// The record as a JSON object: its fields, `time` in RFC 3339 beside `recorded_at` in µs, and ids of tasks in full. A redriven
+    /// task is the new one, `of` the old one.
+    pub(crate) fn json(&self) -> Result<Map<String, Value>, serde_json::Error> {
+        let mut object = Map::new();
+        if let Value::Object(fields) = serde_json::to_value(&self.envelope)? {
+            object = fields;
+        }
+        object.insert("time".to_owned(), moment::time(self.envelope.recorded_at).into());
+        let full = |ordinal| Value::from(TaskId { shard: self.shard, ordinal }.to_string());
+        if let Event::Deduplicated { of, .. } | Event::Redriven { task: of, .. } = self.envelope.event {
+            object.insert("of".to_owned(), full(of));
+        }
+        if let Some(task) = self.task().filter(|_| !matches!(self.envelope.event, Event::Deduplicated { .. })) {
+            object.insert("task".to_owned(), task.to_string().into());
+        }
+        Ok(object)
+    }
+
+    /// Position, time, name, task and the rest of the record, each as a short text.
+    pub(crate) fn cells(&self) -> Result<[String; 5], serde_json::Error> {
+        let object = self.json()?;
+        let text = |name: &str| object.get(name).map_or_else(String::new, plain);
+        let detail = object.iter().filter(|(name, _)| !HEAD.contains(&name.as_str()));
+        let detail: Vec<String> = detail.map(|(name, value)| format!("{name}={}", short(value))).collect();
+        Ok([text("position"), text("time"), text("event"), text("task"), detail.join(" ")])
+    }
+}
+
+/// The columns of [`Record::cells`].
+pub(crate) const COLUMNS: [&str; 5] = ["POSITION", "TIME", "EVENT", "TASK", "DETAIL"];
+const HEAD: [&str; 5] = ["position", "time", "event", "task", "recorded_at"];
+
+/// A text without quotes, anything else as JSON.
+pub(crate) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= VALUE_CHARS_MAX {
+        return text;
+    }
+    text.chars().take(VALUE_CHARS_MAX).chain(['…']).collect()
+}

@@ -1,0 +1,94 @@
+//! `ergate replay`: the state at any moment, and what changed between two.
+
+mod diff;
+mod summary;
+
+use ergate::events::id::TaskId;
+use ergate::events::state::State;
+use serde_json::json;
+
+use self::summary::Summary;
+use super::exit::Trouble;
+use super::moment::{Moment, due, time};
+use super::table::Table;
+use super::{Exit, Format, Globals, offline, output};
+
+/// Which moment, or which two.
+#[derive(clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// Fold the events before this position, or up to this time: RFC 3339, or µs since 1970 (any number above 10^12). The default is the end
+    #[arg(long, value_name = "MOMENT", conflicts_with = "diff")]
+    until: Option<Moment>,
+    /// Show what changed between two moments
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    diff: Option<Vec<Moment>>,
+    /// List the live tasks too, or with --diff the tasks that changed
+    #[arg(long)]
+    tasks: bool,
+}
+
+pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let place = offline::open(globals)?;
+    if let Some([from, to]) = args.diff.as_deref() {
+        let before = place.fold(globals, *from)?;
+        // Both ends are checked alike before the one is folded on from the other.
+        let after = match to {
+            Moment::Position(at) if *at >= before.position && *at <= place.reader.span().next => {
+                place.fold_on(globals, before.clone(), *to)?
+            }
+            Moment::Time(at) if *at >= before.last_at => place.fold_on(globals, before.clone(), *to)?,
+            Moment::Position(at) if *at > before.position => place.fold(globals, *to)?,
+            Moment::Position(_) | Moment::Time(_) => {
+                return Err(Trouble::Usage(format!("{to} comes before {from}; write the earlier moment first")).into());
+            }
+        };
+        diff::print(&before, &after, args.tasks, globals.output)?;
+        return Ok(Exit::Done);
+    }
+    let until = args.until.unwrap_or(Moment::Position(place.reader.span().next));
+    let state = place.fold(globals, until)?;
+    print(&state, args.tasks, globals.output)?;
+    Ok(Exit::Done)
+}
+
+fn print(state: &State, tasks: bool, format: Format) -> anyhow::Result<()> {
+    let summary = Summary::of(state);
+    match format {
+        Format::Json => output::json(&summary)?,
+        Format::Table => summary.print()?,
+    }
+    match (tasks, format) {
+        (false, _) => Ok(()),
+        (true, Format::Json) => print_tasks_json(state),
+        (true, Format::Table) => print_tasks(state),
+    }
+}
+
+fn print_tasks_json(state: &State) -> anyhow::Result<()> {
+    state.work.tasks.iter().try_for_each(|(ordinal, task, payload)| {
+        output::json(&json!({
+            "task": TaskId::embedded(ordinal),
+            "type": summary::type_name(state, task),
+            "phase": task.phase,
+            "priority": task.priority,
+            "starts": task.attempt,
+            "failures": task.failures,
+            "losses": task.losses,
+            "replica": task.has_slot().then(|| task.replica.to_string()),
+            "requested": time(task.requested_at),
+            "due": (task.due != ergate::events::time::Timestamp::NEVER).then(|| time(task.due)),
+            "payload_bytes": payload.len(),
+        }))
+    })
+}
+
+fn print_tasks(state: &State) -> anyhow::Result<()> {
+    output::line("")?;
+    let mut table = Table::new(&["TASK", "TYPE", "PHASE", "STARTS", "REQUESTED", "DUE"]);
+    for (ordinal, task, _) in state.work.tasks.iter() {
+        let name = summary::type_name(state, task).to_owned();
+        let (id, phase) = (TaskId::embedded(ordinal).to_string(), summary::phase_name(task.phase).to_owned());
+        table.row([id, name, phase, task.attempt.to_string(), time(task.requested_at), due(task.due)]);
+    }
+    table.print()
+}

@@ -1,0 +1,266 @@
+//! `ergate task list`: live tasks from the folded state, ended ones from the log's indexes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ergate::events::id::{Ordinal, Position, TaskId, TypeId};
+use ergate::events::log::Span;
+use ergate::events::log::file::{holder, inspect};
+use ergate::events::log::index::{Ending, EndingQuery, TaskIndex};
+use ergate::events::slab::{Phase, Task};
+use ergate::events::state::State;
+use ergate::events::task::Outcome;
+use ergate::events::time::Timestamp;
+use serde_json::json;
+
+use crate::cli::bar::Bar;
+use crate::cli::exit::Trouble;
+use crate::cli::moment::time;
+use crate::cli::offline::{self, Place};
+use crate::cli::table::Table;
+use crate::cli::{Exit, Format, Globals, output};
+
+/// Which tasks.
+#[derive(clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only tasks of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    type_name: Option<String>,
+    /// Only tasks that ended like this: succeeded, partial, failed, cancelled or skipped
+    #[arg(long, value_parser = outcome)]
+    outcome: Option<Outcome>,
+    /// Only tasks in this state
+    #[arg(long, value_enum)]
+    state: Option<Filter>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Go on behind a task of an earlier page, named by its cursor
+    #[arg(long, value_name = "CURSOR")]
+    before: Option<Cursor>,
+}
+
+/// States to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Filter {
+    /// Not ended
+    Live,
+    /// Ended, dead letters included
+    Ended,
+    /// Failed for good and kept for redrive
+    Dead,
+    /// Waits for the moment that its request named
+    Delayed,
+    /// Waits for a slot
+    Ready,
+    /// Has a slot
+    Running,
+    /// Has a slot and was asked to give it up
+    Cancelling,
+    /// Waits for its next attempt
+    Backoff,
+}
+
+/// A place in the list: live tasks come first, by ordinal, then ended ones, by the position of their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cursor {
+    Live(Ordinal),
+    Ended(Position),
+}
+
+/// A task in the list.
+struct Row {
+    task: TaskId,
+    task_type: String,
+    state: String,
+    outcome: Option<Outcome>,
+    attempts: Option<u32>,
+    /// When it was requested, of live tasks; when it ended, of others.
+    at: Timestamp,
+    cursor: Cursor,
+}
+
+pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let place = offline::open(globals)?;
+    let state = place.fold_all(globals)?;
+    let types = args.type_name.as_deref().map(|name| types_of(&state, name)).transpose()?;
+    let mut rows = live_rows(args, &state, types.as_deref());
+    if rows.len() < args.limit && wants_ended(args) {
+        let index = index(&place, globals)?;
+        ended_rows(args, &state, &index, types.as_deref(), &mut rows)?;
+    }
+    match globals.output {
+        Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
+        Format::Table => print(&rows, args.limit)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn outcome(text: &str) -> Result<Outcome, String> {
+    Outcome::from_name(text).ok_or_else(|| "write succeeded, partial, failed, cancelled or skipped".to_owned())
+}
+
+/// Every definition that a name has had.
+fn types_of(state: &State, name: &str) -> Result<Vec<TypeId>, Trouble> {
+    let ids = state.work.types.iter().zip(0_u16..).filter(|(known, _)| known.name == name);
+    let ids: Vec<_> = ids.map(|(_, id)| TypeId(id)).collect();
+    if ids.is_empty() {
+        let known: Vec<_> = state.work.type_names.keys().take(8).map(String::as_str).collect();
+        return Err(Trouble::NotFound(format!("no task type {name:?} is in the log; it has {}", known.join(", "))));
+    }
+    Ok(ids)
+}
+
+fn type_name(state: &State, id: Option<TypeId>) -> String {
+    let known = id.and_then(|id| state.work.types.get(usize::from(id.0)));
+    known.map_or_else(|| "-".to_owned(), |known| known.name.clone())
+}
+
+fn wants_ended(args: &ListArgs) -> bool {
+    matches!(args.state, None | Some(Filter::Ended | Filter::Dead))
+}
+
+fn wants_live(args: &ListArgs, phase: Phase) -> bool {
+    match args.state {
+        None | Some(Filter::Live) => true,
+        Some(Filter::Ended | Filter::Dead) => false,
+        Some(Filter::Delayed) => phase == Phase::Delayed,
+        Some(Filter::Ready) => phase == Phase::Ready,
+        Some(Filter::Running) => phase == Phase::Running,
+        Some(Filter::Cancelling) => phase == Phase::Cancelling,
+        Some(Filter::Backoff) => phase == Phase::Backoff,
+    }
+}
+
+/// The newest live tasks that are asked for. Only as many as are shown are kept, however many there are.
+fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Row> {
+    let before = match args.before {
+        Some(Cursor::Ended(_)) => return Vec::new(),
+        Some(Cursor::Live(before)) => before,
+        None => state.next_ordinal(),
+    };
+    if args.outcome.is_some() {
+        return Vec::new();
+    }
+    let mut newest = std::collections::VecDeque::new();
+    for (ordinal, task, _) in state.work.tasks.iter().take_while(|(ordinal, ..)| *ordinal < before) {
+        if wants_live(args, task.phase) && types.is_none_or(|types| types.contains(&task.task_type)) {
+            newest.push_back((ordinal, task));
+            if newest.len() > args.limit {
+                newest.pop_front();
+            }
+        }
+    }
+    newest.into_iter().rev().map(|(ordinal, task)| live_row(state, ordinal, task)).collect()
+}
+
+fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
+    Row {
+        task: TaskId::embedded(ordinal),
+        task_type: type_name(state, Some(task.task_type)),
+        state: format!("{:?}", task.phase).to_ascii_lowercase(),
+        outcome: None,
+        attempts: Some(task.attempt),
+        at: task.requested_at,
+        cursor: Cursor::Live(ordinal),
+    }
+}
+
+/// The newest ended tasks that are asked for, in pages until there are enough.
+fn ended_rows(
+    args: &ListArgs,
+    state: &State,
+    index: &TaskIndex,
+    types: Option<&[TypeId]>,
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
+    let dead_only = args.state == Some(Filter::Dead);
+    let mut before = if let Some(Cursor::Ended(before)) = args.before { Some(before) } else { None };
+    while rows.len() < args.limit {
+        // Few of the endings are dead letters, so more of them are looked at than are shown.
+        let limit = if dead_only { (args.limit - rows.len()).max(1_024) } else { args.limit - rows.len() };
+        let endings = index.endings(&EndingQuery { types, outcome: args.outcome, before, limit }, None)?;
+        let wanted = endings.iter().filter(|ending| !dead_only || state.work.dead.contains_key(&ending.task));
+        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(state, ending)));
+        match endings.last() {
+            Some(last) if endings.len() == limit => before = Some(last.position),
+            Some(_) | None => break,
+        }
+    }
+    Ok(())
+}
+
+fn ended_row(state: &State, ending: &Ending) -> Row {
+    let dead = state.work.dead.get(&ending.task);
+    Row {
+        task: TaskId::embedded(ending.task),
+        task_type: type_name(state, ending.task_type.or(dead.map(|letter| letter.task.task_type))),
+        state: if dead.is_some() { "dead" } else { "ended" }.to_owned(),
+        outcome: Some(ending.outcome),
+        attempts: dead.map(|letter| letter.task.attempt),
+        at: ending.at,
+        cursor: Cursor::Ended(ending.position),
+    }
+}
+
+/// The log's indexes; what is missing of them is built where that is possible and nobody else does it.
+fn index(place: &Place, globals: &Globals) -> anyhow::Result<TaskIndex> {
+    let index = TaskIndex::open(&place.dir, place.store.0, Arc::clone(&place.reader))?;
+    if !matches!(holder(&place.dir), Ok(None)) || rustix::fs::access(&place.dir, rustix::fs::Access::WRITE_OK).is_err() {
+        return Ok(index);
+    }
+    let segments = inspect(&place.dir)?.segments;
+    let sealed: Vec<_> = segments.windows(2).map(|pair| Span { first: pair[0].0, next: pair[1].0 }).collect();
+    let bar =
+        Bar::new(globals, "indexing", sealed.first().map_or(0, |span| span.first.0), sealed.last().map_or(0, |span| span.next.0));
+    if let Err(error) = index.build_missing(&sealed, &mut |at| bar.at(at.0)) {
+        tracing::warn!(%error, "the indexes could not be completed; the log is read instead");
+    }
+    Ok(index)
+}
+
+fn print(rows: &[Row], limit: usize) -> anyhow::Result<()> {
+    let mut table = Table::new(&["TASK", "TYPE", "STATE", "OUTCOME", "STARTS", "SINCE"]);
+    for row in rows {
+        let outcome = row.outcome.map_or("-", Outcome::name).to_owned();
+        let attempts = row.attempts.map_or_else(|| "-".to_owned(), |attempts| attempts.to_string());
+        table.row([row.task.to_string(), row.task_type.clone(), row.state.clone(), outcome, attempts, time(row.at)]);
+    }
+    table.print()?;
+    if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
+        output::note(&format!("for more: --before {}", last.cursor));
+    }
+    Ok(())
+}
+
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "task": self.task, "type": self.task_type, "state": self.state, "outcome": self.outcome,
+            "starts": self.attempts, "since": time(self.at), "cursor": self.cursor.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cursor::Live(ordinal) => write!(f, "live-{ordinal}"),
+            Cursor::Ended(position) => write!(f, "ended-{position}"),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Cursor, String> {
+        let parsed = match text.split_once('-') {
+            Some(("live", number)) => number.parse().ok().map(Cursor::Live),
+            Some(("ended", number)) => number.parse().ok().map(Cursor::Ended),
+            Some(_) | None => None,
+        };
+        parsed.ok_or_else(|| "write the cursor of a listed task, for example `ended-1200` or `live-42`".to_owned())
+    }
+}

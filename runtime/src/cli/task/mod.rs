@@ -1,0 +1,71 @@
+//! Looking at tasks.
+
+mod history;
+mod life;
+mod list;
+mod show;
+
+use ergate::events::id::{ShardId, TaskId};
+use ergate::events::log::index::TaskIndex;
+
+use super::exit::Trouble;
+use super::offline::{Next, Place};
+use super::record::{self, Record};
+use super::{Exit, Globals};
+
+/// What to look at.
+#[derive(clap::Subcommand)]
+pub(crate) enum TaskVerb {
+    /// List tasks, the newest first
+    List(list::ListArgs),
+    /// Show everything that is known about a task
+    Show(show::ShowArgs),
+    /// Show the events of a task in order
+    History(history::HistoryArgs),
+}
+
+pub(crate) fn run(verb: TaskVerb, globals: &Globals) -> anyhow::Result<Exit> {
+    match verb {
+        TaskVerb::List(args) => list::run(&args, globals),
+        TaskVerb::Show(args) => show::run(&args, globals),
+        TaskVerb::History(args) => history::run(&args, globals),
+    }
+}
+
+/// Shows every event of a task that the log still holds to `each`, in order; says how many there were.
+fn each_event(place: &Place, task: TaskId, each: &mut dyn FnMut(&Record<'_>) -> anyhow::Result<()>) -> anyhow::Result<u64> {
+    let mut found = 0;
+    if task.shard != ShardId(0) {
+        return Ok(found);
+    }
+    let index = TaskIndex::open(&place.dir, place.store.0, std::sync::Arc::clone(&place.reader))?;
+    for at in index.history(task.ordinal, None)? {
+        let Some(block) = place.reader.cursor(at)?.next_block()? else { continue };
+        for record in record::of(&block) {
+            let record = record?;
+            if record.concerns(task.ordinal) {
+                each(&record)?;
+                found += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Why nothing is known of a task: it never was, or it is no longer kept.
+fn unknown(place: &Place, task: TaskId) -> anyhow::Result<Trouble> {
+    let span = place.reader.span();
+    let mut first_kept = None;
+    if task.shard == ShardId(0) && span.first.0 > 0 {
+        place.each_record(span.first, &mut |record| {
+            first_kept = record.creates;
+            Ok(if first_kept.is_some() { Next::Enough } else { Next::More })
+        })?;
+    }
+    Ok(Trouble::NotFound(match first_kept {
+        Some(first) if task.ordinal < first => {
+            format!("task {task} is no longer kept: the log begins at position {} with task 0-{first}", span.first)
+        }
+        Some(_) | None => format!("no task {task} is in the log; `ergate task list` shows those that are"),
+    }))
+}

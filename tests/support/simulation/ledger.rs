@@ -1,0 +1,152 @@
+//! What clients and workers saw, kept outside the system, and what the log must therefore say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ergate_events::audit::{Audit, Depth};
+use ergate_events::block::{Block, Hash};
+use ergate_events::event::{Event, Timeout};
+use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::state::State;
+
+/// Expectations.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Acknowledged requests by the client's number.
+    pub(crate) acknowledged: BTreeMap<u64, Ordinal>,
+    /// Attempts that a worker began to run, and which.
+    pub(crate) executions: BTreeMap<(Ordinal, u32), ReplicaId>,
+    /// Attempts whose report was acknowledged.
+    pub(crate) reported: BTreeSet<(Ordinal, u32)>,
+}
+
+/// The life of one task as its events tell it, without a line of the core.
+#[derive(Debug, Default)]
+struct Life {
+    running: Option<u32>,
+    started: u32,
+    over: bool,
+}
+
+impl Ledger {
+    /// A worker begins to run an attempt; `again` says that the engine only repeats itself.
+    pub(crate) fn execute(&mut self, task: Ordinal, attempt: u32, replica: ReplicaId, again: bool) -> Result<bool, String> {
+        match self.executions.get(&(task, attempt)) {
+            None => {
+                self.executions.insert((task, attempt), replica);
+                Ok(true)
+            }
+            Some(before) if again && *before == replica => Ok(false),
+            Some(before) => Err(format!("I2: attempt {task}.{attempt} was started on {before} and again on {replica}")),
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, client: u64, task: Ordinal) -> Result<(), String> {
+        match self.acknowledged.insert(client, task) {
+            Some(before) if before != task => Err(format!("I1: request {client} was acknowledged as {before} and as {task}")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Reads the whole log and compares it with what was seen.
+    pub(crate) fn check(&self, blocks: &[Block], live: &State, all_ended: bool) -> Result<u64, String> {
+        let mut audit = Audit::new(Depth::Decisions, State::default(), Some(Hash::ZERO));
+        blocks.iter().try_for_each(|block| audit.follow(block)).map_err(|finding| format!("I3: {finding}"))?;
+        if audit.state().digest() != live.digest() {
+            return Err("I4: the folded log is not the live state".to_owned());
+        }
+        let mut book = Book::default();
+        for envelope in blocks.iter().flat_map(Block::records) {
+            book.read(&envelope.map_err(|error| error.to_string())?.event)?;
+        }
+        self.compare(&book)?;
+        let open = book.lives.iter().filter(|(_, life)| !life.over).count();
+        if all_ended && open > 0 { Err(format!("I6: {open} tasks never ended")) } else { Ok(audit.events()) }
+    }
+
+    fn compare(&self, book: &Book) -> Result<(), String> {
+        for (client, task) in &self.acknowledged {
+            match book.requests.get(client).map(Vec::as_slice) {
+                Some([found]) if found == task => {}
+                found => return Err(format!("I1: request {client} was acknowledged as {task} and is recorded as {found:?}")),
+            }
+        }
+        if let Some((client, tasks)) = book.requests.iter().find(|(_, tasks)| tasks.len() > 1) {
+            return Err(format!("I1: request {client} is recorded as {tasks:?}"));
+        }
+        if let Some((attempt, replica)) =
+            self.executions.iter().find(|(attempt, replica)| book.starts.get(attempt) != Some(replica))
+        {
+            return Err(format!("I2: {attempt:?} ran on {replica} and the log says {:?}", book.starts.get(attempt)));
+        }
+        match self.reported.difference(&book.reports).next() {
+            Some(attempt) => Err(format!("I1: the report of {attempt:?} was acknowledged and is not there")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the log says.
+#[derive(Debug, Default)]
+struct Book {
+    requests: BTreeMap<u64, Vec<Ordinal>>,
+    lives: BTreeMap<Ordinal, Life>,
+    starts: BTreeMap<(Ordinal, u32), ReplicaId>,
+    reports: BTreeSet<(Ordinal, u32)>,
+    next: u64,
+}
+
+impl Book {
+    fn read(&mut self, event: &Event<'_>) -> Result<(), String> {
+        if event.creates_task() {
+            let task = Ordinal(self.next);
+            self.next += 1;
+            self.lives.insert(task, Life::default());
+            if let Event::Requested { payload, .. } = event {
+                let client = payload.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
+                self.requests.entry(client).or_default().push(task);
+            }
+            return Ok(());
+        }
+        let Some(life) = event.task().and_then(|task| self.lives.get_mut(&task)) else { return Ok(()) };
+        let wrong = || Err(format!("I2: {event:?} in a task that was {:?}", event.task()));
+        match *event {
+            Event::Started { task, attempt, replica } => {
+                if life.over || life.running.is_some() || attempt != life.started + 1 {
+                    return wrong();
+                }
+                (life.running, life.started) = (Some(attempt), attempt);
+                self.starts.insert((task, attempt), replica);
+            }
+            Event::Succeeded { task, attempt, .. } => {
+                if life.over || life.running != Some(attempt) {
+                    return wrong();
+                }
+                (life.running, life.over) = (None, true);
+                self.reports.insert((task, attempt));
+            }
+            Event::Failed { task, attempt, .. } => {
+                if life.over || life.running.take() != Some(attempt) {
+                    return wrong();
+                }
+                self.reports.insert((task, attempt));
+            }
+            Event::SlotReleased { task, attempt, .. } => {
+                self.reports.insert((task, attempt));
+            }
+            Event::TimedOut { attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat, .. }
+            | Event::Lost { attempt, .. } => {
+                if life.over || life.running.take() != Some(attempt) {
+                    return wrong();
+                }
+            }
+            Event::Ended { .. } | Event::DeadLettered { .. } => {
+                if std::mem::replace(&mut life.over, true) {
+                    return wrong();
+                }
+                life.running = None;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

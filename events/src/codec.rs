@@ -24,6 +24,7 @@ pub mod v1 {
     use bincode::config::{Config, standard};
 
     use super::{Event, RECORD_BYTES_MAX};
+    use crate::planted::{self, Bug};
 
     /// Little-endian, variable-length integers, nothing that claims more than [`RECORD_BYTES_MAX`].
     pub const fn config() -> impl Config {
@@ -45,8 +46,13 @@ pub mod v1 {
     /// When the bytes are no record, or claim more than the limit.
     #[inline]
     pub fn decode(body: &[u8]) -> Result<(u64, Event<'_>, usize), bincode::error::DecodeError> {
-        let (elapsed, time_len): (u64, usize) = bincode::borrow_decode_from_slice(body, config())?;
-        let (event, event_len) = bincode::borrow_decode_from_slice(&body[time_len..], config())?;
+        if planted::is(Bug::NoLimit) { decode_by(body, standard()) } else { decode_by(body, config()) }
+    }
+
+    #[inline]
+    fn decode_by<C: Config>(body: &[u8], config: C) -> Result<(u64, Event<'_>, usize), bincode::error::DecodeError> {
+        let (elapsed, time_len): (u64, usize) = bincode::borrow_decode_from_slice(body, config)?;
+        let (event, event_len) = bincode::borrow_decode_from_slice(&body[time_len..], config)?;
         Ok((elapsed, event, time_len + event_len))
     }
 }

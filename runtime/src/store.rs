@@ -9,6 +9,7 @@ use ergate_events::log::file::{FileLog, FileOptions, Recovery};
 use ergate_events::log::memory::MemoryLog;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{EventLog, Head, LogError, LogReader};
+use ergate_events::planted::{self, Bug};
 use ergate_events::state::State;
 use ergate_events::state::image::ImageError;
 
@@ -91,8 +92,13 @@ fn report(dir: &Path, recovery: &Recovery) {
 pub fn recover(reader: &dyn LogReader, head: Head, snapshots: Option<&SnapshotStore>) -> Result<(State, Position), RecoverError> {
     let (mut audit, from) = base(reader, head, snapshots)?;
     let mut cursor = reader.cursor(from)?;
+    let mut newest = None;
     while let Some(block) = cursor.next_block()? {
-        audit.follow(&block)?;
+        if !planted::is(Bug::DroppedLastBlock) {
+            audit.follow(&block)?;
+        } else if let Some(block) = newest.replace(block) {
+            audit.follow(&block)?;
+        }
     }
     Ok((audit.into_state(), from))
 }

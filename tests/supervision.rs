@@ -11,6 +11,7 @@
 //!   overtook its reports: each shrinking of a pool cost some tasks a loss, and work that was done was done again.
 //! - A replica that was given up before it came up was taken off the views' count of replicas.
 //! - Replicas of the process before were given work by the batch that took over the log, which cost each such task a loss.
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests say aloud how they went, and look for a few events among many")]
 
 #[path = "support/process.rs"]
 mod process;

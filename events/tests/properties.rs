@@ -271,6 +271,7 @@ proptest! {
         let mut state = State::default();
         fold(&mut state, &blocks[..cut]);
         let mut state = copy(&state);
+        prop_assert_eq!(invariant::check(&state), Ok(()));
         fold(&mut state, &blocks[cut..]);
         prop_assert_eq!(state.digest(), shard.state().digest());
         copy(&state);

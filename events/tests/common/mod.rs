@@ -259,7 +259,9 @@ fn snapshots_lead_to_the_same(log: &[Block], live: &State) {
     let step = log.len() / 4 + 1;
     for (index, block) in log.iter().enumerate() {
         if index % step == 0 {
-            let mut audit = Audit::new(Depth::Decisions, copy(&state), Some(head));
+            let snapshot = copy(&state);
+            invariant::check(&snapshot).expect("queues and timers are rebuilt");
+            let mut audit = Audit::new(Depth::Decisions, snapshot, Some(head));
             log[index..].iter().try_for_each(|block| audit.follow(block)).expect("an audit may begin at a snapshot");
             assert_eq!(audit.state().digest(), live.digest(), "snapshot before block {index}, and tail");
         }
@@ -281,7 +283,9 @@ pub(crate) fn copy(state: &State) -> State {
 
 /// The state and its copy decide alike.
 fn goes_on_alike(live: &State, head: Hash) {
-    let sealed = [live.clone(), copy(live)].map(|state| {
+    let copy = copy(live);
+    invariant::check(&copy).expect("queues and timers are rebuilt");
+    let sealed = [live.clone(), copy].map(|state| {
         let mut shard = Shard::new(ShardId(0), state);
         let later = live.last_at.after(Micros::from_secs(7_200));
         let (mut answers, mut observer) = (Vec::new(), |_: &Envelope<'_>, _: &State| {});

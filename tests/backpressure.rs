@@ -66,7 +66,11 @@ fn too_many_live_tasks_are_refused_until_some_have_ended() {
 #[test]
 fn try_submit_says_busy_where_submit_waits_and_nothing_is_lost() {
     block_on(LIMIT, async {
-        let ergate = Runtime::builder().task("work", |_: serde_json::Value| async { Ok::<_, TaskError>(()) }).start().await.expect("starts");
+        let ergate = Runtime::builder()
+            .task("work", |_: serde_json::Value| async { Ok::<_, TaskError>(()) })
+            .start()
+            .await
+            .expect("starts");
         let id = ergate.task_type("work").expect("registered");
         let large = || {
             let mut batch = RequestBatch::new();
@@ -75,7 +79,9 @@ fn try_submit_says_busy_where_submit_waits_and_nothing_is_lost() {
         };
         let waiting: Vec<_> = (0..5)
             .map(|_| (ergate.clone(), large()))
-            .map(|(ergate, batch)| tokio::spawn(async move { ergate.submit_batch(batch).await.expect("it waits and is accepted").wait().await }))
+            .map(|(ergate, batch)| {
+                tokio::spawn(async move { ergate.submit_batch(batch).await.expect("it waits and is accepted").wait().await })
+            })
             .collect();
         let trying: Vec<_> = (0..5)
             .map(|_| (ergate.clone(), large()))
@@ -112,7 +118,8 @@ fn a_flood_of_control_messages_delays_timers_and_loses_none() {
         for round in 0..2 {
             let mut delayed = Vec::new();
             for index in 0..40 {
-                let extras = Extras { not_before: Some(ergate.now().after(Micros::from_millis(5 + index * 3))), ..Extras::default() };
+                let extras =
+                    Extras { not_before: Some(ergate.now().after(Micros::from_millis(5 + index * 3))), ..Extras::default() };
                 delayed.push(ergate.submit_with("work", &round, extras).await.expect("accepted"));
             }
             let floods: Vec<_> = (0..4_000_u64)
@@ -125,7 +132,9 @@ fn a_flood_of_control_messages_delays_timers_and_loses_none() {
                 drop(end.unwrap_or_else(|_| panic!("task {id} waits for ever, or is cancelled by the flood")));
             }
             for flood in floods {
-                drop(tokio::time::timeout(Duration::from_secs(20), flood).await.expect("a cancellation hangs").expect("no panic"));
+                drop(
+                    tokio::time::timeout(Duration::from_secs(20), flood).await.expect("a cancellation hangs").expect("no panic"),
+                );
             }
         }
         facts_of(ergate.reader().as_ref(), &BTreeSet::new()).expect("it verifies");

@@ -53,7 +53,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn start(dir: &Path, options: FileOptions) -> Result<Runtime, StartError> {
     let work = |value: u64| async move { if value % 50 == 7 { Err(TaskError::permanent("odd", "it is")) } else { Ok(value) } };
-    Runtime::builder().file(dir).file_options(options).snapshot_every_events(2_500).pool("default", 2, 64).task("work", work).start().await
+    Runtime::builder()
+        .file(dir)
+        .file_options(options)
+        .snapshot_every_events(2_500)
+        .pool("default", 2, 64)
+        .task("work", work)
+        .start()
+        .await
 }
 
 /// A directory that a real run left: several segments, snapshots, a clean close. Returns the number of its tasks and a copy of its state in
@@ -98,7 +105,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(std::fs::copy(entry.path(), target))
+        }
     }
 }
 
@@ -135,7 +146,9 @@ async fn verdict(dir: &Path, tasks: u64) -> Result<Verdict, String> {
                     closed.map_err(|error| format!("it is harmless and does not close: {error}"))?;
                     Verdict::Harmless
                 }
-                Ok(facts) => return Err(format!("silent loss: {} of {tasks} tasks, {} without an end", facts.tasks.len(), facts.live())),
+                Ok(facts) => {
+                    return Err(format!("silent loss: {} of {tasks} tasks, {} without an end", facts.tasks.len(), facts.live()));
+                }
                 Err(text) if ["damaged", "chain", "audit"].iter().any(|word| text.contains(word)) => Verdict::FoundWhenRead,
                 Err(text) => return Err(format!("reading says: {text}")),
             }
@@ -202,7 +215,9 @@ fn flipped_bits_and_cut_files_are_harmless_or_refused_by_name() {
         let (tasks, _) = real_run(&whole, &folder.path().join("yesterday")).await;
         let found: Vec<(PathBuf, u64)> = files(&whole)
             .into_iter()
-            .map(|path| (path.strip_prefix(&whole).expect("it is inside").to_owned(), path.metadata().expect("it is there").len()))
+            .map(|path| {
+                (path.strip_prefix(&whole).expect("it is inside").to_owned(), path.metadata().expect("it is there").len())
+            })
             .collect();
         let segments = found.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "seg")).count();
         let snapshots = found.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "snap")).count();
@@ -264,20 +279,59 @@ fn what_people_and_disks_do_to_a_directory_is_refused_by_name() {
         type Deed<'a> = Box<dyn Fn(&Path) + 'a>;
         let deeds: Vec<(&str, Deed<'_>, &[&str])> = vec![
             ("nothing", Box::new(|_| {}), &["harmless"]),
-            ("an empty last segment", Box::new(|dir| std::fs::write(segment(dir, last), b"").expect("it can be done")), &["missing"]),
-            ("an empty first segment", Box::new(|dir| std::fs::write(segment(dir, 0), b"").expect("it can be done")), &["missing", "damaged", "found when read"]),
-            ("a random last segment", Box::new(|dir| std::fs::write(segment(dir, last), &random).expect("it can be done")), &["damaged"]),
-            ("a random middle segment", Box::new(|dir| std::fs::write(segment(dir, 1), &random).expect("it can be done")), &["damaged"]),
-            ("a missing last segment", Box::new(|dir| std::fs::remove_file(segment(dir, last)).expect("it can be done")), &["missing"]),
-            ("a missing middle segment", Box::new(|dir| std::fs::remove_file(segment(dir, 1)).expect("it can be done")), &["missing", "chain", "damaged"]),
-            ("a missing first segment", Box::new(|dir| std::fs::remove_file(segment(dir, 0)).expect("it can be done")), &["missing", "chain", "damaged"]),
-            ("no segment at all", Box::new(|dir| files(&dir.join("log")).iter().for_each(|path| std::fs::remove_file(path).expect("it can be done"))), &["missing"]),
+            (
+                "an empty last segment",
+                Box::new(|dir| std::fs::write(segment(dir, last), b"").expect("it can be done")),
+                &["missing"],
+            ),
+            (
+                "an empty first segment",
+                Box::new(|dir| std::fs::write(segment(dir, 0), b"").expect("it can be done")),
+                &["missing", "damaged", "found when read"],
+            ),
+            (
+                "a random last segment",
+                Box::new(|dir| std::fs::write(segment(dir, last), &random).expect("it can be done")),
+                &["damaged"],
+            ),
+            (
+                "a random middle segment",
+                Box::new(|dir| std::fs::write(segment(dir, 1), &random).expect("it can be done")),
+                &["damaged"],
+            ),
+            (
+                "a missing last segment",
+                Box::new(|dir| std::fs::remove_file(segment(dir, last)).expect("it can be done")),
+                &["missing"],
+            ),
+            (
+                "a missing middle segment",
+                Box::new(|dir| std::fs::remove_file(segment(dir, 1)).expect("it can be done")),
+                &["missing", "chain", "damaged"],
+            ),
+            (
+                "a missing first segment",
+                Box::new(|dir| std::fs::remove_file(segment(dir, 0)).expect("it can be done")),
+                &["missing", "chain", "damaged"],
+            ),
+            (
+                "no segment at all",
+                Box::new(|dir| {
+                    files(&dir.join("log")).iter().for_each(|path| std::fs::remove_file(path).expect("it can be done"))
+                }),
+                &["missing"],
+            ),
             (
                 "a last segment cut by one byte",
                 Box::new(|dir| {
                     let path = segment(dir, last);
                     let len = path.metadata().expect("it can be done").len();
-                    std::fs::OpenOptions::new().write(true).open(path).expect("it can be done").set_len(len - 1).expect("it can be done");
+                    std::fs::OpenOptions::new()
+                        .write(true)
+                        .open(path)
+                        .expect("it can be done")
+                        .set_len(len - 1)
+                        .expect("it can be done");
                 }),
                 &["missing", "damaged"],
             ),
@@ -305,14 +359,27 @@ fn what_people_and_disks_do_to_a_directory_is_refused_by_name() {
                     let store = std::fs::read_to_string(dir.join("store")).expect("it can be done");
                     let id = store.lines().nth(2).expect("it can be done");
                     let content = format!("ergate store\nformat 2\n{id}\n");
-                    std::fs::write(dir.join("store"), format!("{content}crc {:08x}\n", crc32c(content.as_bytes()))).expect("it can be done");
+                    std::fs::write(dir.join("store"), format!("{content}crc {:08x}\n", crc32c(content.as_bytes())))
+                        .expect("it can be done");
                 }),
                 &["too new"],
             ),
-            ("another store's anchor", Box::new(|dir| std::fs::write(dir.join("anchor"), &random[..1024]).expect("it can be done")), &["anchor"]),
+            (
+                "another store's anchor",
+                Box::new(|dir| std::fs::write(dir.join("anchor"), &random[..1024]).expect("it can be done")),
+                &["anchor"],
+            ),
             ("no anchor", Box::new(|dir| std::fs::remove_file(dir.join("anchor")).expect("it can be done")), &["anchor"]),
-            ("no store", Box::new(|dir| std::fs::remove_file(dir.join("store")).expect("it can be done")), &["not found", "foreign", "anchor"]),
-            ("no snapshots", Box::new(|dir| std::fs::remove_dir_all(dir.join("snapshots")).expect("it can be done")), &["harmless"]),
+            (
+                "no store",
+                Box::new(|dir| std::fs::remove_file(dir.join("store")).expect("it can be done")),
+                &["not found", "foreign", "anchor"],
+            ),
+            (
+                "no snapshots",
+                Box::new(|dir| std::fs::remove_dir_all(dir.join("snapshots")).expect("it can be done")),
+                &["harmless"],
+            ),
             ("no lock", Box::new(|dir| std::fs::remove_file(dir.join("lock")).expect("it can be done")), &["harmless"]),
             (
                 "a link in place of a segment",
@@ -385,7 +452,8 @@ fn a_place_that_cannot_be_written_is_refused_by_name() {
         assert!(ran.told.first().is_some_and(|line| line.starts_with("REFUSED failed to")), "{}: {:?}", dir.display(), ran.told);
     }
     let dir = folder.path().join("empty");
-    let ran = run(process::wrapped(&["bash", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""], "open", &dir, ""), OPEN_LIMIT);
+    let ran =
+        run(process::wrapped(&["bash", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""], "open", &dir, ""), OPEN_LIMIT);
     assert!(!ran.timed_out && !ran.stderr.contains("panicked"), "{}", ran.stderr);
     assert!(ran.told.first().is_some_and(|line| line.starts_with("REFUSED failed to write")), "{:?}", ran.told);
     // Once there is space the same directory opens.

@@ -35,7 +35,8 @@ fn child() {
 
 async fn start(dir: &Path, durability: Durability) -> Runtime {
     let work = |value: u64| async move { Ok::<_, TaskError>(value) };
-    let started = Runtime::builder().file(dir).file_options(small_files()).durability(durability).task("work", work).start().await;
+    let started =
+        Runtime::builder().file(dir).file_options(small_files()).durability(durability).task("work", work).start().await;
     match started {
         Ok(ergate) => ergate,
         Err(error) => {
@@ -140,7 +141,8 @@ async fn anchor(dir: &Path) {
 
 /// Whether strace is there and may look; says aloud when not.
 fn strace() -> bool {
-    let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let works =
+        Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let works = works.is_ok_and(|status| status.success());
     if !works {
         eprintln!("SKIPPED: strace is missing or may not trace here; install it to prove the order of system calls");
@@ -239,7 +241,10 @@ fn order(calls: &[Call]) -> Order {
             }
             ("write", _) if call.arguments.starts_with('1') => {
                 let text = String::from_utf8_lossy(&bytes(&call.arguments)).into_owned();
-                let Some(position) = text.strip_prefix("@ack ").and_then(|text| text.split(' ').next()?.parse::<u64>().ok()) else { continue };
+                let Some(position) = text.strip_prefix("@ack ").and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
+                else {
+                    continue;
+                };
                 order.acknowledged += 1;
                 if position > durable {
                     order.early.push(format!("position {position} was acknowledged when {durable} was durable"));
@@ -276,7 +281,12 @@ fn the_other_modes_reply_before_the_sync_and_still_sync_at_the_close() {
         let dir = tempfile::tempdir().expect("a folder");
         let (ran, calls) = traced(dir.path(), "acknowledge", mode);
         let order = order(&calls);
-        eprintln!("durability: {mode}: {} acknowledgements, {} syncs, {} early", order.acknowledged, order.syncs, order.early.len());
+        eprintln!(
+            "durability: {mode}: {} acknowledgements, {} syncs, {} early",
+            order.acknowledged,
+            order.syncs,
+            order.early.len()
+        );
         // The proof can fail: here it does, as it should.
         assert!(!order.early.is_empty(), "{mode} is as slow as fsync");
         assert_eq!(ran.told.last().map(String::as_str), Some("closed"));
@@ -295,7 +305,10 @@ fn the_anchor_is_synced_when_the_writer_is_idle_and_when_it_closes() {
     let dir = tempfile::tempdir().expect("a folder");
     let (_, calls) = traced(dir.path(), "anchor", "");
     let at = |what: &str| {
-        calls.iter().position(|call| call.name == "write" && String::from_utf8_lossy(&bytes(&call.arguments)).starts_with(what)).expect(what)
+        calls
+            .iter()
+            .position(|call| call.name == "write" && String::from_utf8_lossy(&bytes(&call.arguments)).starts_with(what))
+            .expect(what)
     };
     let (acknowledged, idle, closed) = (at("@ack"), at("@idle"), at("@closed"));
     let anchor = |call: &Call| call.arguments.split(['<', '>']).nth(1).is_some_and(|path| path.ends_with("/anchor"));
@@ -339,9 +352,13 @@ fn a_failed_sync_or_write_is_the_last_and_nothing_acknowledged_is_lost() {
         return;
     }
     let mut proved = 0;
-    for (call, error, nth) in
-        [("fdatasync", "EIO", 12), ("fdatasync", "EIO", 90), ("pwrite64", "EIO", 60), ("pwrite64", "ENOSPC", 100), ("fdatasync", "ENOSPC", 40)]
-    {
+    for (call, error, nth) in [
+        ("fdatasync", "EIO", 12),
+        ("fdatasync", "EIO", 90),
+        ("pwrite64", "EIO", 60),
+        ("pwrite64", "ENOSPC", 100),
+        ("fdatasync", "ENOSPC", 40),
+    ] {
         let inject = format!("inject={call}:error={error}:when={nth}");
         let (name, trace) = (format!("{call} {nth} fails with {error}"), format!("trace={call}"));
         proved += fails(&name, &["strace", "-f", "-o", "/dev/null", "-e", &trace, "-e", &inject]);

@@ -23,8 +23,8 @@ use ergate::events::log::LogError;
 use ergate::events::time::Micros;
 use ergate::store::RecoverError;
 use ergate::{
-    Context, Extras, IntoTask, Outcome, RequestBatch, RetryPolicy, Runtime, StartError, SubmitError, TaskError, Timeouts, TypeSettings,
-    WaitError,
+    Context, Extras, IntoTask, Outcome, RequestBatch, RetryPolicy, Runtime, StartError, SubmitError, TaskError, Timeouts,
+    TypeSettings, WaitError,
 };
 use process::{block_on, facts_of, small_files};
 
@@ -54,7 +54,8 @@ fn keyed(key: &str) -> Extras {
 fn payloads_and_results_of_other_types_are_named_and_not_retried() {
     block_on(LIMIT, async {
         let ergate = started().await;
-        let end = ergate.submit("double", "a text").await.expect("the runtime does not know the type").end().await.expect("it ends");
+        let end =
+            ergate.submit("double", "a text").await.expect("the runtime does not know the type").end().await.expect("it ends");
         let failure = end.failure.expect("it failed");
         assert_eq!((end.outcome, failure.class.as_str()), (Outcome::Failed, "payload"));
         assert!(failure.message.contains("invalid type"), "{}", failure.message);
@@ -90,7 +91,9 @@ fn a_key_names_one_task_while_it_lives_and_long_after() {
         // A thousand at once are one task.
         let many: Vec<_> = (0..1_000)
             .map(|_| ergate.clone())
-            .map(|ergate| tokio::spawn(async move { ergate.submit_with("double", &5_u32, keyed("b")).await.expect("accepted").id }))
+            .map(|ergate| {
+                tokio::spawn(async move { ergate.submit_with("double", &5_u32, keyed("b")).await.expect("accepted").id })
+            })
             .collect();
         let mut ids = BTreeSet::new();
         for id in many {
@@ -183,12 +186,16 @@ fn a_batch_answers_each_of_its_requests_and_tells_the_ends_of_those_it_took() {
         let batch = ergate.submit_batch(requests).await.expect("it is answered");
         let answers: Vec<_> = batch.answer.iter().collect();
         assert_eq!(answers.len(), 8);
-        assert_eq!((answers[0], answers[2], answers[3], answers[7]), (Ok((Ordinal(0), false)), Ok((Ordinal(1), false)), Ok((Ordinal(1), true)), Ok((Ordinal(2), false))));
+        assert_eq!(
+            (answers[0], answers[2], answers[3], answers[7]),
+            (Ok((Ordinal(0), false)), Ok((Ordinal(1), false)), Ok((Ordinal(1), true)), Ok((Ordinal(2), false)))
+        );
         assert!(matches!(answers[1], Err(Rejection::TooLarge { .. })));
         assert!(matches!(answers[4], Err(Rejection::OutOfRange { .. })));
         assert!(matches!(answers[5], Err(Rejection::TooLarge { .. })));
         assert!(matches!(answers[6], Err(Rejection::UnknownType(_))));
-        let ends: Vec<_> = batch.wait().await.expect("they end").into_ends().map(|(task, end)| (task.0, end.result.to_vec())).collect();
+        let ends: Vec<_> =
+            batch.wait().await.expect("they end").into_ends().map(|(task, end)| (task.0, end.result.to_vec())).collect();
         assert_eq!(ends, [(0, b"2".to_vec()), (1, b"4".to_vec()), (2, b"12".to_vec())]);
         // All refused, and none at all.
         let mut refused = RequestBatch::new();
@@ -210,7 +217,12 @@ fn a_batch_answers_each_of_its_requests_and_tells_the_ends_of_those_it_took() {
 #[test]
 fn a_long_batch_whose_tasks_fall_due_while_it_is_decided_tells_its_ends() {
     block_on(LIMIT, async {
-        let ergate = Runtime::builder().task_with("double", once(), double.into_task()).pool("default", 0, 1).start().await.expect("it starts");
+        let ergate = Runtime::builder()
+            .task_with("double", once(), double.into_task())
+            .pool("default", 0, 1)
+            .start()
+            .await
+            .expect("it starts");
         let id = ergate.task_type("double").expect("registered");
         let timeouts = Timeouts { schedule_to_close: Some(Micros(1)), ..Timeouts::default() };
         let mut requests = RequestBatch::new();
@@ -267,7 +279,9 @@ fn many_threads_share_a_runtime_by_clones() {
                 })
             })
             .collect();
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.join().expect("no panic"))).await.expect("no panic");
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.join().expect("no panic")))
+            .await
+            .expect("no panic");
         assert_eq!(facts_of(ergate.reader().as_ref(), &BTreeSet::new()).expect("it verifies").ends.len(), 960);
         ergate.shutdown().await.expect("it closes");
     });
@@ -281,7 +295,9 @@ fn two_directories_are_two_runtimes_and_one_directory_is_locked_by_name() {
         let (x, y) = (a.submit("double", &1_u32).await.expect("accepted"), b.submit("double", &2_u32).await.expect("accepted"));
         assert_eq!((x.result::<u32>().await.expect("a result"), y.result::<u32>().await.expect("a result")), (2, 4));
         match on(left.path()).await.err().expect("it is locked") {
-            StartError::Recover(RecoverError::Log(LogError::Locked { pid, .. })) => assert_eq!(pid, std::process::id().to_string()),
+            StartError::Recover(RecoverError::Log(LogError::Locked { pid, .. })) => {
+                assert_eq!(pid, std::process::id().to_string())
+            }
             error => panic!("{error}"),
         }
         a.shutdown().await.expect("it closes");
@@ -345,9 +361,15 @@ fn a_restart_may_register_fewer_more_and_other_types() {
     block_on(LIMIT, async {
         let dir = tempfile::tempdir().expect("a folder");
         let builder = || Runtime::builder().file(dir.path()).file_options(small_files()).pool("default", 1, 8);
-        let retry = RetryPolicy { attempts: 100, initial: Micros::from_millis(20), max: Micros::from_millis(50), ..RetryPolicy::default() };
+        let retry = RetryPolicy {
+            attempts: 100,
+            initial: Micros::from_millis(20),
+            max: Micros::from_millis(50),
+            ..RetryPolicy::default()
+        };
         let settings = TypeSettings { retry, ..TypeSettings::default() };
-        let ergate = builder().task("a", double).task_with("b", settings.clone(), double.into_task()).start().await.expect("it starts");
+        let ergate =
+            builder().task("a", double).task_with("b", settings.clone(), double.into_task()).start().await.expect("it starts");
         let later = ergate.now().after(Micros::from_millis(100));
         let extras = || Extras { not_before: Some(later), ..Extras::default() };
         let a = ergate.submit_with("a", &1_u32, extras()).await.expect("accepted").id;

@@ -12,6 +12,7 @@
 //!
 //! Every 25 kills, and at the end, a child lets everything finish: each task must reach its end. `ERGATE_CRASH_CYCLES` sets the number of
 //! kills, `ERGATE_SEED` repeats a run's choices.
+#![expect(clippy::print_stderr, reason = "a proof says what it ran, so that a failure can be repeated")]
 
 #[path = "support/process.rs"]
 mod process;
@@ -204,7 +205,7 @@ async fn finish(ergate: Runtime) {
     let started = Instant::now();
     loop {
         let state = ergate.state().await.expect("the runtime runs");
-        if state.work.tasks.len() == 0 {
+        if state.work.tasks.iter().next().is_none() {
             break;
         }
         if started.elapsed() > Duration::from_secs(60) {

@@ -294,12 +294,9 @@ fn two_directories_are_two_runtimes_and_one_directory_is_locked_by_name() {
         let (a, b) = (on(left.path()).await.expect("it starts"), on(right.path()).await.expect("it starts"));
         let (x, y) = (a.submit("double", &1_u32).await.expect("accepted"), b.submit("double", &2_u32).await.expect("accepted"));
         assert_eq!((x.result::<u32>().await.expect("a result"), y.result::<u32>().await.expect("a result")), (2, 4));
-        match on(left.path()).await.err().expect("it is locked") {
-            StartError::Recover(RecoverError::Log(LogError::Locked { pid, .. })) => {
-                assert_eq!(pid, std::process::id().to_string())
-            }
-            error => panic!("{error}"),
-        }
+        let error = on(left.path()).await.err().expect("it is locked");
+        let StartError::Recover(RecoverError::Log(LogError::Locked { pid, .. })) = &error else { panic!("{error}") };
+        assert_eq!(*pid, std::process::id().to_string());
         a.shutdown().await.expect("it closes");
         on(left.path()).await.expect("the lock is free").shutdown().await.expect("it closes");
         // A handle that is dropped without a shutdown frees it too, soon.

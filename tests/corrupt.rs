@@ -261,7 +261,6 @@ fn crc32c(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Found by `dropped-last-block`.
 #[test]
 fn what_people_and_disks_do_to_a_directory_is_refused_by_name() {
     count_panics();

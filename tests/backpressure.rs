@@ -5,6 +5,7 @@
 //! - A flood of cancellations filled the log writer's mailbox; the alarm that did not fit was never set again, so no delay, retry or timeout
 //!   fell due any more, and the news of a durable block that did not fit left its callers waiting.
 //! - Every timer that fired before a longer one left another sleeping task behind.
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests say aloud how they went, and look for a few events among many")]
 
 #[path = "support/process.rs"]
 mod process;

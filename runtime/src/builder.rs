@@ -35,6 +35,7 @@ pub struct Builder {
     pub(crate) snapshot_every_events: u64,
     pub(crate) retention: Retention,
     pub(crate) by: String,
+    pub(crate) own_tasks_only: bool,
 }
 
 /// What is given up once a newer snapshot makes it unnecessary.
@@ -59,6 +60,7 @@ impl Default for Builder {
             snapshot_every_events: SNAPSHOT_EVERY_EVENTS,
             retention: Retention::default(),
             by: "program".to_owned(),
+            own_tasks_only: false,
         }
     }
 }
@@ -137,6 +139,13 @@ impl Builder {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Builder {
         self.retention = retention;
+        self
+    }
+
+    /// Refuses to start on a log with unfinished tasks of types that are not registered here: their attempts could only fail.
+    #[must_use]
+    pub fn own_tasks_only(mut self) -> Builder {
+        self.own_tasks_only = true;
         self
     }
 

@@ -1,18 +1,21 @@
-//! What the log says about one task.
+//! What the log says about tasks that have ended.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use ergate_actors::submission::{EndFailure, TaskEnd};
 use ergate_events::event::Event;
-use ergate_events::id::Ordinal;
+use ergate_events::id::{Ordinal, Position};
 use ergate_events::log::{LogError, LogReader};
 
-/// The end of a task, found by reading on from its request; `None` when it has not ended or is not in the log.
+/// The ends of tasks, found by reading on once from the request of the first; those that have not ended or are not in the log are left out.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn end_of(reader: &dyn LogReader, task: Ordinal) -> Result<Option<TaskEnd>, LogError> {
-    let Some(from) = reader.seek_task(task)? else { return Ok(None) };
+pub fn ends_of(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, TaskEnd>, LogError> {
+    let mut ends = BTreeMap::new();
+    let Some(from) = first_request(reader, &mut tasks)? else { return Ok(ends) };
     let mut cursor = reader.cursor(from)?;
-    let mut last_failure = (String::new(), String::new());
+    let mut failures: BTreeMap<Ordinal, (String, String)> = BTreeMap::new();
     while let Some(block) = cursor.next_block()? {
         for envelope in block.records() {
             let envelope = envelope.map_err(|source| LogError::Damaged {
@@ -21,22 +24,36 @@ pub fn end_of(reader: &dyn LogReader, task: Ordinal) -> Result<Option<TaskEnd>, 
                 offset: 0,
                 source,
             })?;
-            if envelope.event.task() != Some(task) {
-                continue;
-            }
+            let Some(task) = envelope.event.task().filter(|task| tasks.contains(task)) else { continue };
             if let Event::Failed { ref failure, .. } = envelope.event {
-                last_failure = (failure.class.to_owned(), failure.message.to_owned());
+                failures.insert(task, (failure.class.to_owned(), failure.message.to_owned()));
             }
-            if let Some(end) = end(&envelope.event, &last_failure) {
-                return Ok(Some(end));
+            if let Some(end) = end(&envelope.event, failures.get(&task)) {
+                tasks.remove(&task);
+                ends.insert(task, end);
+            }
+            if tasks.is_empty() {
+                return Ok(ends);
             }
         }
+    }
+    Ok(ends)
+}
+
+/// Where the first task that the log still has was requested; drops those before it.
+fn first_request(reader: &dyn LogReader, tasks: &mut BTreeSet<Ordinal>) -> Result<Option<Position>, LogError> {
+    while let Some(first) = tasks.first() {
+        if let Some(from) = reader.seek_task(*first)? {
+            return Ok(Some(from));
+        }
+        tasks.pop_first();
     }
     Ok(None)
 }
 
 /// The end that an event is, if it is one.
-fn end(event: &Event<'_>, (class, message): &(String, String)) -> Option<TaskEnd> {
+fn end(event: &Event<'_>, last_failure: Option<&(String, String)>) -> Option<TaskEnd> {
+    let (class, message) = last_failure.cloned().unwrap_or_default();
     let failed = |cause| Some(Box::new(EndFailure { cause, class: class.clone(), message: message.clone() }));
     let (_, outcome) = event.ends()?;
     #[expect(clippy::wildcard_enum_match_arm, reason = "`Event::ends` lists the events that end a task")]

@@ -1,6 +1,6 @@
 //! A running runtime: submit, wait, look, stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +39,16 @@ pub enum StartError {
     /// A task type or pool was refused.
     #[error("a task type or pool was refused")]
     Refused(#[from] SubmitError),
+    /// The log has work that this process cannot do; see [`Builder::own_tasks_only`].
+    #[error(
+        "the log has {tasks} unfinished tasks of types that are not known here ({types}); run them with the program that submitted them, or use another data directory"
+    )]
+    NotOwn {
+        /// How many.
+        tasks: usize,
+        /// Of which types.
+        types: String,
+    },
     /// There is no thread to run on.
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),
@@ -188,14 +198,41 @@ impl Runtime {
     /// # Errors
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
     pub async fn wait(&self, task: TaskId) -> Result<TaskEnd, WaitError> {
-        let (watch, end) = oneshot::channel();
-        let ended =
-            self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await.map_err(|_| WaitError::Stopped)?;
-        let Some(ended) = ended else { return end.await.map_err(|_| WaitError::Stopped) };
-        let complete = self.durable_at(ended).await?;
-        let reader = Arc::clone(&self.inner.parts.reader);
-        let found = tokio::task::spawn_blocking(move || crate::history::end_of(reader.as_ref(), task.ordinal)).await;
-        found.map_err(|_| WaitError::Stopped)??.ok_or(if complete { WaitError::NoSuchTask(task) } else { WaitError::Stopped })
+        self.wait_all([task].into()).await?.remove(&task).ok_or(WaitError::NoSuchTask(task))
+    }
+
+    /// Waits for the ends of many tasks, which may have ended long ago; one pass over the log finds those. Tasks of which the log has no
+    /// end are left out.
+    ///
+    /// # Errors
+    /// [`WaitError::Stopped`], [`WaitError::Log`].
+    pub async fn wait_all(&self, tasks: BTreeSet<TaskId>) -> Result<BTreeMap<TaskId, TaskEnd>, WaitError> {
+        let (mut live, mut ended, mut complete) = (Vec::new(), BTreeSet::new(), true);
+        for task in tasks {
+            let (watch, end) = oneshot::channel();
+            let watched = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await;
+            match watched.map_err(|_| WaitError::Stopped)? {
+                None => live.push((task, end)),
+                Some(position) => {
+                    complete &= self.durable_at(position).await?;
+                    ended.insert(task.ordinal);
+                }
+            }
+        }
+        let mut ends = BTreeMap::new();
+        if !ended.is_empty() {
+            let (reader, wanted) = (Arc::clone(&self.inner.parts.reader), ended.len());
+            let found = tokio::task::spawn_blocking(move || crate::history::ends_of(reader.as_ref(), ended)).await;
+            let found = found.map_err(|_| WaitError::Stopped)??;
+            if !complete && found.len() < wanted {
+                return Err(WaitError::Stopped);
+            }
+            ends.extend(found.into_iter().map(|(ordinal, end)| (TaskId::embedded(ordinal), end)));
+        }
+        for (task, end) in live {
+            ends.insert(task, end.await.map_err(|_| WaitError::Stopped)?);
+        }
+        Ok(ends)
     }
 
     /// Waits until everything before a position is durable; says `false` when it never will be.

@@ -1,6 +1,6 @@
 //! The one file that names every actor: recovers the shard, starts its thread and everything on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr, Arbiter, System};
@@ -14,6 +14,7 @@ use ergate_actors::submission::Submission;
 use ergate_events::id::{Epoch, ShardId, TypeId};
 use ergate_events::log::LogReader;
 use ergate_events::shard::Shard;
+use ergate_events::state::State;
 use ergate_events::view::Progress;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -74,6 +75,9 @@ async fn wire(builder: Builder) -> Result<Parts, StartError> {
 
 async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     let Opened { log, reader, state, snapshots, snapshot_at } = builder.store.open(&builder.file)?;
+    if builder.own_tasks_only {
+        require_own(&builder, &state)?;
+    }
     let clock = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(state.last_at)));
     let epoch = Epoch(state.epoch.0.saturating_add(1));
     let view = Progress::of(&state);
@@ -120,6 +124,19 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         system: System::current(),
         clock,
     })
+}
+
+/// Refuses a log with unfinished tasks that no function here can run.
+fn require_own(builder: &Builder, state: &State) -> Result<(), StartError> {
+    let name = |task_type: TypeId| state.work.types.get(usize::from(task_type.0)).map_or("?", |known| known.name.as_str());
+    let names = state.work.tasks.iter().map(|(_, task, _)| name(task.task_type));
+    let foreign = names.filter(|name| !builder.types.contains_key(*name));
+    let (tasks, types) = foreign.fold((0, BTreeSet::new()), |(tasks, mut types), name| {
+        types.insert(name);
+        (tasks + 1, types)
+    });
+    let types = types.into_iter().take(8).collect::<Vec<_>>().join(", ");
+    if tasks == 0 { Ok(()) } else { Err(StartError::NotOwn { tasks, types }) }
 }
 
 /// Brings the log up to date with what this process is: takes it over, gives up replicas of processes that are gone, and defines task

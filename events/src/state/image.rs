@@ -25,6 +25,8 @@ const IMAGE_VERSION: u16 = 1;
 /// Most bytes that one part of an image may claim while it is decoded.
 const PART_BYTES_MAX: usize = 1 << 30;
 
+/// What the digest gathers before it hashes: enough for every lane of the hash, small enough for the first cache.
+const DIGEST_BUFFER_BYTES: usize = 16 << 10;
 /// No log gets this far: at ten million events a second it would take thirty thousand years.
 const COUNT_MAX: u64 = u64::MAX / 2;
 
@@ -162,8 +164,10 @@ impl State {
 
     /// The BLAKE3 hash of [`State::encode`]; equal for equal states, however they came about.
     pub fn digest(&self) -> Hash {
-        let mut hasher = blake3::Hasher::new();
+        // An image is written a few bytes at a time, and a hasher likes them by the kilobyte.
+        let mut hasher = io::BufWriter::with_capacity(DIGEST_BUFFER_BYTES, blake3::Hasher::new());
         self.encode(&mut hasher).expect("a hasher takes every byte");
+        let hasher = hasher.into_inner().expect("a hasher takes every byte");
         Hash(*hasher.finalize().as_bytes())
     }
 }

@@ -1,6 +1,7 @@
 //! `ergate config`: the configuration in force, and where each value comes from.
 
-use ergate_config::{Config, DEFAULT_TOML, Durability, Origin, Setting};
+use ergate::{Builder, Retention};
+use ergate_config::{Config, DEFAULT_TOML, Durability, Log, Origin, Setting};
 
 use super::table::Table;
 use super::{Exit, Format, Globals, output};
@@ -51,12 +52,45 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// A runtime that is kept, limited and sized as the configuration says. Where its log is and which task types it has is for the verb.
+#[allow(dead_code, reason = "for the verbs that start a runtime")]
+pub(crate) fn configure(builder: Builder, config: &Config) -> Builder {
+    let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
+    let builder = config.pool_sizes().fold(builder, |builder, (name, replicas, slots)| builder.pool(name, replicas, slots));
+    builder
+        .file_options(config.log.file_options())
+        .durability(durability(config))
+        .retention(Retention { keep_for, keep_events })
+        .snapshot_every_events(snapshot_every_events)
+        .tasks_live_max(config.limits.tasks_live_max)
+}
+
 /// The durability of the configuration as the runtime has it.
-#[expect(dead_code, reason = "for the verbs that start a runtime")]
-pub(crate) const fn durability(config: &Config) -> ergate::Durability {
+const fn durability(config: &Config) -> ergate::Durability {
     match config.log.durability {
         Durability::Fsync => ergate::Durability::Fsync,
         Durability::Interval(span) => ergate::Durability::Interval(span),
         Durability::Memory => ergate::Durability::Memory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergate::builder::{SLOTS_DEFAULT, SNAPSHOT_EVERY_EVENTS, TASKS_LIVE_MAX};
+    use ergate::events::log::file::FileOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_file_are_those_of_the_library() {
+        let config = Config::default();
+        assert_eq!(config.limits.tasks_live_max, TASKS_LIVE_MAX);
+        assert_eq!(config.log.snapshot_every_events, SNAPSHOT_EVERY_EVENTS);
+        assert_eq!((config.pool("any").replicas, config.pool("any").slots), (1, SLOTS_DEFAULT));
+        assert_eq!(format!("{:?}", config.log.file_options()), format!("{:?}", FileOptions::default()));
+        assert_eq!(config.log.data.to_str(), Some("ergate-data"));
+        assert_eq!(durability(&config), ergate::Durability::Fsync);
+        let retention = Retention { keep_for: config.log.keep_for, keep_events: config.log.keep_events };
+        assert_eq!(retention, Retention::default());
     }
 }

@@ -28,6 +28,18 @@ pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     span.ok_or_else(|| "use a span such as `500ms`, `10s` or `1h 30m`".to_owned())
 }
 
+/// Refuses a data directory that is something else.
+pub(crate) fn require_dir(data: &Path) -> Result<(), LogError> {
+    match data.metadata() {
+        Ok(found) if !found.is_dir() => Err(LogError::Io {
+            step: "use as a data directory",
+            path: data.to_owned(),
+            source: std::io::ErrorKind::NotADirectory.into(),
+        }),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Says whether work was left over from before.
 pub(crate) fn say_left_over(runtime: &Runtime) {
     if runtime.live() > 0 {

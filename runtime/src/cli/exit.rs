@@ -91,13 +91,11 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(error) = cause.downcast_ref::<LogError>() {
                 return Some(log_code(error));
             }
-            match cause.downcast_ref::<RecoverError>() {
-                Some(RecoverError::Log(error)) => return Some(log_code(error)),
-                Some(RecoverError::Audit(_) | RecoverError::NoBase { .. }) => return Some(5),
-                None => {}
+            if let Some(error) = cause.downcast_ref::<RecoverError>() {
+                return Some(recover_code(error));
             }
-            if let Some(StartError::Recover(RecoverError::Log(error))) = cause.downcast_ref::<StartError>() {
-                return Some(log_code(error));
+            if let Some(StartError::Recover(error)) = cause.downcast_ref::<StartError>() {
+                return Some(recover_code(error));
             }
             if let Some(code) = trouble_code(cause) {
                 return Some(code);
@@ -118,9 +116,16 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     Some(match cause.downcast_ref::<Trouble>()? {
         Trouble::Usage(_) => 2,
-        Trouble::NotFound(_) => 6,
+        Trouble::NotFound(_) => Exit::NotFound.code(),
         Trouble::Unwritable { .. } => 8,
     })
+}
+
+const fn recover_code(error: &RecoverError) -> u8 {
+    match error {
+        RecoverError::Log(error) => log_code(error),
+        RecoverError::Audit(_) | RecoverError::NoBase { .. } => 5,
+    }
 }
 
 const fn log_code(error: &LogError) -> u8 {

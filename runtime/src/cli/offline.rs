@@ -19,12 +19,11 @@ use super::{Globals, config};
 
 /// The data directory that flags and configuration name.
 pub(crate) fn data_dir(globals: &Globals) -> anyhow::Result<PathBuf> {
-    Ok(config::settings(globals)?.log.data)
-}
-
-/// A reader of the log, which another process may be writing.
-pub(crate) fn reader(globals: &Globals) -> anyhow::Result<Arc<dyn LogReader>> {
-    Ok(open(globals)?.reader)
+    let dir = config::settings(globals)?.log.data;
+    if dir.exists() && !dir.is_dir() {
+        return Err(Trouble::NotFound(format!("{} is not a directory; check --data", dir.display())).into());
+    }
+    Ok(dir)
 }
 
 /// A log that is looked at.
@@ -152,14 +151,17 @@ impl Place {
         }
     }
 
-    /// Whether the log goes on from where a snapshot was taken.
+    /// Whether the log goes on from where a snapshot was taken, or ends there with the block that it names.
     fn follows(&self, taken: &Head) -> bool {
-        match self.reader.cursor(taken.next).and_then(|mut cursor| cursor.next_block()) {
-            Ok(Some(block)) => block.header.first_position == taken.next && block.header.previous == taken.hash,
-            // At the very end only the block before tells; it is enough that the log reaches so far.
-            Ok(None) => self.reader.span().next == taken.next,
-            Err(_) => false,
+        let block = |at| self.reader.cursor(at).and_then(|mut cursor| cursor.next_block()).ok().flatten();
+        let span = self.reader.span();
+        if taken.next < span.next {
+            return block(taken.next)
+                .is_some_and(|next| next.header.first_position == taken.next && next.header.previous == taken.hash);
         }
+        let before = taken.next.0.checked_sub(1).map(Position).filter(|before| *before >= span.first);
+        // A log without any block has only its anchor to tell, which was held against it at the opening.
+        taken.next == span.next && before.is_none_or(|before| block(before).is_some_and(|last| last.hash() == taken.hash))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Moves work from a source into a runtime: a bounded number of batches in flight, until the source ends, somebody interrupts, or the
 //! log fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -179,25 +180,26 @@ impl<T> Feed<'_, T> {
 /// Waits for the answers of a batch.
 async fn follow<T>(runtime: Runtime, batch: Batch, tags: Vec<T>) -> Vec<(T, Answer)> {
     let answers: Vec<_> = batch.answer.iter().collect();
-    let mut ends = batch.wait().await.map(|end| end.into_ends().peekable());
-    let mut answered = Vec::with_capacity(tags.len());
-    for (tag, answer) in tags.into_iter().zip(answers) {
-        let answer = match answer {
-            Err(rejection) => Answer::Refused(rejection),
-            Ok((ordinal, duplicate)) => {
-                let id = TaskId::embedded(ordinal);
-                let own = match &mut ends {
-                    Ok(ends) => ends.next_if(|(ended, _)| !duplicate && *ended == ordinal).map(|(_, end)| Ok(end)),
-                    Err(_) => Some(Err(WaitError::Stopped)),
-                };
-                let end = match own {
-                    Some(end) => end,
-                    None => runtime.wait(id).await,
-                };
-                Answer::Ended { id, duplicate, end }
-            }
-        };
-        answered.push((tag, answer));
+    let known = answers.iter().flatten().filter(|(_, duplicate)| *duplicate).map(|(task, _)| TaskId::embedded(*task)).collect();
+    let ends = ends(&runtime, batch, known).await;
+    let answer = |answer| match answer {
+        Err(rejection) => Answer::Refused(rejection),
+        Ok((ordinal, duplicate)) => {
+            let id = TaskId::embedded(ordinal);
+            let end = ends.as_ref().map(|ends| ends.get(&id).cloned());
+            let end = end.map_or(Err(WaitError::Stopped), |end| end.ok_or(WaitError::NoSuchTask(id)));
+            Answer::Ended { id, duplicate, end }
+        }
+    };
+    tags.into_iter().zip(answers.into_iter().map(answer)).collect()
+}
+
+/// The ends of a batch's own tasks, and of those that its requests repeat; `None` when the runtime stops before.
+async fn ends(runtime: &Runtime, batch: Batch, known: BTreeSet<TaskId>) -> Option<BTreeMap<TaskId, TaskEnd>> {
+    let mut ends: BTreeMap<_, _> =
+        batch.wait().await.ok()?.into_ends().map(|(ordinal, end)| (TaskId::embedded(ordinal), end)).collect();
+    if !known.is_empty() {
+        ends.extend(runtime.wait_all(known).await.ok()?);
     }
-    answered
+    Some(ends)
 }

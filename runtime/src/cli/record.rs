@@ -71,7 +71,7 @@ impl Record<'_> {
     pub(crate) fn cells(&self) -> Result<[String; 5], serde_json::Error> {
         let object = self.json()?;
         let text = |name: &str| object.get(name).map_or_else(String::new, plain);
-        let detail = object.iter().filter(|(name, _)| !HEAD.contains(&name.as_str()));
+        let detail = object.iter().filter(|(name, value)| !HEAD.contains(&name.as_str()) && !is_empty(value));
         let detail: Vec<String> = detail.map(|(name, value)| format!("{name}={}", short(value))).collect();
         Ok([text("position"), text("time"), text("event"), text("task"), detail.join(" ")])
     }
@@ -84,6 +84,11 @@ const HEAD: [&str; 5] = ["position", "time", "event", "task", "recorded_at"];
 /// A text without quotes, anything else as JSON.
 pub(crate) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a value only says that nothing was said.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 fn short(value: &Value) -> String {

@@ -153,6 +153,7 @@ impl Engine {
 /// What a worker must be told because of an event.
 fn effect(event: &Event<'_>, state: &State) -> Option<Effect> {
     let slot = |task: Ordinal| state.work.tasks.get(task).filter(|task| task.has_slot()).map(|task| (task.attempt, task.replica));
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the run itself shows when a worker should have been told more")]
     match *event {
         Event::Started { task, attempt, replica } => Some(Effect::Start { task, attempt, replica, again: false }),
         Event::TimedOut { task, attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat } => {

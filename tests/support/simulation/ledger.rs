@@ -108,45 +108,47 @@ impl Book {
             return Ok(());
         }
         let Some(life) = event.task().and_then(|task| self.lives.get_mut(&task)) else { return Ok(()) };
-        let wrong = || Err(format!("I2: {event:?} in a task that was {:?}", event.task()));
+        let wrong = || Err(format!("I2: {event:?} in a task that was {life:?}"));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other events neither begin nor end an attempt or a task")]
         match *event {
+            Event::Started { attempt, .. } if life.over || life.running.is_some() || attempt != life.started + 1 => wrong(),
             Event::Started { task, attempt, replica } => {
-                if life.over || life.running.is_some() || attempt != life.started + 1 {
-                    return wrong();
-                }
                 (life.running, life.started) = (Some(attempt), attempt);
                 self.starts.insert((task, attempt), replica);
+                Ok(())
+            }
+            Event::Succeeded { attempt, .. }
+            | Event::Failed { attempt, .. }
+            | Event::Lost { attempt, .. }
+            | Event::TimedOut { attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat, .. }
+                if life.over || life.running != Some(attempt) =>
+            {
+                wrong()
             }
             Event::Succeeded { task, attempt, .. } => {
-                if life.over || life.running != Some(attempt) {
-                    return wrong();
-                }
                 (life.running, life.over) = (None, true);
                 self.reports.insert((task, attempt));
+                Ok(())
             }
             Event::Failed { task, attempt, .. } => {
-                if life.over || life.running.take() != Some(attempt) {
-                    return wrong();
-                }
+                life.running = None;
                 self.reports.insert((task, attempt));
+                Ok(())
+            }
+            Event::Lost { .. } | Event::TimedOut { timeout: Timeout::StartToClose | Timeout::Heartbeat, .. } => {
+                life.running = None;
+                Ok(())
             }
             Event::SlotReleased { task, attempt, .. } => {
                 self.reports.insert((task, attempt));
+                Ok(())
             }
-            Event::TimedOut { attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat, .. }
-            | Event::Lost { attempt, .. } => {
-                if life.over || life.running.take() != Some(attempt) {
-                    return wrong();
-                }
-            }
+            Event::Ended { .. } | Event::DeadLettered { .. } if life.over => wrong(),
             Event::Ended { .. } | Event::DeadLettered { .. } => {
-                if std::mem::replace(&mut life.over, true) {
-                    return wrong();
-                }
-                life.running = None;
+                (life.running, life.over) = (None, true);
+                Ok(())
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::{Head, LogError};
 use super::CutTail;
 use super::layout::{Layout, failed, open_file};
-use super::recover::{Purpose, assess};
+use super::shared::assess_settled;
 use super::store::{self, LAYOUT_FORMAT, StoreId};
 use crate::id::Position;
 
@@ -42,7 +42,7 @@ impl Inspection {
 /// As [`super::FileReader::open`].
 pub fn inspect(dir: &Path) -> Result<Inspection, LogError> {
     let layout = Layout::new(dir);
-    let found = assess(&layout, Purpose::Read)?;
+    let found = assess_settled(&layout)?;
     let torn = found.torn.then(|| CutTail { at: found.head.next, bytes: found.len - found.end });
     let segments = found.segments.iter().map(|first| (*first, layout.segment(*first))).collect();
     let (store, head) = (found.store, found.head);

@@ -159,7 +159,7 @@ fn end_lost(stop: Stop, chain: &Chain, anchored: Position) -> LogError {
 }
 
 /// Assesses a log that may change meanwhile: an error counts only if the log stood still.
-fn assess_settled(layout: &Layout) -> Result<Found, LogError> {
+pub(super) fn assess_settled(layout: &Layout) -> Result<Found, LogError> {
     for _ in 0..ATTEMPTS_MAX {
         let before = recover::identify(layout)?;
         match recover::assess(layout, Purpose::Read) {

@@ -25,15 +25,17 @@ use super::{Exit, Format, Globals, output};
 /// Where runs of the demo are kept when nobody says otherwise, a folder a run.
 const HOME: &str = "ergate-demo";
 
-/// Digests every regular file under a directory: one task a file, each durable before it starts. Then the log is read back from disk,
-/// every decision in it is computed again, and the state is compared with the one that was live.
-///
-/// Every run has a data directory of its own (./ergate-demo/TIME) unless --data names one; where that holds a log, the run goes on with
-/// it. Links are not followed; directories named .git and target and those with an Ergate log are passed over.
-///
-/// Exit codes: 0 every file was digested; 3 some were not, because they vanished or cannot be read (the log is verified all the same);
-/// 5 the log did not verify; 130 interrupted.
+/// Printed below the help of the verb.
+const HELP: &str = "Digests every regular file under a directory: one task a file, each durable before it starts. Then the log is read back \
+from disk, every decision in it is computed again, and the state is compared with the one that was live.\n\n\
+Every run has a data directory of its own (./ergate-demo/TIME) unless --data names one; where that holds a log, the run \
+goes on with it. Links are not followed; directories named .git and target and those with an Ergate log are passed over.\n\n\
+Exit codes: 0 every file was digested; 3 some were not, because they vanished or cannot be read (the log is verified all \
+the same); 5 the log did not verify; 130 interrupted.";
+
+/// What the verb takes.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub(crate) struct DemoArgs {
     /// Directory whose files are digested
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -90,8 +92,9 @@ async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
 }
 
 async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
+    embedded::require_dir(data)?;
     let goes_on = data.join("store").exists();
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo");
+    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo").own_tasks_only();
     let builder = builder.durability(args.durability).pool(file_digest::POOL, args.replicas, args.slots);
     let runtime = builder.start().await?;
     if !globals.quiet {
@@ -121,7 +124,7 @@ async fn work(
     display.finish();
     tally.flush()?;
     if stopped? == Stopped::Interrupted {
-        output::note(&format!("interrupted after {}", count(tally.answered_count(), "file", "files")));
+        output::note(&format!("stopped after {}", count(tally.answered_count(), "file", "files")));
         return Ok(None);
     }
     let elapsed = tally.started.elapsed();

@@ -154,7 +154,7 @@ impl Summary {
             row("failure", &format!("and {} more", number(failed - self.failures.len() as u64)))?;
         }
         if failed > 0 {
-            row("see all", &format!("ergate task list --outcome FAILED --data {}", quoted(&self.data)))
+            row("see all", &format!("{} task list --outcome FAILED --data {}", program(), quoted(&self.data)))
         } else {
             Ok(())
         }
@@ -174,12 +174,18 @@ impl Summary {
     /// Prints what to try next.
     pub(super) fn print_next(&self) -> anyhow::Result<()> {
         let data = quoted(&self.data);
+        let program = program();
         output::line("\nThe log is the record of all of this. Next, try:")?;
-        for command in ["log verify", "log tail", "task list", "task show 0-0", "replay"] {
-            output::line(&format!("  ergate {command} --data {data}"))?;
+        for command in ["log verify --decisions", "log tail", "task list", "task show 0-0", "replay"] {
+            output::line(&format!("  {program} {command} --data {data}"))?;
         }
-        output::line(&format!("  ergate submit sleep '{{\"ms\": 500}}' --data {data}"))
+        output::line(&format!("  {program} submit sleep '{{\"ms\": 500}}' --data {data}"))
     }
+}
+
+/// The command as it was called, because a newcomer has not installed it.
+fn program() -> String {
+    std::env::args().next().map_or_else(|| "ergate".to_owned(), |path| quoted(&path))
 }
 
 impl Wait {

@@ -127,6 +127,7 @@ fn checksum_line(hash: &str, path: &Path) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -26,8 +26,8 @@ struct Described {
 ///
 /// # Errors
 /// The error itself when it says nothing about what the log holds, or when the output is closed.
-pub(super) fn report(error: &anyhow::Error, inspection: Option<&Inspection>, format: Format) -> anyhow::Result<Exit> {
-    let Some(mut described) = describe(error) else { return Err(anyhow::anyhow!("{error:#}")) };
+pub(super) fn report(error: anyhow::Error, inspection: Option<&Inspection>, format: Format) -> anyhow::Result<Exit> {
+    let Some(mut described) = describe(&error) else { return Err(error) };
     if described.file.is_none() {
         described.file = described.at.and_then(|at| inspection?.file_of(at).map(PathBuf::from));
     }

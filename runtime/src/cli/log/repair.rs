@@ -7,16 +7,16 @@ use ergate::clock::{Clock, SystemClock};
 use ergate::events::command::Command;
 use ergate::events::event::{Departure, Envelope, RuleVersions};
 use ergate::events::id::{Position, ShardId};
-use ergate::events::log::file::{FileLog, Repair, inspect, repair};
+use ergate::events::log::file::{FileLog, FileReader, Repair, inspect, repair};
 use ergate::events::log::snapshot::SnapshotStore;
-use ergate::events::log::{EventLog, LogError};
+use ergate::events::log::{EventLog, LogError, LogReader};
 use ergate::events::shard::Shard;
 use ergate::events::state::State;
 use ergate::events::task::TEXT_BYTES_MAX;
 use serde_json::json;
 
 use crate::cli::exit::Trouble;
-use crate::cli::{Exit, Format, Globals, config, output};
+use crate::cli::{Exit, Format, Globals, config, offline, output};
 
 /// What to accept, and why.
 #[derive(clap::Args)]
@@ -43,15 +43,23 @@ struct Diagnosis {
     reached: Position,
 }
 
+impl Diagnosis {
+    const fn is_whole(&self) -> bool {
+        self.trouble.is_none() && self.missing == 0
+    }
+}
+
 pub(crate) fn run(args: &RepairArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let config = config::settings(globals)?;
-    let dir = config.log.data.as_path();
+    let (config, dir) = (config::settings(globals)?, &offline::data_dir(globals)?);
     if args.reason.len() > TEXT_BYTES_MAX {
         return Err(Trouble::Usage(format!("the reason is longer than {TEXT_BYTES_MAX} bytes; write a shorter one")).into());
     }
     let diagnosis = diagnose(dir)?;
     let Some(accepted) = args.accept_loss else { return explain(&diagnosis, globals.output) };
-    if diagnosis.trouble.is_none() && accepted == 0 {
+    if diagnosis.is_whole() {
+        if accepted > 0 {
+            return Err(Trouble::Usage("the log is whole, so there is no loss to accept".to_owned()).into());
+        }
         return explain(&diagnosis, globals.output);
     }
     if accepted != diagnosis.missing {
@@ -70,7 +78,8 @@ pub(crate) fn run(args: &RepairArgs, globals: &Globals) -> anyhow::Result<Exit> 
 /// Asks the repair for what it would need: no loss is as large as the one that is offered here, so it changes nothing.
 fn diagnose(dir: &Path) -> anyhow::Result<Diagnosis> {
     let trouble = match inspect(dir) {
-        Ok(_) => None,
+        // Only the ends were looked at; the middles are read here.
+        Ok(found) => read_all(dir, found.base.next).err(),
         Err(error @ (LogError::NotFound { .. } | LogError::FormatTooNew { .. } | LogError::Io { .. })) => {
             return Err(error.into());
         }
@@ -83,12 +92,20 @@ fn diagnose(dir: &Path) -> anyhow::Result<Diagnosis> {
     }
 }
 
+/// Reads the log from its first position to its end.
+fn read_all(dir: &Path, first: Position) -> Result<(), LogError> {
+    let reader = FileReader::open(dir)?;
+    let mut cursor = reader.cursor(first)?;
+    while cursor.next_block()?.is_some() {}
+    Ok(())
+}
+
 fn explain(diagnosis: &Diagnosis, format: Format) -> anyhow::Result<Exit> {
     let Diagnosis { trouble, missing, found, reached } = diagnosis;
     if format == Format::Json {
         let trouble = trouble.as_ref().map(|error| format!("{error:#}"));
         output::json(
-            &json!({ "whole": trouble.is_none(), "trouble": trouble, "missing": missing, "ends_at": found.0, "reached": reached.0 }),
+            &json!({ "whole": diagnosis.is_whole(), "trouble": trouble, "missing": missing, "ends_at": found.0, "reached": reached.0 }),
         )?;
     } else if let Some(error) = trouble {
         output::line(&format!("found: {}", output::escape(&chain(error))))?;
@@ -99,7 +116,7 @@ fn explain(diagnosis: &Diagnosis, format: Format) -> anyhow::Result<Exit> {
     } else {
         output::line(&format!("nothing to repair: the log is usable up to position {found}"))?;
     }
-    Ok(if trouble.is_none() { Exit::Done } else { Exit::Damaged })
+    Ok(if diagnosis.is_whole() { Exit::Done } else { Exit::Damaged })
 }
 
 fn chain(error: &LogError) -> String {

@@ -38,13 +38,13 @@ pub(crate) fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<Exit> 
     let dir = offline::data_dir(globals)?;
     let inspection = match inspect(&dir) {
         Ok(inspection) => inspection,
-        Err(error) => return finding::report(&error.into(), None, globals.output),
+        Err(error) => return finding::report(error.into(), None, globals.output),
     };
     let place = offline::open(globals)?;
     let depth = if args.decisions { Depth::Decisions } else { Depth::Chain };
     match verify(&place, &inspection, depth, globals) {
         Ok(verified) => print(&verified, &inspection, args.decisions, started, globals.output),
-        Err(error) => finding::report(&error, Some(&inspection), globals.output),
+        Err(error) => finding::report(error, Some(&inspection), globals.output),
     }
 }
 
@@ -61,11 +61,12 @@ fn verify(place: &Place, inspection: &Inspection, depth: Depth, globals: &Global
             return Err(Finding::Chain { at, expected: previous, found: block.header.previous }.into());
         }
         if at < from {
-            read_only(&block)?
+            read_only(&block)?;
+            previous = block.hash();
         } else {
-            audit.follow(&block)?
+            audit.follow(&block)?;
+            previous = audit.head();
         }
-        previous = block.hash();
         at = block.header.next_position();
         events += u64::from(block.header.count);
         blocks += 1;

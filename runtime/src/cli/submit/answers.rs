@@ -31,6 +31,7 @@ pub(super) enum Shape {
 pub(super) struct Answers {
     shape: Shape,
     numbered: bool,
+    quiet: bool,
     out: BufWriter<Stdout>,
     started: Instant,
     ended: [u64; 5],
@@ -69,10 +70,11 @@ struct Failure<'a> {
 
 impl Answers {
     /// Prints answers in this shape; `numbered` names the line of each.
-    pub(super) fn new(shape: Shape, numbered: bool) -> Answers {
+    pub(super) fn new(shape: Shape, numbered: bool, quiet: bool) -> Answers {
         Answers {
             shape,
             numbered,
+            quiet,
             out: BufWriter::new(io::stdout()),
             started: Instant::now(),
             ended: [0; 5],
@@ -105,12 +107,12 @@ impl Answers {
             output::note(&format!("and {} more like these", number(self.troubles - TROUBLES_SHOWN)));
         }
         match self.shape {
-            Shape::Result => Ok(()),
-            Shape::Lines => {
+            Shape::Summary => output::line(&self.summary()),
+            Shape::Lines if self.numbered && !self.quiet => {
                 output::note(&self.summary());
                 Ok(())
             }
-            Shape::Summary => output::line(&self.summary()),
+            Shape::Lines | Shape::Result => Ok(()),
         }
     }
 
@@ -119,7 +121,10 @@ impl Answers {
         let outcomes = Outcome::ALL.iter().zip(self.ended).filter(|(_, count)| *count > 0);
         let outcomes: Vec<_> = outcomes.map(|(outcome, count)| format!("{} {}", outcome.name(), number(count))).collect();
         let elapsed = self.started.elapsed();
-        let mut text = format!("{}: {}", count(done, "task", "tasks"), outcomes.join(", "));
+        let mut text = count(done, "task", "tasks");
+        if done > 0 {
+            text += &format!(": {}", outcomes.join(", "));
+        }
         text += &format!("; {} tasks/s, {elapsed:.1?} in all", number(rate(done, elapsed)));
         if self.duplicates > 0 {
             text += &format!("; {} of them known before by their key", number(self.duplicates));

@@ -243,6 +243,7 @@ fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

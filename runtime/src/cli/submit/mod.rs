@@ -28,17 +28,21 @@ use super::{Exit, Format, Globals, output};
 /// Slots of the pool `files` when nobody sized it: files that are read at once.
 const FILE_SLOTS: u32 = 8;
 
-/// Submits one task, or one for each line of NDJSON, and runs until they are done. What was left over in the data directory runs too.
-///
-/// Task types: `file.digest` {"path"}, `noop` (any payload), `sleep` {"ms"}, `fail` {"class", "message", "retryable"}.
-///
-/// A line of NDJSON is {"type": "sleep", "payload": {"ms": 5}} with any of: key, key_window, priority, not_before, delay,
-/// retry {attempts, initial, coefficient, max}, timeouts {schedule_to_start, start_to_close, schedule_to_close, heartbeat}, labels {},
-/// content_type, trace_parent. Spans are texts such as "500ms". A line that is refused is named, and the rest goes on; a line has at most
-/// 1,114,112 bytes, and a payload 1 MiB of them. Answers come in the order in which tasks end, batch by batch.
-///
-/// Exit codes: 0 all tasks succeeded; 3 some did not; 4 some input was refused; 130 interrupted.
+/// Printed below the help of the verb.
+const HELP: &str = "Submits one task, or one for each line of NDJSON, and runs until they are done. What was left over in the data directory \
+runs too.\n\n\
+Task types: `file.digest` {\"path\"}, `noop` (any payload), `sleep` {\"ms\"}, `fail` {\"class\", \"message\", \
+\"retryable\"}.\n\n\
+A line of NDJSON is {\"type\": \"sleep\", \"payload\": {\"ms\": 5}} with any of: key, key_window, priority, not_before, \
+delay, retry {attempts, initial, coefficient, max}, timeouts {schedule_to_start, start_to_close, schedule_to_close, \
+heartbeat}, labels {}, content_type, trace_parent. Spans are texts such as \"500ms\". A line that is refused is named, \
+and the rest goes on; a line has at most 1,114,112 bytes, and a payload 1 MiB of them. Answers come in the order in \
+which tasks end, batch by batch.\n\n\
+Exit codes: 0 all tasks succeeded; 3 some did not; 4 some input was refused; 130 interrupted.";
+
+/// What the verb takes.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["task_type", "ndjson", "resume"])))]
 pub(crate) struct SubmitArgs {
     /// Task type
@@ -160,7 +164,8 @@ fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Line<'a> {
 async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit");
+    embedded::require_dir(&data)?;
+    let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit").own_tasks_only();
     let runtime = builder.durability(args.durability).pool(file_digest::POOL, 1, FILE_SLOTS).start().await?;
     if !globals.quiet {
         embedded::say_left_over(&runtime);
@@ -198,7 +203,7 @@ async fn work(
         (Format::Table, true) => Shape::Summary,
         (Format::Table, false) => Shape::Result,
     };
-    let mut answers = Answers::new(shape, numbered);
+    let mut answers = Answers::new(shape, numbered, globals.quiet);
     let mut display = Display::new(globals, "running", "tasks");
     let stopped = pump::run(runtime, signals, &mut display, source, &mut answers).await;
     display.finish();

@@ -1,24 +1,19 @@
 //! `ergate task list`: live tasks from the folded state, ended ones from the log's indexes.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use ergate::events::id::{Ordinal, Position, TaskId, TypeId};
+use ergate::events::id::TypeId;
 use ergate::events::log::Span;
 use ergate::events::log::file::{holder, inspect};
-use ergate::events::log::index::{Ending, EndingQuery, TaskIndex};
-use ergate::events::slab::{Phase, Task};
+use ergate::events::log::index::{EndingQuery, TaskIndex};
+use ergate::events::slab::Phase;
 use ergate::events::state::State;
 use ergate::events::task::Outcome;
-use ergate::events::time::Timestamp;
-use serde_json::json;
 
+use super::row::{Cursor, Row, ended_row, live_row, print};
 use crate::cli::bar::Bar;
 use crate::cli::exit::Trouble;
-use crate::cli::moment::time;
 use crate::cli::offline::{self, Place};
-use crate::cli::table::Table;
 use crate::cli::{Exit, Format, Globals, output};
 
 /// Which tasks.
@@ -62,25 +57,6 @@ enum Filter {
     Backoff,
 }
 
-/// A place in the list: live tasks come first, by ordinal, then ended ones, by the position of their end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cursor {
-    Live(Ordinal),
-    Ended(Position),
-}
-
-/// A task in the list.
-struct Row {
-    task: TaskId,
-    task_type: String,
-    state: String,
-    outcome: Option<Outcome>,
-    attempts: Option<u32>,
-    /// When it was requested, of live tasks; when it ended, of others.
-    at: Timestamp,
-    cursor: Cursor,
-}
-
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let place = offline::open(globals)?;
     let state = place.fold_all(globals)?;
@@ -92,7 +68,7 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     }
     match globals.output {
         Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
-        Format::Table => print(&rows, args.limit)?,
+        Format::Table => print(&rows, args.limit, globals.quiet)?,
     }
     Ok(Exit::Done)
 }
@@ -110,11 +86,6 @@ fn types_of(state: &State, name: &str) -> Result<Vec<TypeId>, Trouble> {
         return Err(Trouble::NotFound(format!("no task type {name:?} is in the log; it has {}", known.join(", "))));
     }
     Ok(ids)
-}
-
-fn type_name(state: &State, id: Option<TypeId>) -> String {
-    let known = id.and_then(|id| state.work.types.get(usize::from(id.0)));
-    known.map_or_else(|| "-".to_owned(), |known| known.name.clone())
 }
 
 fn wants_ended(args: &ListArgs) -> bool {
@@ -155,18 +126,6 @@ fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Ro
     newest.into_iter().rev().map(|(ordinal, task)| live_row(state, ordinal, task)).collect()
 }
 
-fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
-    Row {
-        task: TaskId::embedded(ordinal),
-        task_type: type_name(state, Some(task.task_type)),
-        state: format!("{:?}", task.phase).to_ascii_lowercase(),
-        outcome: None,
-        attempts: Some(task.attempt),
-        at: task.requested_at,
-        cursor: Cursor::Live(ordinal),
-    }
-}
-
 /// The newest ended tasks that are asked for, in pages until there are enough.
 fn ended_rows(
     args: &ListArgs,
@@ -191,19 +150,6 @@ fn ended_rows(
     Ok(())
 }
 
-fn ended_row(state: &State, ending: &Ending) -> Row {
-    let dead = state.work.dead.get(&ending.task);
-    Row {
-        task: TaskId::embedded(ending.task),
-        task_type: type_name(state, ending.task_type.or(dead.map(|letter| letter.task.task_type))),
-        state: if dead.is_some() { "dead" } else { "ended" }.to_owned(),
-        outcome: Some(ending.outcome),
-        attempts: dead.map(|letter| letter.task.attempt),
-        at: ending.at,
-        cursor: Cursor::Ended(ending.position),
-    }
-}
-
 /// The log's indexes; what is missing of them is built where that is possible and nobody else does it.
 fn index(place: &Place, globals: &Globals) -> anyhow::Result<TaskIndex> {
     let index = TaskIndex::open(&place.dir, place.store.0, Arc::clone(&place.reader))?;
@@ -218,49 +164,4 @@ fn index(place: &Place, globals: &Globals) -> anyhow::Result<TaskIndex> {
         tracing::warn!(%error, "the indexes could not be completed; the log is read instead");
     }
     Ok(index)
-}
-
-fn print(rows: &[Row], limit: usize) -> anyhow::Result<()> {
-    let mut table = Table::new(&["TASK", "TYPE", "STATE", "OUTCOME", "STARTS", "SINCE"]);
-    for row in rows {
-        let outcome = row.outcome.map_or("-", Outcome::name).to_owned();
-        let attempts = row.attempts.map_or_else(|| "-".to_owned(), |attempts| attempts.to_string());
-        table.row([row.task.to_string(), row.task_type.clone(), row.state.clone(), outcome, attempts, time(row.at)]);
-    }
-    table.print()?;
-    if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
-        output::note(&format!("for more: --before {}", last.cursor));
-    }
-    Ok(())
-}
-
-impl Row {
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "task": self.task, "type": self.task_type, "state": self.state, "outcome": self.outcome,
-            "starts": self.attempts, "since": time(self.at), "cursor": self.cursor.to_string(),
-        })
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cursor::Live(ordinal) => write!(f, "live-{ordinal}"),
-            Cursor::Ended(position) => write!(f, "ended-{position}"),
-        }
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Cursor, String> {
-        let parsed = match text.split_once('-') {
-            Some(("live", number)) => number.parse().ok().map(Cursor::Live),
-            Some(("ended", number)) => number.parse().ok().map(Cursor::Ended),
-            Some(_) | None => None,
-        };
-        parsed.ok_or_else(|| "write the cursor of a listed task, for example `ended-1200` or `live-42`".to_owned())
-    }
 }

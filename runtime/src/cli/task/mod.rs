@@ -3,6 +3,7 @@
 mod history;
 mod life;
 mod list;
+mod row;
 mod show;
 
 use ergate::events::id::{ShardId, TaskId};

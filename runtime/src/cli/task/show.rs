@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::life::Life;
 use super::{each_event, unknown};
-use crate::cli::record::plain;
+use crate::cli::record::{is_empty, plain};
 use crate::cli::table::{self, Table};
 use crate::cli::{Exit, Format, Globals, offline, output};
 
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
 fn print(life: &Life) -> anyhow::Result<()> {
     let known = |name: &&'static str| life.facts.iter().find(|(known, value)| known == name && *value != Value::Null);
     let facts: Vec<_> = ORDER.iter().chain(&["payload"]).filter_map(known).collect();
-    let facts: Vec<_> = facts.into_iter().map(|(name, value)| (*name, shown(value))).collect();
+    let facts: Vec<_> = facts.into_iter().map(|(name, value)| (*name, (!is_empty(value)).then(|| plain(value)))).collect();
     table::facts(&facts)?;
     if life.attempts.is_empty() {
         return Ok(());
@@ -81,10 +81,4 @@ fn print(life: &Life) -> anyhow::Result<()> {
         table.row([attempt.number.to_string(), attempt.replica.clone(), attempt.started.clone(), ended, attempt.how.clone()]);
     }
     table.print()
-}
-
-/// A value for people; empty lists say nothing.
-fn shown(value: &Value) -> Option<String> {
-    let empty = value.as_array().is_some_and(Vec::is_empty);
-    (!empty).then(|| plain(value))
 }

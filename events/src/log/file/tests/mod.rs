@@ -1,5 +1,4 @@
 //! What the file backend does beyond the conformance suite: recovery, faults, damage.
-#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 mod damage;
 mod faults;

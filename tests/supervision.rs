@@ -612,7 +612,8 @@ fn a_hung_thread_times_out_and_holds_its_slot_until_it_ends() {
     });
 }
 
-/// Two attempts of one task at a time in one process, of which the late one must not be believed: found by `skipped-fence`.
+/// Two attempts of one task at a time in one process, of which the late one must not be believed. Here its executor stops it before the fence does;
+/// the fence alone is shown by the stories of the core.
 #[test]
 fn a_late_report_of_an_old_attempt_is_refused() {
     block_on(LIMIT, async {

@@ -191,6 +191,7 @@ pub(crate) fn facts_of(reader: &dyn LogReader, wanted: &BTreeSet<u64>) -> Result
 
 impl Facts {
     fn note(&mut self, event: &Event<'_>) -> Result<(), String> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the proofs ask about these events")]
         match *event {
             Event::Requested { payload, key, .. } => self.tasks.push((payload.to_vec(), key.map(|key| key.key.to_owned()))),
             Event::Redriven { .. } => self.tasks.push((Vec::new(), None)),

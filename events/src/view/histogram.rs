@@ -66,7 +66,7 @@ fn upper(index: u64) -> u64 {
     }
     let exponent = index / STEPS - 1;
     let step = index - exponent * STEPS;
-    ((step + 1) << exponent) - 1
+    (step << exponent) + ((1 << exponent) - 1)
 }
 
 #[cfg(test)]

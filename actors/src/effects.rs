@@ -134,11 +134,7 @@ impl Observer for Collector<'_> {
                 self.last_failure = Some((task, failure.class.to_owned(), failure.message.to_owned()));
             }
             Event::CancelRequested { task, .. } => self.cancel(state, task),
-            Event::TimedOut { task, attempt, timeout: Timeout::StartToClose | Timeout::Heartbeat } => {
-                if let Some(replica) = state.work.holder(task, attempt) {
-                    self.effects.instructions.push(Instruction::Abort { replica, task, attempt });
-                }
-            }
+            Event::TimedOut { task, attempt, timeout } => self.time_out(state, task, attempt, timeout),
             Event::Ended { task, outcome, cause } => {
                 self.abort_held(state, task, cause);
                 self.end(task, outcome, cause);
@@ -185,6 +181,18 @@ impl Collector<'_> {
         let (class, message) = last.map_or_else(Default::default, |(_, class, message)| (class, message));
         let failure = Some(Box::new(EndFailure { cause, class, message }));
         self.effects.ends.push((task, TaskEnd { outcome, result: Box::default(), failure }));
+    }
+
+    fn time_out(&mut self, state: &State, task: Ordinal, attempt: u32, timeout: Timeout) {
+        if self.wants(task) {
+            self.last_failure = Some((task, "timeout".to_owned(), timeout.explanation().to_owned()));
+        }
+        // The other limits end the task, and its end stops what runs.
+        if matches!(timeout, Timeout::StartToClose | Timeout::Heartbeat)
+            && let Some(replica) = state.work.holder(task, attempt)
+        {
+            self.effects.instructions.push(Instruction::Abort { replica, task, attempt });
+        }
     }
 
     fn cancel(&mut self, state: &State, task: Ordinal) {

@@ -625,8 +625,12 @@ impl Proposal {
                 leave.into_iter().chain([Command::StopReplica { replica, departure }]).collect()
             }
             Proposal::LoseAllReplicas => {
+                // A process that drained before it stopped gave its attempts back; the others vanished with theirs.
+                let work = state.work.replicas.iter().map(|(replica, known)| {
+                    let departure = if known.draining { Departure::Drained } else { Departure::Lost };
+                    Command::LeaveReplica { replica, departure }
+                });
                 let departure = Departure::Lost;
-                let work = state.work.replicas.iter().map(|(replica, _)| Command::LeaveReplica { replica, departure });
                 let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
                 work.chain(control).collect()
             }

@@ -272,7 +272,7 @@ fn derived(event: &Event<'_>) -> Option<Event<'static>> {
         Event::Ready { task } => Event::Ready { task },
         Event::TimedOut { task, attempt, timeout } => Event::TimedOut { task, attempt, timeout },
         Event::RetryScheduled { task, due } => Event::RetryScheduled { task, due },
-        Event::Lost { task, attempt } => Event::Lost { task, attempt },
+        Event::Lost { task, attempt, departure } => Event::Lost { task, attempt, departure },
         Event::Ended { task, outcome, cause } => Event::Ended { task, outcome, cause },
         Event::DeadLettered { task, cause } => Event::DeadLettered { task, cause },
         Event::DeadLetterDropped { task } => Event::DeadLetterDropped { task },

@@ -85,6 +85,19 @@ pub enum Timeout {
     CancelGrace,
 }
 
+impl Timeout {
+    /// What happened, for a person.
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Timeout::ScheduleToStart => "no slot was free within the schedule-to-start timeout",
+            Timeout::StartToClose => "the attempt took longer than the start-to-close timeout",
+            Timeout::ScheduleToClose => "the task took longer than the schedule-to-close timeout",
+            Timeout::Heartbeat => "the attempt gave no sign of life within the heartbeat timeout",
+            Timeout::CancelGrace => "the cancelled attempt did not stop within the cancel grace",
+        }
+    }
+}
+
 /// Why a task ended without having succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,8 +197,9 @@ pub enum Event<'a> {
     TimedOut { task: Ordinal, attempt: u32, timeout: Timeout },
     /// Derived: another attempt follows at `due`.
     RetryScheduled { task: Ordinal, due: Timestamp },
-    /// Derived: an attempt's executor is gone; the attempt does not count against the retry policy.
-    Lost { task: Ordinal, attempt: u32 },
+    /// Derived: an attempt's replica is gone and the task is ready again. The attempt does not count against the retry policy; one whose
+    /// replica vanished counts against the losses, one whose replica was drained does not.
+    Lost { task: Ordinal, attempt: u32, departure: Departure },
     /// Derived: the task is over without having succeeded.
     Ended { task: Ordinal, outcome: Outcome, cause: Cause },
     /// Derived: the task failed for good and is kept for redrive.

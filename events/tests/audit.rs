@@ -7,7 +7,7 @@ use ergate_events::audit::{Audit, Depth, Finding};
 use ergate_events::block::{Block, BlockError, Hash, OpenBlock};
 use ergate_events::command::{Command, Rejection};
 use ergate_events::decide::DEAD_LETTERS_MAX;
-use ergate_events::event::{Cause, Event, Origin, RuleVersions, Timeout};
+use ergate_events::event::{Cause, Departure, Event, Origin, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId};
 use ergate_events::state::State;
 use ergate_events::task::{Failure, Outcome, RetryPolicy, TypeSettings};
@@ -66,8 +66,13 @@ fn variations<'a>(event: &Event<'a>) -> Vec<Event<'a>> {
         Event::RetryScheduled { task, due } => {
             vec![Event::RetryScheduled { task: other(task), due }, Event::RetryScheduled { task, due: due.after(Micros(1)) }]
         }
-        Event::Lost { task, attempt } => {
-            vec![Event::Lost { task: other(task), attempt }, Event::Lost { task, attempt: attempt + 1 }]
+        Event::Lost { task, attempt, departure } => {
+            let swapped = if departure == Departure::Lost { Departure::Drained } else { Departure::Lost };
+            vec![
+                Event::Lost { task: other(task), attempt, departure },
+                Event::Lost { task, attempt: attempt + 1, departure },
+                Event::Lost { task, attempt, departure: swapped },
+            ]
         }
         Event::Ended { task, outcome, cause } => vec![
             Event::Ended { task: other(task), outcome, cause },

@@ -28,6 +28,9 @@ pub fn ends_of(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<B
             if let Event::Failed { ref failure, .. } = envelope.event {
                 failures.insert(task, (failure.class.to_owned(), failure.message.to_owned()));
             }
+            if let Event::TimedOut { timeout, .. } = envelope.event {
+                failures.insert(task, ("timeout".to_owned(), timeout.explanation().to_owned()));
+            }
             if let Some(end) = end(&envelope.event, failures.get(&task)) {
                 tasks.remove(&task);
                 ends.insert(task, end);

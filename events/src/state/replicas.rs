@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
+use crate::event::Departure;
 use crate::id::{Ordinal, ReplicaId};
 use crate::time::Timestamp;
 
@@ -34,6 +35,8 @@ pub struct Replica {
     pub pool: u32,
     /// Takes no new work.
     pub draining: bool,
+    /// How it went, once it is gone.
+    pub(crate) departure: Departure,
     slots: Vec<Slot>,
     /// Free slots; the last one is used next.
     free: Vec<u32>,
@@ -49,6 +52,7 @@ impl Replica {
         Replica {
             pool,
             draining: false,
+            departure: Departure::Lost,
             slots: vec![Slot::Free; slots as usize],
             free: (0..slots).rev().collect(),
             held: 0,
@@ -183,6 +187,11 @@ impl Replicas {
     /// Replicas that are gone and still have attempts to return.
     pub fn gone(&self) -> impl Iterator<Item = (ReplicaId, &Replica)> {
         self.gone.iter().map(|(id, replica)| (*id, replica))
+    }
+
+    /// The next attempt that a replica which is gone has to return, and how that replica went.
+    pub(crate) fn to_return(&self) -> Option<(Ordinal, u32, Departure)> {
+        self.gone.values().find_map(|replica| replica.last_busy().map(|(task, attempt)| (task, attempt, replica.departure)))
     }
 
     /// Whether a replica with this id is there, or is gone and still has attempts to return.

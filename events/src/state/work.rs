@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::keys::{KeyEntry, KeyTable};
 use super::queue::ReadyQueue;
 use super::replicas::{Replica, Replicas, Slot};
-use crate::event::{Cause, Digest, Envelope, Event, Timeout};
+use crate::event::{Cause, Departure, Digest, Envelope, Event, Timeout};
 use crate::id::{Ordinal, Position, ReplicaId, TypeId};
 use crate::slab::{Phase, Slab, Task};
 use crate::task::{Ask, IdempotencyKey, Outcome, PRIORITY_MAX, RetryPolicy, Timeouts, TypeSettings};
@@ -129,7 +129,7 @@ impl Work {
             Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } => {}
             Event::RetryScheduled { task, due } => self.schedule_retry(task, due),
             Event::Ready { task } => self.make_ready(task, at, position),
-            Event::Lost { task, attempt } => self.lose(task, attempt, at, position),
+            Event::Lost { task, attempt, departure } => self.lose(task, attempt, departure, at, position),
             Event::SlotReleased { task, attempt, replica } => self.release(task, attempt, replica),
             Event::Checkpointed { task, details, .. } => {
                 if let Some(task) = self.tasks.get_mut(task) {
@@ -153,7 +153,7 @@ impl Work {
                     replica.draining = true;
                 }
             }
-            Event::ReplicaLeft { replica, .. } => self.remove_replica(replica),
+            Event::ReplicaLeft { replica, departure } => self.remove_replica(replica, departure),
             Event::Opened { .. }
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }
@@ -327,12 +327,12 @@ impl Work {
         }
     }
 
-    fn lose(&mut self, ordinal: Ordinal, attempt: u32, at: Timestamp, position: Position) {
+    fn lose(&mut self, ordinal: Ordinal, attempt: u32, departure: Departure, at: Timestamp, position: Position) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         if !task.has_slot() || task.attempt != attempt {
             return;
         }
-        task.losses = task.losses.saturating_add(1);
+        task.losses = task.losses.saturating_add(u32::from(departure == Departure::Lost));
         let (replica, slot) = (task.replica, task.slot);
         self.leave_slot(ordinal);
         if let Some(task) = self.tasks.get_mut(ordinal) {
@@ -442,9 +442,10 @@ impl Work {
         }
     }
 
-    fn remove_replica(&mut self, id: ReplicaId) {
+    fn remove_replica(&mut self, id: ReplicaId, departure: Departure) {
         if let Some(mut replica) = self.replicas.present.remove(&id) {
             replica.shrink();
+            replica.departure = departure;
             self.replicas.gone.insert(id, replica);
             self.forget_gone(id);
         }

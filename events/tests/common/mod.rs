@@ -349,7 +349,7 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::Ready { task } => format!("ready {task}"),
         Event::TimedOut { task, attempt, timeout } => format!("timed out {task}.{attempt} {timeout:?}"),
         Event::RetryScheduled { task, due } => format!("retry {task} in {}", span(*due)),
-        Event::Lost { task, attempt } => format!("lost {task}.{attempt}"),
+        Event::Lost { task, attempt, .. } => format!("lost {task}.{attempt}"),
         Event::Ended { task, outcome, cause } => format!("ended {task} {} {cause:?}", outcome.name()),
         Event::DeadLettered { task, cause } => format!("dead {task} {cause:?}"),
         Event::DeadLetterDropped { task } => format!("dropped {task}"),

@@ -51,7 +51,7 @@ use self::create::{initialise, unlink};
 use self::disk::{Disk, RealDisk};
 pub use self::inspect::{Inspection, holder, identity, inspect};
 use self::keeper::Keeper;
-use self::layout::{Layout, failed};
+use self::layout::{Layout, failed, foreign};
 pub use self::reader::FileReader;
 use self::recover::{Found, Purpose, assess, base_of};
 pub use self::repair::{Repair, repair};
@@ -142,8 +142,13 @@ impl FileLog {
         if options.create {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
         }
-        if store::read(&layout)?.is_none() && !(options.create && layout.is_vacant()?) {
-            return Err(LogError::NotFound { path: dir.to_owned() });
+        if store::read(&layout)?.is_none() {
+            if !options.create {
+                return Err(LogError::NotFound { path: dir.to_owned() });
+            }
+            if !layout.is_vacant()? {
+                return Err(foreign(dir, "it holds files and no log; name an empty or new directory"));
+            }
         }
         let lock = store::lock(&layout)?;
         let created = store::read(&layout)?.is_none();

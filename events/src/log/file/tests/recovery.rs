@@ -29,7 +29,7 @@ fn a_directory_without_a_log_is_named_unless_one_may_be_created_there() {
     assert!(matches!(FileReader::open(dir.path()), Err(LogError::NotFound { .. })));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "looking leaves nothing behind");
     std::fs::write(dir.path().join("thesis.tex"), "precious").unwrap();
-    assert!(matches!(FileLog::open(dir.path(), small()), Err(LogError::NotFound { .. })), "somebody else's directory");
+    assert!(matches!(FileLog::open(dir.path(), small()), Err(LogError::Foreign { .. })), "somebody else's directory");
     assert!(FileLog::open(&missing, small()).unwrap().1.created);
     assert!(!FileLog::open(&missing, small()).unwrap().1.created);
 }

@@ -422,19 +422,29 @@ impl<'a> Iterator for Records<'a> {
             self.failed |= left_over;
             return left_over.then_some(Err(BlockError::Body("bytes are left after the last record")));
         }
-        Some(self.record().inspect_err(|_| self.failed = true))
+        let record = self.record();
+        self.failed = record.is_err();
+        Some(record)
     }
 }
 
 impl<'a> Records<'a> {
-    #[inline]
     fn record(&mut self) -> Result<Envelope<'a>, BlockError> {
-        let (elapsed, event, used) = v1::decode(self.rest).map_err(|source| CodecError { index: self.index, source })?;
-        let at = self.at.0.checked_add(elapsed).ok_or(BlockError::Body("its times overflow"))?;
-        let position = Position(self.header.first_position.0 + u64::from(self.index));
-        self.at = Timestamp(at);
-        self.rest = &self.rest[used..];
-        self.index += 1;
-        Ok(Envelope { position, recorded_at: self.at, event })
+        let (elapsed, time_len) = match v1::decode_elapsed(self.rest) {
+            Ok(time) => time,
+            Err(source) => return Err(CodecError { index: self.index, source }.into()),
+        };
+        let Some(at) = self.at.0.checked_add(elapsed) else { return Err(BlockError::Body("its times overflow")) };
+        let rest = &self.rest[time_len..];
+        match v1::decode_event(rest) {
+            Ok((event, event_len)) => {
+                let position = Position(self.header.first_position.0 + u64::from(self.index));
+                self.at = Timestamp(at);
+                self.rest = &rest[event_len..];
+                self.index += 1;
+                Ok(Envelope { position, recorded_at: self.at, event })
+            }
+            Err(source) => Err(CodecError { index: self.index, source }.into()),
+        }
     }
 }

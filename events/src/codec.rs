@@ -44,15 +44,27 @@ pub mod v1 {
     ///
     /// # Errors
     /// When the bytes are no record, or claim more than the limit.
-    #[inline]
     pub fn decode(body: &[u8]) -> Result<(u64, Event<'_>, usize), bincode::error::DecodeError> {
-        if planted::is(Bug::NoLimit) { decode_by(body, standard()) } else { decode_by(body, config()) }
+        let (elapsed, time_len) = decode_elapsed(body)?;
+        let (event, event_len) = decode_event(&body[time_len..])?;
+        Ok((elapsed, event, time_len + event_len))
     }
 
+    /// Reads the time at the beginning of a record, and how many bytes it took.
     #[inline]
-    fn decode_by<C: Config>(body: &[u8], config: C) -> Result<(u64, Event<'_>, usize), bincode::error::DecodeError> {
-        let (elapsed, time_len): (u64, usize) = bincode::borrow_decode_from_slice(body, config)?;
-        let (event, event_len) = bincode::borrow_decode_from_slice(&body[time_len..], config)?;
-        Ok((elapsed, event, time_len + event_len))
+    pub(crate) fn decode_elapsed(body: &[u8]) -> Result<(u64, usize), bincode::error::DecodeError> {
+        bincode::borrow_decode_from_slice(body, config())
+    }
+
+    /// Reads the event behind the time of a record, and how many bytes it took.
+    ///
+    /// Kept apart from the time so that the walk over a block can match the answer where it stands: every layer of `?` around an event
+    /// copies its hundred bytes, at a third of the cost of folding it.
+    #[inline]
+    pub(crate) fn decode_event(body: &[u8]) -> Result<(Event<'_>, usize), bincode::error::DecodeError> {
+        if planted::is(Bug::NoLimit) {
+            return bincode::borrow_decode_from_slice(body, standard());
+        }
+        bincode::borrow_decode_from_slice(body, config())
     }
 }

@@ -639,3 +639,29 @@ fn a_late_report_of_an_old_attempt_is_refused() {
         ergate.shutdown().await.expect("it closes");
     });
 }
+
+/// A machine that was off for two hours did not run its attempts for two hours: they are returned, not timed out.
+#[test]
+fn downtime_beyond_the_timeout_burns_no_attempt() {
+    block_on(LIMIT, async {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let begin = ergate::events::time::Timestamp(1_800_000_000_000_000);
+        let settings = TypeSettings { retry: ergate::RetryPolicy::NEVER, ..TypeSettings::default() };
+        let hang = |_: u32| async { std::future::pending::<Result<u32, TaskError>>().await };
+        let clock = std::sync::Arc::new(ergate::clock::ManualClock::at(begin));
+        let builder = Runtime::builder().file(scratch.path()).clock(clock);
+        let ergate = builder.task_with("work", settings.clone(), ergate::function(hang)).start().await.expect("starts");
+        let id = ergate.submit("work", &1_u32).await.expect("accepted").id;
+        while ergate.state().await.expect("runs").work.tasks.get(id.ordinal).is_none_or(|task| task.attempt == 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(ergate.shutdown_within(Duration::ZERO).await);
+        let later = std::sync::Arc::new(ergate::clock::ManualClock::at(begin.after(Micros::from_secs(7_200))));
+        let answer = |number: u32| async move { Ok::<u32, TaskError>(number) };
+        let builder = Runtime::builder().file(scratch.path()).clock(later);
+        let ergate = builder.task_with("work", settings, ergate::function(answer)).start().await.expect("starts again");
+        let end = ergate.wait(id).await.expect("it ends");
+        assert_eq!((end.outcome, &*end.result), (ergate::Outcome::Succeeded, &b"1"[..]));
+        ergate.shutdown().await.expect("it closes");
+    });
+}

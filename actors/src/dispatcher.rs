@@ -95,8 +95,11 @@ impl Dispatcher {
                 let (recorded, own) = (self.propose(Proposal::DrainReplica(replica)), context.address());
                 actix::spawn(async move {
                     // Until that is durable the replica is still given attempts, which an executor that says it is idle would lose.
-                    if let Ok(Ok(_)) = recorded.await {
-                        own.do_send(NoMoreWork(replica));
+                    match recorded.await {
+                        Ok(Ok(_)) => own.do_send(NoMoreWork(replica)),
+                        // It has not joined yet and must not any more.
+                        Ok(Err(SubmitError::Rejected(_))) => own.do_send(ReplicaIdle(replica)),
+                        Ok(Err(_)) | Err(_) => {}
                     }
                 });
             }
@@ -288,9 +291,15 @@ struct Up {
 impl Handler<Up> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, Up { replica, pool, slots }: Up, _: &mut Context<Self>) {
+    fn handle(&mut self, Up { replica, pool, slots }: Up, context: &mut Context<Self>) {
         if self.replicas.contains_key(&replica) {
-            drop(self.propose(Proposal::ReplicaUp { replica, pool, slots }));
+            let (recorded, own) = (self.propose(Proposal::ReplicaUp { replica, pool, slots }), context.address());
+            actix::spawn(async move {
+                // Given up before it came up.
+                if let Ok(Err(SubmitError::Rejected(_))) = recorded.await {
+                    own.do_send(ReplicaIdle(replica));
+                }
+            });
         }
     }
 }
@@ -311,7 +320,7 @@ impl Handler<NoMoreWork> for Dispatcher {
     }
 }
 
-/// From the log writer, which has it from an executor that drains: everything that it did is decided and it has nothing left to do.
+/// From the log writer, which has it from an executor that drains, or from itself for one that was given up: everything that it did is decided and it has nothing left to do.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ReplicaIdle(pub(crate) ReplicaId);

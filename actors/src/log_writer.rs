@@ -14,6 +14,7 @@ use ergate_events::id::{Ordinal, Position, ReplicaId};
 use ergate_events::log::{Head, LogError};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
+use ergate_events::state::control::ReplicaPhase;
 use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -48,6 +49,8 @@ pub struct LogWriter {
     valve: Valve,
     failed: Option<Arc<LogError>>,
     alarm: Timestamp,
+    /// Whether the log was taken over in this run.
+    opened: bool,
     /// Sleeps until then; there is never more than one.
     sleeper: Option<tokio::task::JoinHandle<()>>,
     snapshots: SnapshotRule,
@@ -149,6 +152,7 @@ impl LogWriter {
                 valve,
                 failed: None,
                 alarm: Timestamp::NEVER,
+                opened: false,
                 sleeper: None,
                 fresh: Ordinal(u64::MAX),
                 snapshots: parts.snapshots,
@@ -162,7 +166,9 @@ impl LogWriter {
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
         let mut collector =
             Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
-        self.shard.batch(self.clock.now(), commands, answers, &mut collector)
+        // Until the log is taken over, time stands where it ended: downtime is nobody's running time.
+        let now = if self.opened { self.clock.now() } else { Timestamp(0) };
+        self.shard.batch(now, commands, answers, &mut collector)
     }
 
     /// Decides all commands, in as many batches as they need.
@@ -325,7 +331,7 @@ impl LogWriter {
     /// Wakes the shard when something falls due.
     fn set_alarm(&mut self, context: &mut Context<Self>) {
         let due = self.shard.next_due();
-        if due >= self.alarm {
+        if due >= self.alarm || !self.opened {
             return;
         }
         self.alarm = due;
@@ -614,7 +620,8 @@ impl Proposal {
             Proposal::Redrive { task, ref by, ref reason } => vec![Command::Redrive { task, by, reason }],
             Proposal::ReplicaUp { replica, ref pool, slots } => {
                 // One that was given up before it came up must not bring slots that the control half does not count.
-                let wanted = state.control.replicas.contains_key(&replica);
+                let life = state.control.replicas.get(&replica);
+                let wanted = life.is_some_and(|life| life.phase != ReplicaPhase::Draining);
                 let join = wanted.then_some(Command::JoinReplica { replica, pool, slots });
                 std::iter::once(Command::ReadyReplica { replica }).chain(join).collect()
             }
@@ -650,6 +657,7 @@ impl Handler<Propose> for LogWriter {
         let commands = proposal.commands(self.shard.state());
         let mut answers = Vec::new();
         self.decide_all(&commands, &mut answers);
+        self.opened |= matches!(proposal, Proposal::Open { .. });
         let position = self.shard.state().position;
         let answer = answers.into_iter().collect::<Result<Vec<_>, _>>().map(|_| position);
         self.open.replies.push(Reply::Proposal(reply, answer));
@@ -709,7 +717,7 @@ impl Handler<Retain> for LogWriter {
     }
 }
 
-/// From the runtime: take a last snapshot, make everything durable, close the log and stop.
+/// From the runtime: make everything durable, close the log and stop.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Close {
@@ -722,7 +730,6 @@ impl Handler<Close> for LogWriter {
 
     fn handle(&mut self, Close { reply }: Close, context: &mut Context<Self>) {
         self.closing = Some(reply);
-        self.snapshots.every_events = self.snapshots.every_events.min(SNAPSHOT_AT_CLOSE_EVENTS);
         if self.failed.is_none() {
             self.hand_over();
         }
@@ -730,9 +737,6 @@ impl Handler<Close> for LogWriter {
         self.finish_closing(context);
     }
 }
-
-/// A clean close takes a snapshot when at least so many events came since the last one; fewer are folded faster than one is written.
-const SNAPSHOT_AT_CLOSE_EVENTS: u64 = 100_000;
 
 /// Answers in runs of equal kind.
 fn runs(answers: &[Answer]) -> Vec<AnswerRun> {

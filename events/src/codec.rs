@@ -2,7 +2,8 @@
 
 use crate::event::Event;
 
-/// The format version that new blocks are written in.
+/// The format version that new blocks are written in. A build that can write an event which an older build cannot read has a higher
+/// one, so that the older build says "newer format" and not "damaged".
 pub const FORMAT: u16 = 1;
 
 /// Most bytes that one record may claim while it is decoded; nine hostile bytes would otherwise ask for a terabyte.

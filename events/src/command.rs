@@ -118,6 +118,11 @@ pub enum Rejection {
     /// Too many tasks are waiting or running.
     #[error("{max} tasks are waiting or running, the most this shard holds; retry in {retry_after}")]
     TasksFull { max: usize, retry_after: Micros },
+    /// The payloads of waiting and running tasks fill their share of memory.
+    #[error(
+        "waiting and running tasks have {max} bytes of payloads, the most this shard holds; retry in {retry_after}, or submit references"
+    )]
+    PayloadsFull { max: u64, retry_after: Micros },
     /// A payload, result or text is longer than its limit.
     #[error("{what} has {bytes} bytes, over the limit of {max}")]
     TooLarge { what: &'static str, bytes: usize, max: usize },

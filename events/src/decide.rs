@@ -17,6 +17,8 @@ use crate::time::{Micros, Timestamp};
 
 /// Most live tasks of a shard; at 150 bytes and a small payload each this is a few gigabytes.
 pub const TASKS_MAX: usize = 16 << 20;
+/// Most payload bytes of the live tasks of a shard: they are kept in memory, and a state that does not fit would not fit at the next start either.
+pub const PAYLOADS_BYTES_MAX: u64 = 4 << 30;
 /// Most definitions of task types in the life of a log.
 pub const TYPES_MAX: usize = 4_096;
 /// Most pools with a size.
@@ -126,7 +128,7 @@ pub(crate) fn end_failed<'a>(work: &Work, ordinal: Ordinal, task: &Task, cause: 
 
 fn open<'a>(state: &State, rules: RuleVersions, writer: &'a str, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
     texts(&[("the writer's version", writer)])?;
-    if !rules.are_known() {
+    if !rules.are_known() || !state.rules.are_known() {
         return Err(Rejection::UnknownRules);
     }
     out.push(Event::Opened { epoch: Epoch(state.epoch.0.saturating_add(1)), rules, writer });
@@ -227,9 +229,7 @@ fn request<'a>(
             return Err(Rejection::KeysFull { max: IDEMPOTENCY_KEYS_MAX, retry_after: RETRY_AFTER });
         }
     }
-    if work.tasks.len() >= TASKS_MAX {
-        return Err(Rejection::TasksFull { max: TASKS_MAX, retry_after: RETRY_AFTER });
-    }
+    room_for(work, payload.len())?;
     out.push(Event::Requested { task_type, payload, key, asks: asks.to_vec() });
     Ok(())
 }
@@ -375,9 +375,7 @@ fn redrive<'a>(work: &Work, task: Ordinal, by: &'a str, reason: &'a str, out: &m
     if !work.dead.contains_key(&task) {
         return Err(if task < work.tasks.next() { Rejection::NotDead(task) } else { Rejection::UnknownTask(task) });
     }
-    if work.tasks.len() >= TASKS_MAX {
-        return Err(Rejection::TasksFull { max: TASKS_MAX, retry_after: RETRY_AFTER });
-    }
+    room_for(work, work.dead.get(&task).map_or(0, |letter| letter.payload.len()))?;
     out.push(Event::Redriven { task, by, reason });
     Ok(())
 }
@@ -454,6 +452,17 @@ fn define_pool<'a>(
         None => PoolId(u16::try_from(state.control.pools.len()).expect("POOLS_MAX is below 65,536")),
     };
     out.push(Event::PoolDefined { pool, name, replicas, slots, by, reason });
+    Ok(())
+}
+
+/// Whether another task with so many payload bytes can be taken.
+fn room_for(work: &Work, payload: usize) -> Result<(), Rejection> {
+    if work.tasks.len() >= TASKS_MAX {
+        return Err(Rejection::TasksFull { max: TASKS_MAX, retry_after: RETRY_AFTER });
+    }
+    if work.tasks.bytes() + payload as u64 > PAYLOADS_BYTES_MAX {
+        return Err(Rejection::PayloadsFull { max: PAYLOADS_BYTES_MAX, retry_after: RETRY_AFTER });
+    }
     Ok(())
 }
 

@@ -137,6 +137,8 @@ pub struct Slab {
     stragglers: BTreeMap<u64, Arc<Page>>,
     next: Ordinal,
     live: usize,
+    /// Payload bytes of live tasks.
+    bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -149,11 +151,6 @@ struct Page {
 }
 
 impl Slab {
-    /// An empty slab whose first task will get this ordinal.
-    pub fn starting_at(next: Ordinal) -> Slab {
-        Slab { first_page: next.0 / PAGE_TASKS, next, ..Slab::default() }
-    }
-
     /// The ordinal that the next task gets.
     pub const fn next(&self) -> Ordinal {
         self.next
@@ -162,6 +159,11 @@ impl Slab {
     /// Number of live tasks.
     pub const fn len(&self) -> usize {
         self.live
+    }
+
+    /// Payload bytes of all live tasks.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there is no live task.
@@ -177,6 +179,7 @@ impl Slab {
         let ordinal = self.next;
         self.next = Ordinal(ordinal.0 + 1);
         self.live += 1;
+        self.bytes += payload.len() as u64;
         let page = Arc::make_mut(self.page_for_insert(ordinal.0 / PAGE_TASKS));
         task.payload_offset = u32::try_from(page.arena.len()).expect("a page's payloads are far below 4 GiB");
         task.payload_len = u32::try_from(payload.len()).expect("a payload is far below 4 GiB");
@@ -274,6 +277,7 @@ impl Slab {
             page.compact();
         }
         self.live -= 1;
+        self.bytes -= u64::from(task.payload_len);
         Some(task)
     }
 

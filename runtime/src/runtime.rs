@@ -27,6 +27,8 @@ use crate::wiring::Parts;
 pub const BATCH_REQUESTS_MAX: usize = 65_536;
 /// Most payload bytes in one batch, and in all batches that wait to be decided together.
 pub const UNDECIDED_BYTES_MAX: usize = 64 << 20;
+/// How long a shutdown waits for a snapshot that is being written: gigabytes on a slow disk. After that it stays unfinished.
+const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a caller that finds the runtime full is asked to wait.
 const RETRY_AFTER: Micros = Micros::from_millis(100);
 
@@ -386,6 +388,7 @@ impl Runtime {
             return Ok(());
         }
         self.drain(drain).await;
+        self.finish_snapshot().await;
         let (reply, closed) = oneshot::channel();
         let outcome = match self.inner.parts.writer.send(Close { reply }).await {
             Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
@@ -407,6 +410,14 @@ impl Runtime {
     /// As [`Runtime::shutdown_within`].
     pub async fn shutdown(&self) -> Result<(), LogError> {
         self.shutdown_within(Duration::from_secs(10)).await
+    }
+
+    /// Waits for a snapshot that is being written, which must not go on when another process may have the directory.
+    async fn finish_snapshot(&self) {
+        let started = Instant::now();
+        while self.inner.parts.snapshotting.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < SNAPSHOT_WAIT_MAX {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Starts nothing more and waits until nothing runs.

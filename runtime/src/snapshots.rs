@@ -24,6 +24,8 @@ pub(crate) struct Snapshots {
     retention: Retention,
     clock: Arc<dyn Clock>,
     retain: Arc<OnceLock<Addr<LogWriter>>>,
+    /// Whether one is being written.
+    busy: Arc<AtomicBool>,
 }
 
 impl Snapshots {
@@ -33,7 +35,7 @@ impl Snapshots {
         retention: Retention,
         clock: Arc<dyn Clock>,
     ) -> Snapshots {
-        Snapshots { store, reader, retention, clock, retain: Arc::default() }
+        Snapshots { store, reader, retention, clock, retain: Arc::default(), busy: Arc::default() }
     }
 
     /// Where the log writer is put once it exists; it is told what to give up.
@@ -41,10 +43,15 @@ impl Snapshots {
         Arc::clone(&self.retain)
     }
 
+    /// Whether a snapshot is being written now.
+    pub(crate) fn busy(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.busy)
+    }
+
     /// What the log writer calls with a state and the head it was taken at: hands it to a thread; skipped while one is still writing.
     pub(crate) fn into_taker(self) -> Box<dyn FnMut(State, Head) + Send> {
         let this = Arc::new(self);
-        let busy = Arc::new(AtomicBool::new(false));
+        let busy = this.busy();
         Box::new(move |state, head| {
             if this.store.is_none() || busy.swap(true, Ordering::AcqRel) {
                 return;

@@ -70,7 +70,9 @@ impl Store {
             Store::File(dir) => {
                 let (log, recovery) = FileLog::open(dir, options.clone())?;
                 report(dir, &recovery);
-                (Box::new(log), Some(SnapshotStore::open(dir, recovery.store.0)))
+                let snapshots = SnapshotStore::open(dir, recovery.store.0);
+                snapshots.clear_unfinished();
+                (Box::new(log), Some(snapshots))
             }
         };
         let reader = log.reader();

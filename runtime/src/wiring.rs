@@ -1,6 +1,7 @@
 //! The one file that names every actor: recovers the shard, starts its thread and everything on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr, Arbiter, System};
@@ -41,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) types: BTreeMap<String, TypeId>,
     pub(crate) system: System,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) snapshotting: Arc<AtomicBool>,
 }
 
 /// Starts a runtime: a thread for the shard and, from there, all others.
@@ -53,7 +55,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
             let system = System::new();
             system.block_on(async move {
                 // Whoever called `start` may have given up; then the thread ends with its system.
-                let _ = ready.send(wire(settings).await);
+                if let Err(Ok(parts)) = ready.send(wire(settings).await) {
+                    parts.system.stop();
+                }
             });
             if let Err(error) = system.run() {
                 tracing::error!(%error, "the shard's thread ended badly");
@@ -89,7 +93,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     let fleet =
         Fleet { functions: Arc::new(functions), clock: Arc::clone(&clock), epoch, reports, restarts: Arc::clone(&restarts) };
     let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock));
-    let retain_through = snapshots.retain_slot();
+    let (retain_through, snapshotting) = (snapshots.retain_slot(), snapshots.busy());
     let parts = LogWriterParts {
         shard: Shard::new(ShardId(0), state),
         clock: Arc::clone(&clock),
@@ -123,6 +127,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         types,
         system: System::current(),
         clock,
+        snapshotting,
     })
 }
 

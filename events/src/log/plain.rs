@@ -13,7 +13,7 @@ use crate::id::Position;
 /// Digits of a position in a file name: as many as the largest one has, so that names sort like positions.
 const NAME_DIGITS: usize = 20;
 /// What a file that is not yet complete ends in.
-const UNFINISHED: &str = "tmp";
+pub(super) const UNFINISHED: &str = "tmp";
 
 /// The path of the file that begins at `position`.
 pub(super) fn path(folder: &Path, position: Position, extension: &str) -> PathBuf {

@@ -108,6 +108,15 @@ impl SnapshotStore {
         SnapshotStore { folder: dir.join("snapshots"), store_id }
     }
 
+    /// Removes what a writer that was killed left half written; only for the one writer of the log.
+    pub fn clear_unfinished(&self) {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.path().extension().is_some_and(|name| name == plain::UNFINISHED)) {
+            // It only takes space; the next start tries again.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+
     /// Saves the state at `head`: `body` writes it, a frame at a time reaches the disk, and all of it is durable on return.
     ///
     /// # Errors

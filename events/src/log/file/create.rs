@@ -41,7 +41,11 @@ pub(super) fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>) 
 pub(super) fn unlink(layout: &Layout, disk: &dyn Disk, segments: &[Position]) -> Result<(), LogError> {
     for first in segments {
         let path = layout.segment(*first);
-        disk.remove(&path).map_err(failed("remove", &path))?;
+        match disk.remove(&path) {
+            // Somebody was faster; gone is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed("remove", &path))?,
+        }
     }
     if segments.is_empty() { Ok(()) } else { disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log())) }
 }

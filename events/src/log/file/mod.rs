@@ -249,7 +249,11 @@ impl FileLog {
         self.make_durable()?;
         let options = &self.options;
         if let Some(active) = &mut self.active {
-            active.prepare_ahead(self.disk.as_ref(), options.prealloc_bytes, options.segment_bytes)?;
+            match active.prepare_ahead(self.disk.as_ref(), options.prealloc_bytes, options.segment_bytes) {
+                // Nothing had to be written yet; a write that does not fit says so itself.
+                Ok(()) | Err(LogError::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.keeper.sync(self.disk.as_ref())
     }

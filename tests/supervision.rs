@@ -665,3 +665,29 @@ fn downtime_beyond_the_timeout_burns_no_attempt() {
         ergate.shutdown().await.expect("it closes");
     });
 }
+
+/// A replica that is given up before its thread runs must neither serve uncounted nor stay wanted for ever.
+#[test]
+fn replicas_given_up_before_they_came_up_leave_both_halves() {
+    block_on(LIMIT, async {
+        let echo = |number: u32| async move { Ok::<u32, TaskError>(number) };
+        let ergate = Runtime::builder().pool("default", 1, 4).task("work", echo).start().await.expect("starts");
+        for round in 0..20_u32 {
+            for replicas in [6, 1, 4, 1] {
+                ergate.resize_pool("default", replicas, 4, "test", "up and down at once").await.expect("taken");
+            }
+            ergate.submit("work", &round).await.expect("accepted").result::<u32>().await.expect("it runs");
+        }
+        for _ in 0..400 {
+            let state = ergate.state().await.expect("runs");
+            if state.work.replicas.iter().count() == 1 && state.control.replicas.len() == 1 {
+                ergate.shutdown().await.expect("it closes");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let state = ergate.state().await.expect("runs");
+        let joined: Vec<_> = state.work.replicas.iter().map(|(id, replica)| (id, replica.draining)).collect();
+        panic!("one replica is wanted; joined: {joined:?}, counted: {:?}", state.control.replicas);
+    });
+}

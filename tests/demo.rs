@@ -201,3 +201,20 @@ fn what_cannot_be_used_is_named() {
     }
     assert!(!home.path().join("data").exists());
 }
+
+#[test]
+fn the_configuration_file_sets_what_no_flag_does() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("ergate.toml");
+    std::fs::write(home.path().join("file"), "one line\n").unwrap();
+    std::fs::write(&config, "[log]\ndurability = \"memory\"\n").unwrap();
+    let demo = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ergate"));
+        command.current_dir(home.path()).args(["demo", "-o", "json", "--quiet", "--config"]).arg(&config).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(demo(&[]).contains("\"durability\":\"memory\""));
+    assert!(demo(&["--durability", "interval:5ms"]).contains("\"durability\":\"interval:5ms\""));
+}

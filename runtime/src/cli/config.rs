@@ -53,7 +53,6 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
 }
 
 /// A runtime that is kept, limited and sized as the configuration says. Where its log is and which task types it has is for the verb.
-#[allow(dead_code, reason = "for the verbs that start a runtime")]
 pub(crate) fn configure(builder: Builder, config: &Config) -> Builder {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
     let builder = config.pool_sizes().fold(builder, |builder, (name, replicas, slots)| builder.pool(name, replicas, slots));

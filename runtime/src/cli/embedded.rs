@@ -15,7 +15,7 @@ pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
         None if text == "fsync" => Ok(Durability::Fsync),
         None if text == "memory" => Ok(Durability::Memory),
         Some(("interval", ms)) => {
-            let ms = ms.parse().ok().filter(|ms| (1..=60_000).contains(ms));
+            let ms = ms.trim_end_matches("ms").parse().ok().filter(|ms| (1..=60_000).contains(ms));
             ms.map(|ms| Durability::Interval(Duration::from_millis(ms))).ok_or_else(|| "MS is from 1 to 60000".to_owned())
         }
         None | Some(_) => Err("use `fsync`, `interval:MS` or `memory`".to_owned()),

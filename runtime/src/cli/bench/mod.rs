@@ -7,12 +7,12 @@ mod usage;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use ergate::events::view::Histogram;
 use ergate::{Durability, Runtime, Store, TaskError};
 
+use super::embedded::parse_durability;
 use super::{Exit, Format, Globals, output};
 
 /// Options of `ergate bench`.
@@ -43,7 +43,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "file")]
     log: Backend,
     /// When answers are given: `fsync`, `interval:MILLISECONDS` or `memory`
-    #[arg(long, default_value = "fsync", value_parser = durability)]
+    #[arg(long, default_value = "fsync", value_parser = parse_durability)]
     durability: Durability,
     /// The same as `-o json`
     #[arg(long)]
@@ -72,20 +72,6 @@ impl FromStr for Backend {
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| "expected a number from 0 to 1".to_owned())?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected a number from 0 to 1".to_owned()) }
-}
-
-/// Reads a durability mode.
-pub(crate) fn durability(text: &str) -> Result<Durability, String> {
-    match text.split_once(':') {
-        None if text == "fsync" => Ok(Durability::Fsync),
-        None if text == "memory" => Ok(Durability::Memory),
-        Some(("interval", millis)) => millis
-            .trim_end_matches("ms")
-            .parse()
-            .map(|millis| Durability::Interval(Duration::from_millis(millis)))
-            .map_err(|_| "expected `interval:MILLISECONDS`".to_owned()),
-        None | Some(_) => Err("expected `fsync`, `interval:MILLISECONDS` or `memory`".to_owned()),
-    }
 }
 
 /// What a run came to.

@@ -16,6 +16,7 @@ use ergate::{Durability, Runtime, Store};
 use self::summary::{Mark, Summary};
 use self::tally::Tally;
 use self::walk::Walk;
+use super::config::{configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
 use super::progress::{Display, count};
 use super::pump::{self, Stopped};
@@ -47,8 +48,8 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
     slots: u32,
     /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
-    #[arg(long, value_name = "MODE", default_value = "fsync", value_parser = parse_durability)]
-    durability: Durability,
+    #[arg(long, value_name = "MODE", value_parser = parse_durability)]
+    durability: Option<Durability>,
     /// Write a line for each file, as `b3sum` does, in the order in which they were done
     #[arg(long, value_name = "FILE")]
     digests: Option<PathBuf>,
@@ -95,7 +96,9 @@ async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Resul
     embedded::require_dir(data)?;
     let goes_on = data.join("store").exists();
     let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo").own_tasks_only();
-    let builder = builder.durability(args.durability).pool(file_digest::POOL, args.replicas, args.slots);
+    // Flags speak last.
+    let builder = configure(builder, &settings(globals)?).pool(file_digest::POOL, args.replicas, args.slots);
+    let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {
         let how = if goes_on { "going on with the log in" } else { "a new log in" };

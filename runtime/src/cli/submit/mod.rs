@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use self::answers::{Answers, Shape};
 use self::line::{Limits, Line, Moment, Retry, Span, Types, parse_moment};
+use super::config::{configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
 use super::offline::data_dir;
 use super::progress::{DRAW_EVERY, Display, count};
@@ -60,8 +61,8 @@ pub(crate) struct SubmitArgs {
     #[command(flatten)]
     wishes: Wishes,
     /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
-    #[arg(long, value_name = "MODE", default_value = "fsync", value_parser = parse_durability)]
-    durability: Durability,
+    #[arg(long, value_name = "MODE", value_parser = parse_durability)]
+    durability: Option<Durability>,
     /// How long running tasks may go on after the first signal
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
     drain: Duration,
@@ -166,7 +167,9 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
     let data = data_dir(globals)?;
     embedded::require_dir(&data)?;
     let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit").own_tasks_only();
-    let runtime = builder.durability(args.durability).pool(file_digest::POOL, 1, FILE_SLOTS).start().await?;
+    let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), &settings(globals)?);
+    let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
+    let runtime = builder.start().await?;
     if !globals.quiet {
         embedded::say_left_over(&runtime);
     }

@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 pub struct RequestBatch {
     bytes: Vec<u8>,
     items: Vec<RequestItem>,
+    /// Bytes of what few requests have.
+    extras: usize,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,13 @@ pub struct Extras {
 }
 
 impl Extras {
+    /// Bytes that they take in memory, about.
+    fn bytes(&self) -> usize {
+        let texts = [&self.key, &self.content_type, &self.trace_parent].into_iter().flatten().map(String::len);
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
+        size_of::<Extras>() + texts.chain(labels).sum::<usize>()
+    }
+
     pub(crate) fn key(&self) -> Option<IdempotencyKey<'_>> {
         Some(IdempotencyKey { key: self.key.as_deref()?, window: self.key_window })
     }
@@ -72,7 +81,7 @@ impl RequestBatch {
 
     /// An empty batch with room for this many requests and payload bytes.
     pub fn with_capacity(requests: usize, bytes: usize) -> RequestBatch {
-        RequestBatch { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(requests) }
+        RequestBatch { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(requests), extras: 0 }
     }
 
     /// Adds a request.
@@ -99,6 +108,7 @@ impl RequestBatch {
             self.bytes.truncate(start);
             return Err(error);
         }
+        self.extras += extras.as_deref().map_or(0, Extras::bytes);
         self.items.push(RequestItem { task_type, payload: start..self.bytes.len(), extras });
         Ok(())
     }
@@ -108,9 +118,9 @@ impl RequestBatch {
         self.items.len()
     }
 
-    /// Bytes of all payloads.
+    /// Bytes that the batch takes in memory, about: payloads, places and what few requests have.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.items.len() * size_of::<RequestItem>() + self.extras
     }
 
     /// Whether there is no request.

@@ -18,7 +18,8 @@ use crate::clock::Clock;
 use crate::effects::{Attempts, Instruction};
 use crate::executor::function::TaskFunction;
 use crate::executor::{Drain, Executor, ExecutorParts, Functions, Hello, Panic, Run, Stop, Types};
-use crate::log_writer::{LogWriter, Proposal, Propose};
+use crate::log_writer::{LogWriter, Propose};
+use crate::proposal::Proposal;
 use crate::report::Report;
 use crate::submission::SubmitError;
 

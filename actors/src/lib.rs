@@ -21,6 +21,7 @@ pub mod lane;
 pub mod log_thread;
 pub mod log_writer;
 pub mod projector;
+pub mod proposal;
 pub mod report;
 pub mod submission;
 mod waiters;

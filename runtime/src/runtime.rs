@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Proposal, Propose, WatchTask};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, WatchTask};
+use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
 use ergate_events::log::{LogError, LogReader};

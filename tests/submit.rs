@@ -313,3 +313,16 @@ async fn the_unfinished_tasks_of_another_program_are_left_alone() {
     assert!(ended.err.contains("1 unfinished tasks of types that are not known here (other)"), "{ended:?}");
     assert_eq!(events(home.path()), before);
 }
+
+#[test]
+fn wishes_for_one_task_are_refused_beside_a_stream_and_nothing_is_made_by_resuming_a_typo() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, lines) = (home.path().join("data"), home.path().join("lines"));
+    fs::write(&lines, "{\"type\":\"noop\",\"payload\":1}\n").unwrap();
+    for wish in [["--delay", "1h"], ["--priority", "3"], ["--key", "k"], ["--label", "a=b"]] {
+        let ended = run(&["submit", "--ndjson", text(&lines), wish[0], wish[1], "--data", text(&data)]).expect(2);
+        assert!(ended.err.contains(wish[0]), "{ended:?}");
+    }
+    run(&["submit", "--resume", "--data", text(&data)]).expect(6);
+    assert!(!data.exists(), "nothing was made");
+}

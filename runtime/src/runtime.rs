@@ -52,6 +52,12 @@ pub enum StartError {
         /// Of which types.
         types: String,
     },
+    /// The log failed while the runtime took it over.
+    #[error("the log failed at the start: {reason}")]
+    LogFailed {
+        /// Why, with everything that caused it.
+        reason: String,
+    },
     /// There is no thread to run on.
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),

@@ -115,7 +115,10 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     let _ = retain_through.set(writer.clone());
     let progress = SharedProgress::default();
     let projector = start_projector(&reader, &view, &tail, &progress, &restarts);
-    let types = define(&builder, &writer).await?;
+    let types = define(&builder, &writer).await.map_err(|error| match tail.borrow().failed.clone() {
+        Some(reason) => StartError::LogFailed { reason },
+        None => error,
+    })?;
     Ok(Parts {
         submissions,
         writer,

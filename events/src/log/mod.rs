@@ -181,7 +181,7 @@ pub enum LogError {
     Poisoned { reason: String },
     /// A block is not what was written.
     #[error(
-        "the log is damaged at position {at} ({path}, byte {offset}): {source}; restore this file from a copy, or see `ergate log repair --help`"
+        "the log is damaged at position {at} ({path}, byte {offset}); restore this file from a copy, or see `ergate log repair --help`"
     )]
     Damaged {
         /// The first position that cannot be read.

@@ -94,6 +94,9 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(error) = cause.downcast_ref::<RecoverError>() {
                 return Some(recover_code(error));
             }
+            if let Some(StartError::LogFailed { .. }) = cause.downcast_ref::<StartError>() {
+                return Some(8);
+            }
             if let Some(StartError::Recover(error)) = cause.downcast_ref::<StartError>() {
                 return Some(recover_code(error));
             }

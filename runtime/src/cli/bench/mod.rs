@@ -27,8 +27,8 @@ pub(crate) struct BenchArgs {
     /// Share of each payload that is random and so does not compress, from 0 to 1
     #[arg(long, default_value_t = 1.0, value_parser = share)]
     entropy: f64,
-    /// Tasks submitted together
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    /// Tasks submitted together; with --rate, 1 is what shows the wait of a task
+    #[arg(long, default_value_t = 1_000, default_value_if("rate", clap::builder::ArgPredicate::IsPresent, "1"), value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
     /// Submitters at the same time; each waits for its tasks before it goes on
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]

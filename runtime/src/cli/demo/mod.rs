@@ -145,5 +145,8 @@ fn fresh_dir() -> PathBuf {
     let name = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let names = std::iter::once(name.clone()).chain(numbered);
-    names.map(|name| Path::new(HOME).join(name)).find(|path| !path.exists()).unwrap_or_else(|| Path::new(HOME).join(&name))
+    // Made at once, so that two runs of one second have two. What cannot be made is named when it is opened.
+    let _ = std::fs::create_dir_all(HOME);
+    let fresh = names.take(1_000).map(|name| Path::new(HOME).join(name)).find(|path| std::fs::create_dir(path).is_ok());
+    fresh.unwrap_or_else(|| Path::new(HOME).join(&name))
 }

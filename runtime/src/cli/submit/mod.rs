@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use ergate::events::log::LogError;
 use ergate::events::task::PAYLOAD_BYTES_MAX;
 use ergate::tasks::file_digest;
 use ergate::{Durability, Runtime, Store, tasks};
@@ -50,7 +51,7 @@ pub(crate) struct SubmitArgs {
     #[arg(value_name = "TYPE")]
     task_type: Option<String>,
     /// Payload as JSON, `@FILE`, or `-` for standard input; `null` without it
-    #[arg(requires = "task_type", allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["ndjson", "resume"], allow_hyphen_values = true)]
     payload: Option<String>,
     /// One task for each line of this file, or `-` for standard input
     #[arg(long, value_name = "FILE")]
@@ -72,25 +73,25 @@ pub(crate) struct SubmitArgs {
 #[derive(clap::Args)]
 struct Wishes {
     /// Idempotency key: the same key again is the same task
-    #[arg(long, requires = "task_type")]
+    #[arg(long, conflicts_with_all = ["ndjson", "resume"])]
     key: Option<String>,
     /// From 0 to 9; a higher one starts sooner
-    #[arg(long, value_name = "N", requires = "task_type", value_parser = clap::value_parser!(u8).range(0..=9))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["ndjson", "resume"], value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
     /// Start it after this span
-    #[arg(long, value_name = "SPAN", requires = "task_type", conflicts_with = "not_before", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["ndjson", "resume"], conflicts_with = "not_before", value_parser = parse_span)]
     delay: Option<Duration>,
     /// Start it at this moment or later, for example 2030-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", requires = "task_type", value_parser = parse_moment)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_moment)]
     not_before: Option<Moment>,
     /// Attempts in all
-    #[arg(long, value_name = "N", requires = "task_type", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["ndjson", "resume"], value_parser = clap::value_parser!(u32).range(1..))]
     attempts: Option<u32>,
     /// How long one attempt may take
-    #[arg(long, value_name = "SPAN", requires = "task_type", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_span)]
     timeout: Option<Duration>,
     /// A name and a value to find the task by; may be repeated
-    #[arg(long = "label", value_name = "NAME=VALUE", requires = "task_type", value_parser = parse_label)]
+    #[arg(long = "label", value_name = "NAME=VALUE", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_label)]
     labels: Vec<(String, String)>,
 }
 
@@ -166,6 +167,9 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
     embedded::require_dir(&data)?;
+    if args.resume && !data.join("store").exists() {
+        return Err(LogError::NotFound { path: data }.into());
+    }
     let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit").own_tasks_only();
     let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), &settings(globals)?);
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);

@@ -163,7 +163,7 @@ pub enum LogError {
     #[error("the block begins at {found} and the log continues at {expected}")]
     Gap { expected: Position, found: Position },
     /// A step of reading or writing failed.
-    #[error("failed to {step} {path}")]
+    #[error("failed to {step} {path}; check that this user may use it and that the disk is well")]
     Io {
         /// What was being done, as a verb.
         step: &'static str,

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
+use ergate::events::log::LogError;
 use ergate::events::view::Histogram;
 use ergate::{Durability, Runtime, Store, TaskError};
 
@@ -144,7 +145,10 @@ async fn measure(args: &BenchArgs, scratch: &Scratch, globals: &Globals) -> anyh
         .start()
         .await?;
     let (before, began) = (runtime.durable(), usage::Usage::now());
-    let waits = load::run(&runtime, args, globals).await?;
+    let waits = load::run(&runtime, args, globals).await.map_err(|error| match runtime.failure() {
+        Some(reason) => LogError::Poisoned { reason }.into(),
+        None => error,
+    })?;
     let used = usage::Usage::now().since(&began);
     let events = runtime.durable().0 - before.0;
     let counters = runtime.log_counters();

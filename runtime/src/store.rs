@@ -192,6 +192,5 @@ fn follows(reader: &dyn LogReader, head: Head, taken: &Head) -> bool {
     if taken.next == head.next {
         return taken.hash == head.hash;
     }
-    let next = reader.cursor(taken.next).and_then(|mut cursor| cursor.next_block());
-    matches!(next, Ok(Some(block)) if block.header.first_position == taken.next && block.header.previous == taken.hash)
+    matches!(reader.hash_before(taken.next), Ok(Some(hash)) if hash == taken.hash)
 }

@@ -24,7 +24,7 @@ pub trait Harness {
 /// # Panics
 /// When the backend does something else than it should.
 pub fn run(make: &mut dyn FnMut() -> Box<dyn Harness>) {
-    let cases: [fn(&mut dyn Harness); 14] = [
+    let cases: [fn(&mut dyn Harness); 15] = [
         an_empty_log_has_nothing_to_read,
         what_was_appended_is_read_back_byte_for_byte,
         a_block_that_does_not_follow_the_head_is_refused,
@@ -33,6 +33,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Harness>) {
         a_cursor_waits_at_the_end_and_continues,
         a_cursor_beyond_the_end_is_refused,
         every_time_and_every_task_is_found,
+        the_hash_before_a_position_is_that_of_the_block_that_ends_there,
         retention_keeps_everything_from_a_position_on,
         large_blocks_come_back,
         many_small_blocks_come_back,
@@ -252,6 +253,21 @@ fn every_time_and_every_task_is_found(harness: &mut dyn Harness) {
     let blocks = Filler::new(9).blocks(120);
     write(log.as_mut(), &blocks);
     assert_seeks(log.reader().as_ref(), &blocks, log.head());
+}
+
+fn the_hash_before_a_position_is_that_of_the_block_that_ends_there(harness: &mut dyn Harness) {
+    let mut log = harness.open();
+    assert_eq!(log.reader().hash_before(Position(0)).expect("no error").unwrap_or(Hash::ZERO), Hash::ZERO);
+    let blocks = Filler::new(15).blocks(60);
+    write(log.as_mut(), &blocks);
+    let reader = log.reader();
+    let dropped = log.retain(blocks[30].header.first_position).expect("retention works");
+    for position in 0..log.head().next.0 + 3 {
+        let ends = blocks.iter().find(|block| block.header.next_position().0 == position).map(|block| block.hash);
+        let begins = (position == 0).then_some(Hash::ZERO);
+        let expected = ends.or(begins).filter(|_| position >= dropped.0);
+        assert_eq!(reader.hash_before(Position(position)).expect("no error"), expected, "position {position}");
+    }
 }
 
 /// Compares every answer with a search through the blocks themselves.

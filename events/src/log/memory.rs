@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Cursor, EventLog, Head, LogError, LogReader, Space, Span};
-use crate::block::{Block, SealedBlock};
+use crate::block::{Block, Hash, SealedBlock};
 use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
 
@@ -29,6 +29,8 @@ struct Stored {
     next: Position,
     next_ordinal: Ordinal,
     last_time: Timestamp,
+    hash: Hash,
+    previous: Hash,
     bytes: Arc<[u8]>,
 }
 
@@ -56,6 +58,8 @@ impl EventLog for MemoryLog {
             next: block.header.next_position(),
             next_ordinal: block.next_ordinal,
             last_time: block.last_time,
+            hash: block.hash,
+            previous: block.header.previous,
             bytes: block.bytes.as_slice().into(),
         });
         self.head = Head::after(block);
@@ -142,6 +146,14 @@ impl LogReader for MemoryReader {
         let Some(stored) = found else { return Ok(None) };
         let block = parse(&stored)?;
         Ok((block.header.first_ordinal <= task).then_some(stored.first))
+    }
+
+    fn hash_before(&self, at: Position) -> Result<Option<Hash>, LogError> {
+        Ok(self.with(|blocks| {
+            let behind = blocks.partition_point(|block| block.first < at);
+            let named = blocks.get(behind).filter(|block| block.first == at).map(|block| block.previous);
+            named.or_else(|| blocks.last().filter(|block| block.next == at).map(|block| block.hash))
+        }))
     }
 }
 

@@ -141,6 +141,13 @@ pub trait LogReader: Send + Sync {
     /// # Errors
     /// As [`LogReader::cursor`].
     fn seek_task(&self, task: Ordinal) -> Result<Option<Position>, LogError>;
+
+    /// The hash of the block that ends at `at`, as the block behind it names it; `None` when no block there ends or begins.
+    /// Costs little where a segment begins, and at the end.
+    ///
+    /// # Errors
+    /// As [`LogReader::cursor`], but for the positions that it refuses.
+    fn hash_before(&self, at: Position) -> Result<Option<Hash>, LogError>;
 }
 
 /// Walks over durable blocks in order.

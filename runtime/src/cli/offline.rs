@@ -153,15 +153,7 @@ impl Place {
 
     /// Whether the log goes on from where a snapshot was taken, or ends there with the block that it names.
     fn follows(&self, taken: &Head) -> bool {
-        let block = |at| self.reader.cursor(at).and_then(|mut cursor| cursor.next_block()).ok().flatten();
-        let span = self.reader.span();
-        if taken.next < span.next {
-            return block(taken.next)
-                .is_some_and(|next| next.header.first_position == taken.next && next.header.previous == taken.hash);
-        }
-        let before = taken.next.0.checked_sub(1).map(Position).filter(|before| *before >= span.first);
-        // A log without any block has only its anchor to tell, which was held against it at the opening.
-        taken.next == span.next && before.is_none_or(|before| block(before).is_some_and(|last| last.hash() == taken.hash))
+        matches!(self.reader.hash_before(taken.next), Ok(Some(hash)) if hash == taken.hash)
     }
 }
 

@@ -31,8 +31,7 @@ pub(in crate::log) struct Survey {
 impl Survey {
     /// The view of a log whose last segment has so many bytes of blocks.
     pub(in crate::log) fn view(&self, offset: u64) -> View {
-        let end = End { next: self.head.next, next_ordinal: self.head.next_ordinal, offset };
-        View { segments: Arc::new(self.segments.clone()), end }
+        View { segments: Arc::new(self.segments.clone()), end: End::of(&self.head, offset) }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::super::Span;
+use super::super::{Head, Span};
+use crate::block::Hash;
 use crate::id::{Ordinal, Position};
 
 /// The end of what may be read.
@@ -10,8 +11,17 @@ use crate::id::{Ordinal, Position};
 pub(in crate::log) struct End {
     pub(in crate::log) next: Position,
     pub(in crate::log) next_ordinal: Ordinal,
+    /// Hash of the last block.
+    pub(in crate::log) hash: Hash,
     /// Bytes of blocks in the last segment.
     pub(in crate::log) offset: u64,
+}
+
+impl End {
+    /// The end of a log with this head, whose last segment has so many bytes of blocks.
+    pub(in crate::log) const fn of(head: &Head, offset: u64) -> End {
+        End { next: head.next, next_ordinal: head.next_ordinal, hash: head.hash, offset }
+    }
 }
 
 /// First positions of the segments, and the end of the last one.

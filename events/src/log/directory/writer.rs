@@ -229,8 +229,7 @@ impl<S: ActiveSegment> EventLog for DirectoryLog<S> {
 
     fn publish(&mut self) {
         let offset = self.active.as_ref().map_or(0, ActiveSegment::bytes);
-        let end = End { next: self.head.next, next_ordinal: self.head.next_ordinal, offset };
-        S::publish(&self.shared, &self.segments, end);
+        S::publish(&self.shared, &self.segments, End::of(&self.head, offset));
     }
 
     fn idle(&mut self) -> Result<(), LogError> {

@@ -120,6 +120,25 @@ impl LogReader for FileReader {
         }
         Ok(self.last_where(&view, &|mark| mark.ordinal <= task)?.map(|(_, mark)| mark.position))
     }
+
+    fn hash_before(&self, at: Position) -> Result<Option<Hash>, LogError> {
+        self.shared.refresh()?;
+        let view = self.shared.view();
+        if at == view.end.next {
+            return Ok(Some(view.end.hash));
+        }
+        if !(view.first()..view.end.next).contains(&at) {
+            return Ok(None);
+        }
+        let found = match view.segments.binary_search(&at) {
+            Ok(_) => Some((require(&self.shared, at)?, 0)),
+            Err(_) => self.last_where(&view, &|mark| mark.position <= at)?.map(|(segment, mark)| (segment, mark.offset)),
+        };
+        let Some((segment, offset)) = found else { return Ok(None) };
+        let header = Window::new(SKIP_BYTES).header(&segment.file, offset, u64::MAX);
+        let header = header.map_err(|error| segment.error(at, offset, error))?;
+        Ok((header.first_position == at).then_some(header.previous))
+    }
 }
 
 /// Walks over the blocks of a log, verifying each against the one before it.

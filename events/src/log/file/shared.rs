@@ -117,7 +117,7 @@ impl Shared {
         view.end.offset = offset;
         if let Some(block) = chain.last.as_ref().filter(|_| chain.next > before) {
             let head = head_after(block).map_err(|error| segment.error(block.header.first_position, offset, error))?;
-            view.end = End { next: head.next, next_ordinal: head.next_ordinal, offset };
+            view.end = End::of(&head, offset);
         }
         Ok(stop)
     }

@@ -135,6 +135,25 @@ impl LogReader for SledReader {
         }
         Ok(self.last_where(&view, &|header| header.first_ordinal <= task)?.map(|header| header.first_position))
     }
+
+    fn hash_before(&self, at: Position) -> Result<Option<Hash>, LogError> {
+        let view = self.shared.view.get();
+        if at == view.end.next {
+            return Ok(Some(view.end.hash));
+        }
+        if !(view.first()..view.end.next).contains(&at) {
+            return Ok(None);
+        }
+        if view.segments.binary_search(&at).is_ok() {
+            return self.first_header(at).map(|header| Some(header.previous));
+        }
+        let first = view.segments[view.segments.partition_point(|first| *first < at).saturating_sub(1)];
+        let database = self.shared.get(first)?;
+        match database.holder(at)? {
+            Some(holder) if holder == at => Ok(Some(header(&database, at)?.previous)),
+            Some(_) | None => Ok(None),
+        }
+    }
 }
 
 /// Goes through the blocks of one database in order.

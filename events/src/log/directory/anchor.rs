@@ -5,6 +5,7 @@
 //! magic "ERGA" · format u16 · flags u16 · store id, 16 bytes · counter u64
 //! base: position u64 · hash, 32 bytes · next ordinal u64 · time u64      where the log begins
 //! head: position u64 · hash, 32 bytes · next ordinal u64 · time u64      where it ended
+//! offset u64 of the head's last block in its segment                     the engine `file` only
 //! zeros · CRC-32C of everything before u32
 //! ```
 //! The slot with the higher counter counts. A torn write spoils one slot and leaves the one before it.
@@ -25,6 +26,8 @@ const MAGIC: [u8; 4] = *b"ERGA";
 const FORMAT: u16 = 1;
 /// Blocks may stand behind ones that were not yet synced when these were written.
 const FLAG_LOOSE: u16 = 1;
+/// Nothing was written behind the head: the writer closed the log.
+const FLAG_CLOSED: u16 = 2;
 
 /// What the newest slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +38,22 @@ pub(in crate::log) struct Anchor {
     /// Whether several blocks may have been written between two syncs since the log was last closed: only then can a
     /// power cut leave a whole block behind a torn one.
     pub(in crate::log) loose: bool,
+    /// Whether the log was closed and not opened for writing since, so that it ends with the head.
+    pub(in crate::log) closed: bool,
     /// Where retention has let the log begin.
     pub(in crate::log) base: Head,
     /// How far it was acknowledged.
     pub(in crate::log) head: Head,
+    /// Bytes in front of the head's last block in its segment, where a reader begins to look. A hint: what lies there says whether
+    /// it is right.
+    pub(in crate::log) last_at: u64,
 }
 
 impl Anchor {
     /// The anchor of a store without records.
     pub(in crate::log) fn empty(store: StoreId) -> Anchor {
-        Anchor { store, counter: 0, loose: false, base: Head::default(), head: Head::default() }
+        let (base, head) = (Head::default(), Head::default());
+        Anchor { store, counter: 0, loose: false, closed: false, base, head, last_at: 0 }
     }
 
     /// Where in the file this anchor belongs.
@@ -64,11 +73,13 @@ impl Anchor {
         let mut slot = [0; SLOT_BYTES];
         slot[..4].copy_from_slice(&MAGIC);
         slot[4..6].copy_from_slice(&FORMAT.to_le_bytes());
-        slot[6..8].copy_from_slice(&(if self.loose { FLAG_LOOSE } else { 0 }).to_le_bytes());
+        let flags = if self.loose { FLAG_LOOSE } else { 0 } | if self.closed { FLAG_CLOSED } else { 0 };
+        slot[6..8].copy_from_slice(&flags.to_le_bytes());
         slot[8..24].copy_from_slice(&self.store.0);
         slot[24..32].copy_from_slice(&self.counter.to_le_bytes());
         put_head(&mut slot[32..88], &self.base);
         put_head(&mut slot[88..144], &self.head);
+        slot[144..152].copy_from_slice(&self.last_at.to_le_bytes());
         let crc = crc32c::crc32c(&slot[..CRC_AT]);
         slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         slot
@@ -114,8 +125,10 @@ fn parse(slot: &[u8; SLOT_BYTES]) -> Slot {
         store: StoreId(field(slot, 8)),
         counter: u64::from_le_bytes(field(slot, 24)),
         loose: u16::from_le_bytes(field(slot, 6)) & FLAG_LOOSE != 0,
+        closed: u16::from_le_bytes(field(slot, 6)) & FLAG_CLOSED != 0,
         base: get_head(slot, 32),
         head: get_head(slot, 88),
+        last_at: u64::from_le_bytes(field(slot, 144)),
     })
 }
 
@@ -158,7 +171,8 @@ mod tests {
     #[test]
     fn a_slot_is_read_back_as_it_was_written_and_no_flipped_bit_is_believed() {
         let head = Head { next: Position(7), next_ordinal: Ordinal(3), hash: Hash([9; 32]), last_time: Timestamp(11) };
-        let anchor = Anchor { store: StoreId([5; 16]), counter: 41, loose: true, base: Head::default(), head };
+        let anchor =
+            Anchor { store: StoreId([5; 16]), counter: 41, loose: true, closed: true, base: Head::default(), head, last_at: 5 };
         let slot = anchor.to_slot();
         assert!(matches!(parse(&slot), Slot::Valid(read) if read == anchor));
         for bit in 0..SLOT_BYTES * 8 {

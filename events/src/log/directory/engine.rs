@@ -24,6 +24,8 @@ pub(in crate::log) struct Survey {
     pub(in crate::log) leftover: Vec<Position>,
     /// Where the valid blocks end.
     pub(in crate::log) head: Head,
+    /// Bytes in front of the head's last block in its segment.
+    pub(in crate::log) last_at: u64,
     /// What follows the head and may be cut, because nobody was told of it.
     pub(in crate::log) torn: Option<CutTail>,
 }

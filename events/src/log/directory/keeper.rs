@@ -41,12 +41,12 @@ impl Keeper {
         &self.current
     }
 
-    /// Notes a durable head; syncs the note when enough of them have come together.
+    /// Notes a durable head, whose last block lies at `last_at` in its segment; syncs the note when enough of them have come together.
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(in crate::log) fn advance(&mut self, disk: &dyn Disk, head: Head) -> Result<(), LogError> {
-        self.write(disk, Anchor { head, ..self.current })?;
+    pub(in crate::log) fn advance(&mut self, disk: &dyn Disk, head: Head, last_at: u64) -> Result<(), LogError> {
+        self.write(disk, Anchor { head, last_at, ..self.current })?;
         if self.unsynced >= SYNC_AFTER_COUNT && now().duration_since(self.synced_at) >= SYNC_AFTER {
             self.sync(disk)?;
         }

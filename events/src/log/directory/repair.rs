@@ -76,7 +76,7 @@ fn repair_segments<S: ActiveSegment>(layout: &Layout, id: StoreId, accept_loss: 
     let set_aside = set_aside::<S>(layout, &whole)?;
     if anchor_rewritten || !set_aside.is_empty() {
         let counter = anchor.map_or(0, |anchor| anchor.counter.wrapping_add(1));
-        let anchor = Anchor { store: id, counter, loose: false, base: whole.base, head: whole.head };
+        let anchor = Anchor { counter, base: whole.base, head: whole.head, ..Anchor::empty(id) };
         store::write_whole(layout, &RealDisk, &layout.anchor(), &anchor.to_file())?;
     }
     Ok(Repair { head: whole.head, lost: whole.lost, set_aside, anchor_rewritten })

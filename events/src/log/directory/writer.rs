@@ -26,6 +26,8 @@ pub struct DirectoryLog<S: ActiveSegment> {
     keeper: Keeper,
     active: Option<S>,
     head: Head,
+    /// Bytes in front of the last block in its segment.
+    last_at: u64,
     /// Blocks appended since the last sync.
     unsynced: u32,
     /// All segments, the active one last.
@@ -88,10 +90,14 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         let mut keeper = Keeper::open(&layout, survey.anchor)?;
         let (active, shared) = S::resume(&layout, disk.as_ref(), &survey, found)?;
         disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log()))?;
-        keeper.commit(disk.as_ref(), Anchor { head: survey.head, loose: false, ..survey.anchor })?;
+        keeper.commit(
+            disk.as_ref(),
+            Anchor { head: survey.head, last_at: survey.last_at, loose: false, closed: false, ..survey.anchor },
+        )?;
         remove::<S>(&layout, disk.as_ref(), &survey.leftover)?;
-        let (head, segments) = (survey.head, survey.segments);
-        Ok(DirectoryLog { layout, options, disk, keeper, active, head, unsynced: 0, segments, shared, poison: None, _lock: lock })
+        let Survey { head, last_at, segments, .. } = survey;
+        let (unsynced, poison) = (0, None);
+        Ok(DirectoryLog { layout, options, disk, keeper, active, head, last_at, unsynced, segments, shared, poison, _lock: lock })
     }
 
     fn usable(&self) -> Result<(), LogError> {
@@ -130,7 +136,9 @@ impl<S: ActiveSegment> DirectoryLog<S> {
             self.keeper.commit(self.disk.as_ref(), Anchor { loose: true, ..*self.keeper.current() })?;
         }
         let Some(active) = &mut self.active else { return Ok(()) };
+        let last_at = active.bytes();
         active.append(self.disk.as_ref(), block, &self.options)?;
+        self.last_at = last_at;
         self.unsynced = self.unsynced.saturating_add(1);
         self.head = Head::after(block);
         Ok(())
@@ -143,7 +151,7 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         }
         if self.unsynced > 0 {
             self.unsynced = 0;
-            self.keeper.advance(self.disk.as_ref(), self.head)?;
+            self.keeper.advance(self.disk.as_ref(), self.head, self.last_at)?;
         }
         self.active = Some(S::create(&self.shared, &self.layout, self.disk.as_ref(), block)?);
         self.segments.push(self.head.next);
@@ -158,7 +166,7 @@ impl<S: ActiveSegment> DirectoryLog<S> {
             active.sync(self.disk.as_ref())?;
         }
         self.unsynced = 0;
-        self.keeper.advance(self.disk.as_ref(), self.head)
+        self.keeper.advance(self.disk.as_ref(), self.head, self.last_at)
     }
 
     fn rest(&mut self) -> Result<(), LogError> {
@@ -174,7 +182,10 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         if let Some(active) = &mut self.active {
             active.seal(self.disk.as_ref())?;
         }
-        self.keeper.commit(self.disk.as_ref(), Anchor { head: self.head, loose: false, ..*self.keeper.current() })
+        self.keeper.commit(
+            self.disk.as_ref(),
+            Anchor { head: self.head, last_at: self.last_at, loose: false, closed: true, ..*self.keeper.current() },
+        )
     }
 
     fn drop_before(&mut self, keep_from: Position) -> Result<(), LogError> {

@@ -9,7 +9,8 @@
 //! A whole block behind a torn one is cut with it only if the anchor says that this writer has written several blocks between two
 //! syncs; a writer that syncs every block on its own cannot leave such a tail, so there it is damage.
 //!
-//! Opening verifies all of the last segment and how the others join; their middles are verified when they are read. A reader needs no
+//! Opening verifies all of the last segment and how the others join; their middles are verified when they are read. A reader begins
+//! with the last acknowledged block instead of the last segment, if that is where the anchor says; and it needs no
 //! lock, so any number of processes may read beside the writer.
 
 mod index;
@@ -49,7 +50,7 @@ pub type FileLog = DirectoryLog<Active>;
 
 /// Looks at a log of files as a reader would.
 pub(super) fn look_at_files(layout: &Layout) -> Result<Survey, LogError> {
-    assess_settled(layout).map(|found| found.survey)
+    assess_settled(layout, Purpose::Inspect).map(|found| found.survey)
 }
 
 impl ActiveSegment for Active {

@@ -41,8 +41,11 @@ impl Found {
 pub(super) enum Purpose {
     /// Cut what a crash left at the end, and write on.
     Write,
-    /// Read, maybe beside a writer: what follows the last valid block behind the anchor is not there yet.
+    /// Read, maybe beside a writer: what follows the last valid block behind the anchor is not there yet. Where the last acknowledged
+    /// block is in its place, the ones before it in its segment are verified when they are read.
     Read,
+    /// As `Read`, with everything in the last segment verified.
+    Inspect,
 }
 
 /// Reads who the store is, where the anchor says it ends, and which segments there are.
@@ -71,15 +74,25 @@ pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogErro
         chain = Chain::behind(block);
     }
     let segment = Segment::require(layout, *last)?;
-    let (end, stop) = scan(&segment, &mut chain, 0)?;
+    let head_block = if purpose == Purpose::Read { head_block(&segment, &anchor, &chain) } else { None };
+    let found_head = head_block.is_some();
+    let begin = head_block.map_or(0, |block| {
+        let begin = anchor.last_at + block.header.block_len() as u64;
+        chain = Chain::behind(block);
+        begin
+    });
+    let (end, stop) = scan(&segment, &mut chain, begin)?;
     let head = match &chain.last {
         Some(block) => head_after(block).map_err(|error| segment.error(block.header.first_position, end, error))?,
         None => anchor.base,
     };
-    reaches_anchor(layout, &segments, &anchor, head, &stop)?;
+    if !found_head {
+        reaches_anchor(layout, &segments, &anchor, head, &stop)?;
+    }
+    let last_at = end.saturating_sub(chain.last.as_ref().map_or(0, |block| block.header.block_len() as u64));
     let len = segment.len()?;
     let torn = may_cut(purpose, &segment, &anchor, head, stop, end)?.then(|| CutTail { at: head.next, bytes: len - end });
-    Ok(Found { survey: Survey { store, anchor, leftover, head, torn, segments }, tail: Tail { chain, end, len } })
+    Ok(Found { survey: Survey { store, anchor, leftover, head, last_at, torn, segments }, tail: Tail { chain, end, len } })
 }
 
 fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> Result<Found, LogError> {
@@ -87,7 +100,7 @@ fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> 
         return Err(missing(anchor.base.next, anchor.head.next));
     }
     let chain = Chain::at(anchor.base.next, anchor.base.hash);
-    let survey = Survey { store, anchor, leftover, head: anchor.base, torn: None, segments: Vec::new() };
+    let survey = Survey { store, anchor, leftover, head: anchor.base, last_at: 0, torn: None, segments: Vec::new() };
     Ok(Found { survey, tail: Tail { chain, end: 0, len: 0 } })
 }
 
@@ -118,6 +131,17 @@ fn sealed_end(layout: &Layout, segments: &[Position], before: &Chain, anchor: &A
         }
         (Stop::Torn(error) | Stop::Unfit(error), _) => Err(error),
     }
+}
+
+/// The block with which the acknowledged part of the log ends, if it lies in this segment where the anchor says and the segment follows
+/// the one before. Whatever does not fit is found by following the chain.
+fn head_block(segment: &Segment, anchor: &Anchor, before: &Chain) -> Option<Block> {
+    if !begins_with(segment, before) {
+        return None;
+    }
+    let block = Window::new(SKIP_BYTES).block(&segment.file, anchor.last_at, u64::MAX).ok()?;
+    let in_place = block.header.first_position >= segment.first && block.header.next_position() == anchor.head.next;
+    (in_place && block.hash() == anchor.head.hash).then_some(block)
 }
 
 /// Whether the first block of a segment is the one that its name and the chain ask for.
@@ -170,7 +194,7 @@ fn may_cut(purpose: Purpose, last: &Segment, anchor: &Anchor, head: Head, stop: 
     match stop {
         Stop::Clean => Ok(false),
         Stop::Truncated(error) | Stop::Torn(error) | Stop::Unfit(error) if acknowledged => Err(error),
-        Stop::Truncated(_) | Stop::Torn(_) | Stop::Unfit(_) if purpose == Purpose::Read => Ok(true),
+        Stop::Truncated(_) | Stop::Torn(_) | Stop::Unfit(_) if purpose != Purpose::Write => Ok(true),
         Stop::Unfit(error) => Err(error),
         // A whole block behind the torn one was written after it was synced, unless this writer was in the habit of
         // writing several blocks between two syncs.

@@ -39,7 +39,7 @@ impl Shared {
     /// # Errors
     /// As [`recover::assess`].
     pub(super) fn followed(layout: &Layout) -> Result<Shared, LogError> {
-        let found = assess_settled(layout)?;
+        let found = assess_settled(layout, Purpose::Read)?;
         let follower = Some(Mutex::new(found.tail.chain.clone()));
         let view = Published::new(found.view());
         Ok(Shared { layout: layout.clone(), view, indexes: Mutex::default(), follower })
@@ -77,7 +77,7 @@ impl Shared {
             Ok(view) => self.view.set(view),
             // Retention may have taken away what was being read; what is wrong with a log that stands still, this says too.
             Err(_) => {
-                let found = assess_settled(&self.layout)?;
+                let found = assess_settled(&self.layout, Purpose::Read)?;
                 *chain = found.tail.chain.clone();
                 self.view.set(found.view());
             }
@@ -131,15 +131,15 @@ fn end_lost(stop: Stop, chain: &Chain, anchored: Position) -> LogError {
 }
 
 /// Assesses a log that may change meanwhile: an error counts only if the log stood still.
-pub(super) fn assess_settled(layout: &Layout) -> Result<Found, LogError> {
+pub(super) fn assess_settled(layout: &Layout, purpose: Purpose) -> Result<Found, LogError> {
     for _ in 0..ATTEMPTS_MAX {
         let before = recover::identify(layout)?;
-        match recover::assess(layout, Purpose::Read) {
+        match recover::assess(layout, purpose) {
             Err(_) if recover::identify(layout)? != before => {}
             settled => return settled,
         }
     }
-    recover::assess(layout, Purpose::Read)
+    recover::assess(layout, purpose)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -78,6 +78,26 @@ impl Databases {
         Ok((shared, survey))
     }
 
+    /// As [`Databases::share`], verifying the blocks only when they are read.
+    ///
+    /// # Errors
+    /// As [`Databases::share`].
+    pub(super) fn read(layout: &Layout) -> Result<Arc<Databases>, LogError> {
+        if let Some(shared) = Databases::known(layout) {
+            return Ok(shared);
+        }
+        let held = store::lock(layout)?;
+        let shared = Arc::new(Databases::new(layout, Some(held)));
+        let survey = match recover::glance(&shared)? {
+            Some(survey) => survey,
+            None => recover::survey(&shared)?.0,
+        };
+        // How many bytes there are, only a writer needs to know.
+        shared.view.set(survey.view(0));
+        shared.register();
+        Ok(shared)
+    }
+
     /// The databases that this process has open already, or else for whoever holds the log's lock.
     pub(super) fn here(layout: &Layout) -> Arc<Databases> {
         Databases::known(layout).unwrap_or_else(|| Arc::new(Databases::new(layout, None)))

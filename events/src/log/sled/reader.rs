@@ -32,7 +32,7 @@ impl SledReader {
     /// [`LogError::Anchor`], [`LogError::Foreign`], [`LogError::OtherEngine`], [`LogError::FormatTooNew`], [`LogError::Io`].
     pub fn open(dir: &Path) -> Result<SledReader, LogError> {
         require_engine(dir, identity(dir)?.engine, Engine::Sled)?;
-        Databases::share(&Layout::new(dir, Engine::Sled)).map(|(shared, _)| SledReader { shared })
+        Databases::read(&Layout::new(dir, Engine::Sled)).map(|shared| SledReader { shared })
     }
 
     pub(super) const fn new(shared: Arc<Databases>) -> SledReader {

@@ -40,7 +40,12 @@ pub(super) struct Scan {
 /// # Errors
 /// [`LogError::FormatTooNew`], [`LogError::Io`]; what is wrong with the blocks is in the [`Scan`].
 pub(super) fn scan(database: &Arc<Database>, chain: &mut Chain) -> Result<Scan, LogError> {
-    let mut walk = Walk::new(Arc::clone(database), database.first);
+    scan_from(database, database.first, chain)
+}
+
+/// As [`scan`], from where the chain has come to in the middle of a database.
+fn scan_from(database: &Arc<Database>, from: Position, chain: &mut Chain) -> Result<Scan, LogError> {
+    let mut walk = Walk::new(Arc::clone(database), from);
     let mut bytes = 0;
     loop {
         let block = match walk.next_block(chain.next, END) {
@@ -85,7 +90,7 @@ pub(super) fn survey(databases: &Databases) -> Result<(Survey, Option<Newest>), 
         if anchor.head.next > anchor.base.next {
             return Err(missing(anchor.base.next, anchor.head.next));
         }
-        return Ok((Survey { store, anchor, leftover, head: anchor.base, torn: None, segments }, None));
+        return Ok((Survey { store, anchor, leftover, head: anchor.base, last_at: 0, torn: None, segments }, None));
     };
     let mut chain = chain_before(databases, &anchor, &segments)?;
     let database = databases.get(last)?;
@@ -93,7 +98,43 @@ pub(super) fn survey(databases: &Databases) -> Result<(Survey, Option<Newest>), 
     let head = head_of(&database, &chain, &anchor)?;
     reaches_anchor(databases, &segments, &anchor, head, scan.stop.is_some())?;
     let torn = scan.stop.map(|stop| may_cut(&database, &anchor, head, stop)).transpose()?;
-    Ok((Survey { store, anchor, leftover, head, torn, segments }, Some(Newest { database, bytes: scan.bytes })))
+    Ok((Survey { store, anchor, leftover, head, last_at: 0, torn, segments }, Some(Newest { database, bytes: scan.bytes })))
+}
+
+/// What a reader needs to know, found with a look at the last acknowledged block, or at none where the writer has closed the log: the
+/// blocks are verified when they are read. `None` where anything is not as it should be, which [`survey`] puts into words.
+///
+/// # Errors
+/// [`LogError::Anchor`], [`LogError::Foreign`], [`LogError::Full`], [`LogError::Io`].
+pub(super) fn glance(databases: &Databases) -> Result<Option<Survey>, LogError> {
+    let layout = &databases.layout;
+    let (store, anchor) = identify(layout)?;
+    let (leftover, segments): (Vec<_>, Vec<_>) = layout.segments()?.into_iter().partition(|first| *first < anchor.base.next);
+    let begins = segments.first() == Some(&anchor.base.next);
+    let Some(last) = segments.last().copied().filter(|last| begins && *last < anchor.head.next) else { return Ok(None) };
+    if !segments.iter().all(|first| layout.segment(*first).join("db").is_file()) {
+        return Ok(None);
+    }
+    let head = if anchor.closed { Some(anchor.head) } else { head_behind(databases, last, &anchor)? };
+    Ok(head.map(|head| Survey { store, anchor, leftover, head, last_at: 0, torn: None, segments }))
+}
+
+/// Where the log ends, from its last acknowledged block on.
+fn head_behind(databases: &Databases, last: Position, anchor: &Anchor) -> Result<Option<Head>, LogError> {
+    let look = || {
+        let database = databases.get(last)?;
+        let Some(at) = database.holder(Position(anchor.head.next.0 - 1))? else { return Ok(None) };
+        let block = Walk::new(Arc::clone(&database), at).next_block(at, anchor.head.next)?;
+        let in_place = |block: &Block| block.header.next_position() == anchor.head.next && block.hash() == anchor.head.hash;
+        let Some(block) = block.filter(in_place) else { return Ok(None) };
+        let mut chain = Chain::behind(block);
+        let scan = scan_from(&database, anchor.head.next, &mut chain)?;
+        if scan.stop.is_some() { Ok(None) } else { head_of(&database, &chain, anchor).map(Some) }
+    };
+    match look() {
+        Err(LogError::Unusable { .. }) => Ok(None),
+        found => found,
+    }
 }
 
 fn identify(layout: &Layout) -> Result<(StoreId, Anchor), LogError> {
@@ -246,7 +287,7 @@ pub(super) fn published(databases: &Databases) -> Result<Survey, LogError> {
         }
         None => anchor.base,
     };
-    Ok(Survey { store, anchor, leftover: Vec::new(), head, torn: None, segments })
+    Ok(Survey { store, anchor, leftover: Vec::new(), head, last_at: 0, torn: None, segments })
 }
 
 /// Where a log begins whose first database this is.

@@ -113,14 +113,21 @@ pub(super) struct End {
     position: u64,
     task: u64,
     at: u64,
-    /// The outcome's number in the lowest three bits, the type above.
+    /// The outcome's number in the lowest three bits, the type in the sixteen above, then [`DEAD`].
     kind: u32,
+    /// How often a dead letter was started; 0 for all others, which do not store it.
+    starts: u32,
 }
+
+/// In an end's kind: the task became a dead letter.
+const DEAD: u32 = 1 << 19;
 
 impl End {
     pub(super) fn of(ending: &Ending) -> End {
         let kind = u32::from(TypeOf::new(ending.task_type).0) << 3 | u32::from(number(ending.outcome));
-        End { position: ending.position.0, task: ending.task.0, at: ending.at.0, kind }
+        let dead = if ending.dead_letter.is_some() { DEAD } else { 0 };
+        let starts = ending.dead_letter.unwrap_or(0);
+        End { position: ending.position.0, task: ending.task.0, at: ending.at.0, kind: kind | dead, starts }
     }
 
     /// The ending; `None` when its outcome is none of ours.
@@ -131,6 +138,7 @@ impl End {
             outcome: *Outcome::ALL.get((self.kind & 7) as usize)?,
             at: Timestamp(self.at),
             position: Position(self.position),
+            dead_letter: (self.kind & DEAD != 0).then_some(self.starts),
         })
     }
 }
@@ -141,7 +149,7 @@ impl Entry for End {
     }
 
     fn mask(&self) -> u32 {
-        outcome_bit(self.kind & 7) | type_bit(self.kind >> 3)
+        outcome_bit(self.kind & 7) | type_bit(self.kind >> 3 & 0xffff)
     }
 
     fn write(&self, before: &Self, out: &mut Vec<u8>) {
@@ -149,15 +157,18 @@ impl Entry for End {
         put(step(before.task, self.task), out);
         put(self.at.wrapping_sub(before.at), out);
         put(u64::from(self.kind), out);
+        if self.kind & DEAD != 0 {
+            put(u64::from(self.starts), out);
+        }
     }
 
     fn read(before: &Self, input: &mut &[u8]) -> Option<Self> {
-        Some(End {
-            position: before.position.wrapping_add(take(input)?),
-            task: walk(before.task, take(input)?),
-            at: before.at.wrapping_add(take(input)?),
-            kind: u32::try_from(take(input)?).ok()?,
-        })
+        let position = before.position.wrapping_add(take(input)?);
+        let task = walk(before.task, take(input)?);
+        let at = before.at.wrapping_add(take(input)?);
+        let kind = u32::try_from(take(input)?).ok()?;
+        let starts = if kind & DEAD != 0 { u32::try_from(take(input)?).ok()? } else { 0 };
+        Some(End { position, task, at, kind, starts })
     }
 }
 
@@ -192,7 +203,7 @@ pub(super) enum Birth {
 
 /// What one record says about tasks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fact {
+pub(super) struct Fact<'a> {
     pub(super) position: Position,
     pub(super) at: Timestamp,
     /// The task that it is about, created before.
@@ -201,17 +212,46 @@ pub(super) struct Fact {
     pub(super) creates: Option<(Ordinal, Birth)>,
     /// The task that it ends.
     pub(super) ends: Option<(Ordinal, Outcome)>,
+    /// Of an end as a dead letter, how often the task was started.
+    pub(super) dead_letter: Option<u32>,
+    /// The task that is a dead letter no more.
+    pub(super) revives: Option<Ordinal>,
+    /// The task type that it defines.
+    pub(super) defines: Option<(TypeId, &'a str)>,
 }
 
 /// The facts of a block in order; ends after the first record that cannot be read.
-pub(super) fn facts(block: &Block) -> impl Iterator<Item = Result<Fact, BlockError>> {
+pub(super) fn facts(block: &Block) -> impl Iterator<Item = Result<Fact<'_>, BlockError>> {
     let mut next_ordinal = block.header.first_ordinal;
+    // What makes a dead letter of a task is decided with its end and recorded before it, and names the attempt.
+    let mut last_attempt = (None, 0);
     block.records().map(move |record| {
         let Envelope { position, recorded_at, event } = record?;
         let creates = birth(&event).map(|birth| (next_ordinal, birth));
         next_ordinal.0 = next_ordinal.0.saturating_add(u64::from(creates.is_some()));
-        Ok(Fact { position, at: recorded_at, about: event.task(), creates, ends: event.ends() })
+        let about = event.task();
+        last_attempt = attempt(&event).map_or(last_attempt, |attempt| (about, attempt));
+        let starts = if last_attempt.0 == about { last_attempt.1 } else { 0 };
+        Ok(Fact {
+            position,
+            at: recorded_at,
+            about,
+            creates,
+            ends: event.ends(),
+            dead_letter: matches!(event, Event::DeadLettered { .. }).then_some(starts),
+            revives: about.filter(|_| matches!(event, Event::Redriven { .. } | Event::DeadLetterDropped { .. })),
+            defines: if let Event::TypeDefined { task_type, name, .. } = event { Some((task_type, name)) } else { None },
+        })
     })
+}
+
+/// The attempt whose failure the event tells.
+fn attempt(event: &Event<'_>) -> Option<u32> {
+    if let Event::Failed { attempt, .. } | Event::TimedOut { attempt, .. } | Event::Lost { attempt, .. } = event {
+        Some(*attempt)
+    } else {
+        None
+    }
 }
 
 fn birth(event: &Event<'_>) -> Option<Birth> {

@@ -9,7 +9,7 @@ use super::sidecar::Sidecar;
 use crate::id::{Ordinal, Position};
 
 /// Pages of types kept in memory, 16 KiB and 8,192 tasks each.
-const TYPE_PAGES_MAX: usize = 1_024;
+const TYPE_PAGES_MAX: usize = 128;
 
 /// A sidecar that is not used until it is built again; its range is read from the log.
 #[derive(Clone, Debug)]
@@ -53,6 +53,18 @@ impl Known {
     /// Whether it is this very sidecar that is used, and not one that was built in its place.
     pub(super) fn has(&self, sidecar: &Arc<Sidecar>) -> bool {
         self.sidecars.iter().any(|other| Arc::ptr_eq(other, sidecar))
+    }
+
+    /// The sidecar of the range that begins there.
+    pub(super) fn beginning(&self, first: Position) -> Option<Arc<Sidecar>> {
+        let index = self.sidecars.partition_point(|sidecar| sidecar.span().first < first);
+        self.sidecars.get(index).filter(|sidecar| sidecar.span().first == first).cloned()
+    }
+
+    /// The sidecar of the range that ends there.
+    pub(super) fn ending(&self, next: Position) -> Option<Arc<Sidecar>> {
+        let before = self.sidecars.iter().rev().find(|sidecar| sidecar.span().next <= next);
+        before.filter(|sidecar| sidecar.span().next == next).cloned()
     }
 
     /// The sidecar of the range that creates the task.

@@ -6,8 +6,11 @@
 //! file is lost or damaged, is read from the log itself (`scan.rs`) or from a [`TailIndex`] in memory, and gives the same answers.
 //! Sidecars can always be built again, so nothing here is ever an error of the log.
 
+mod births;
+mod build;
 mod entry;
 mod known;
+mod names;
 mod page;
 mod query;
 mod scan;
@@ -15,10 +18,12 @@ mod search;
 mod sidecar;
 mod tail;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::births::Births;
+use self::entry::Birth;
 use self::known::Known;
 use self::sidecar::Sidecar;
 use super::{LogError, LogReader, Span, plain};
@@ -26,13 +31,12 @@ use crate::block::{Block, BlockError};
 use crate::id::{Ordinal, Position, TypeId};
 use crate::task::Outcome;
 
+pub use self::build::Pace;
 pub use self::known::SetAside;
+pub use self::names::TypeNames;
 pub use self::page::Unusable;
 pub use self::query::{Ending, EndingQuery};
 pub use self::tail::{FindType, TailIndex};
-
-/// A range is cut in two sidecars where its index needs more memory than this, in bytes; some 3 million events.
-pub const TAIL_BYTES_MAX: usize = 48 << 20;
 
 /// The indexes of one log. Any number of threads may ask; each question reads from disk what it needs.
 pub struct TaskIndex {
@@ -40,6 +44,7 @@ pub struct TaskIndex {
     store_id: [u8; 16],
     reader: Arc<dyn LogReader>,
     known: Mutex<Known>,
+    births: Mutex<Births>,
 }
 
 /// Where to look for a part of the log.
@@ -61,10 +66,11 @@ impl TaskIndex {
             let opened = Sidecar::open(&path, first, store_id);
             known.add(path, opened);
         }
-        Ok(TaskIndex { folder, store_id, reader, known: Mutex::new(known) })
+        Ok(TaskIndex { folder, store_id, reader, known: Mutex::new(known), births: Mutex::default() })
     }
 
-    /// First positions of all blocks that hold events of the task, in order. `tail` answers for the range it covers.
+    /// First positions of all blocks that hold events of the task, in order. `tail` answers for the range it covers. The log itself
+    /// is not searched behind the place where nothing more can come of the task.
     ///
     /// # Errors
     /// What the log meets where it must be read: [`LogError::Damaged`], [`LogError::Io`], or [`LogError::Gone`] when retention
@@ -73,6 +79,7 @@ impl TaskIndex {
         let mut found = Vec::new();
         for (span, source) in self.sources(self.reader.span(), tail)? {
             match source {
+                Source::Log if !found.is_empty() && scan::is_over(&*self.reader, task, &found)? => break,
                 Source::Sidecar(sidecar) => match sidecar.history(task, span.first) {
                     Ok(blocks) => found.extend(blocks),
                     Err(reason) => {
@@ -123,19 +130,71 @@ impl TaskIndex {
         scan::endings(&*self.reader, span, query, &mut |task| self.type_of(task))
     }
 
+    /// Those of the tasks that are dead letters no more because they were redriven or dropped, as the log from `from` on tells.
+    ///
+    /// # Errors
+    /// As [`TaskIndex::history`].
+    pub fn revived(&self, tasks: &BTreeSet<Ordinal>, from: Position) -> Result<BTreeSet<Ordinal>, LogError> {
+        let (mut found, log) = (BTreeSet::new(), self.reader.span());
+        if tasks.is_empty() {
+            return Ok(found);
+        }
+        for (span, source) in self.sources(Span { first: from.max(log.first), ..log }, None)? {
+            match source {
+                Source::Sidecar(sidecar) => {
+                    if let Err(reason) = sidecar.revived(tasks, &mut found) {
+                        self.set_aside(&sidecar, reason);
+                        scan::revived(&*self.reader, span, tasks, &mut found)?;
+                    }
+                }
+                Source::Tail(tail) => tail.revived(tasks, &mut found),
+                Source::Log => scan::revived(&*self.reader, span, tasks, &mut found)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the task types are called. It is whole unless the log had lost its beginning before that was indexed.
+    ///
+    /// # Errors
+    /// As [`TaskIndex::history`].
+    pub fn type_names(&self) -> Result<TypeNames, LogError> {
+        let span = self.reader.span();
+        let mut names = TypeNames::new(span.first == Position(0));
+        let sources = self.sources(span, None)?;
+        let whole = |source: &Source<'_>| matches!(source, Source::Sidecar(sidecar) if sidecar.names().is_whole());
+        let newest = sources.iter().rposition(|(_, source)| whole(source));
+        for (span, source) in &sources[newest.unwrap_or(0)..] {
+            match source {
+                Source::Sidecar(sidecar) => names.join(sidecar.names()),
+                Source::Tail(_) => {}
+                Source::Log => scan::names(&*self.reader, *span, &mut names)?,
+            }
+        }
+        Ok(names)
+    }
+
     /// The type of a task, from the sidecars or else from the log; `None` for one that neither holds.
     ///
     /// # Errors
     /// As [`TaskIndex::history`].
-    pub fn type_of(&self, task: Ordinal) -> Result<Option<TypeId>, LogError> {
-        let creating = self.known().creating(task);
-        if let Some(sidecar) = creating.filter(|sidecar| self.fits(sidecar).unwrap_or(false)) {
-            match self.type_in(&sidecar, task) {
-                Ok(found) => return Ok(found),
-                Err(reason) => self.set_aside(&sidecar, reason),
+    pub fn type_of(&self, mut task: Ordinal) -> Result<Option<TypeId>, LogError> {
+        loop {
+            let creating = self.known().creating(task);
+            if let Some(sidecar) = creating.filter(|sidecar| self.fits(sidecar).unwrap_or(false)) {
+                match self.type_in(&sidecar, task) {
+                    Ok(found) => return Ok(found),
+                    Err(reason) => self.set_aside(&sidecar, reason),
+                }
+            }
+            let birth = self.births.lock().unwrap_or_else(PoisonError::into_inner).find(&*self.reader, task)?;
+            match birth {
+                Some(Birth::Typed(id)) => return Ok(Some(id)),
+                // A task is redriven after it was created; anything else would lead us in circles.
+                Some(Birth::Like(old)) if old < task => task = old,
+                Some(Birth::Like(_)) | None => return Ok(None),
             }
         }
-        scan::type_of(&*self.reader, task)
     }
 
     fn type_in(&self, sidecar: &Arc<Sidecar>, task: Ordinal) -> Result<Option<TypeId>, Unusable> {
@@ -148,53 +207,6 @@ impl TaskIndex {
         let found = search::type_in_page(&page, index)?;
         self.known().keep_types(sidecar, key, page);
         Ok(found)
-    }
-
-    /// Builds what is missing of the indexes of sealed ranges, and tells `progress` how far it is.
-    ///
-    /// # Errors
-    /// What the log meets, and [`LogError::Full`], [`LogError::Io`] for an index that cannot be written; the log stays usable.
-    pub fn build_missing(&self, sealed: &[Span], progress: &mut dyn FnMut(Position)) -> Result<(), LogError> {
-        let log = self.reader.span();
-        for span in sealed {
-            let span = Span { first: span.first.max(log.first), next: span.next.min(log.next) };
-            for (gap, source) in self.sources(span, None)? {
-                if matches!(source, Source::Log) {
-                    self.build(gap, progress)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn build(&self, gap: Span, progress: &mut dyn FnMut(Position)) -> Result<(), LogError> {
-        let mut tail = TailIndex::new(gap.first);
-        let mut cursor = self.reader.cursor(gap.first)?;
-        while tail.span().next < gap.next {
-            let Some(block) = cursor.next_block()? else { break };
-            if tail.bytes() >= TAIL_BYTES_MAX {
-                self.save(&mut tail)?;
-                tail = TailIndex::new(tail.span().next);
-            }
-            tail.add_block(&block, &mut |task| self.type_of(task))?;
-            progress(tail.span().next);
-        }
-        self.save(&mut tail)
-    }
-
-    /// Writes the sidecar of a range that is sealed now and uses it from here on; an empty range has none.
-    ///
-    /// # Errors
-    /// [`LogError::Full`], [`LogError::Io`]; the tail still answers then.
-    pub fn save(&self, tail: &mut TailIndex) -> Result<(), LogError> {
-        let Some(parts) = tail.parts() else { return Ok(()) };
-        let first = parts.span.first;
-        let path = Sidecar::write(&self.folder, self.store_id, &parts)?;
-        let opened = Sidecar::open(&path, first, self.store_id);
-        let mut known = self.known();
-        known.forget(&path);
-        known.add(path, opened);
-        Ok(())
     }
 
     /// Removes the sidecars of ranges before `first`, the position at which retention lets the log begin.
@@ -244,7 +256,8 @@ impl TaskIndex {
         let mut indexed = Vec::new();
         let sidecars = self.known().sidecars.clone();
         let overlaps = |other: Span| other.first < span.next && other.next > span.first;
-        for sidecar in sidecars.into_iter().filter(|sidecar| overlaps(sidecar.span())) {
+        // The newest first: what it follows fits where it fits.
+        for sidecar in sidecars.into_iter().rev().filter(|sidecar| overlaps(sidecar.span())) {
             if self.fits(&sidecar)? {
                 indexed.push((sidecar.span(), Source::Sidecar(sidecar)));
             }
@@ -253,15 +266,17 @@ impl TaskIndex {
         Ok(fill(span, indexed))
     }
 
-    /// Whether the last block of the sidecar is in the log, which is asked once.
+    /// Whether the last block of the sidecar is in the log, which is asked once, and only where no sidecar that is there follows it.
     fn fits(&self, sidecar: &Arc<Sidecar>) -> Result<bool, LogError> {
         if sidecar.fits() {
             return Ok(true);
         }
-        let (at, hash) = sidecar.last_block();
-        let log = self.reader.span();
-        let block = if (log.first..log.next).contains(&at) { self.reader.cursor(at)?.next_block()? } else { None };
-        let fits = block.is_some_and(|block| block.header.next_position() == sidecar.span().next && block.hash() == hash);
+        let next = sidecar.span().next;
+        let follower = self.known().beginning(next).filter(|other| other.hash_before() == sidecar.last_hash());
+        let fits = match follower {
+            Some(follower) if self.fits(&follower)? => true,
+            Some(_) | None => self.reader.hash_before(next)? == Some(sidecar.last_hash()),
+        };
         match fits {
             true => sidecar.set_fits(),
             false => self.set_aside(sidecar, Unusable::Stale("its last block is not in the log")),

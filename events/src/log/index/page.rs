@@ -5,8 +5,8 @@
 
 /// A page ends with the entry that makes it this long: one read and some microseconds of decoding.
 pub(super) const PAGE_BYTES: usize = 16 << 10;
-/// Longest page that is read: no entry has more bytes than four integers of 10.
-const PAGE_BYTES_MAX: usize = PAGE_BYTES + 40;
+/// Longest page that is read: no entry has more bytes than five integers of 10.
+const PAGE_BYTES_MAX: usize = PAGE_BYTES + 50;
 /// Bytes of the directory for one page.
 pub(super) const SLOT_BYTES: usize = 28;
 

@@ -31,6 +31,9 @@ pub struct Ending {
     pub at: Timestamp,
     /// The record that ended it.
     pub position: Position,
+    /// Of a task that became a dead letter with that, how often it was started. It may have been redriven or dropped since, see
+    /// [`super::TaskIndex::revived`].
+    pub dead_letter: Option<u32>,
 }
 
 impl EndingQuery<'_> {

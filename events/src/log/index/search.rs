@@ -1,5 +1,7 @@
 //! Looking things up in pages, wherever they are.
 
+use std::collections::BTreeSet;
+
 use super::entry::{Creation, End, Posting, TYPES_PER_PAGE, TypeOf};
 use super::page::{Entries, Entry, PageList};
 use super::{Ending, EndingQuery, Unusable};
@@ -55,6 +57,18 @@ pub(super) fn postings(pages: &impl PageList, task: Ordinal, found: &mut Vec<Pos
             if entry.task == task.0 {
                 found.push(Position(entry.block));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Adds those of the tasks that have an entry.
+pub(super) fn among(pages: &impl PageList, tasks: &BTreeSet<Ordinal>, found: &mut BTreeSet<Ordinal>) -> Result<(), Unusable> {
+    let Some((low, high)) = tasks.first().zip(tasks.last()) else { return Ok(()) };
+    let first = pages.count_while(|key| key < low.0).saturating_sub(1);
+    for page in first..pages.count_while(|key| key <= high.0) {
+        for entry in Entries::<Posting>::of(&pages.raw(page)?) {
+            found.extend(Some(Ordinal(entry?.task)).filter(|task| tasks.contains(task)));
         }
     }
     Ok(())

@@ -4,12 +4,13 @@
 //! DIR/index/<first position, 20 digits>.idx, little-endian
 //! magic "ERGI" · format u16 · 2 zero bytes            16 bytes
 //! summary length u32 · CRC-32C of 12 bytes and summary
-//! summary (bincode): store, range, last block's hash, counts of endings by type and outcome
+//! summary (bincode): store, range, hashes at both ends, names of types, counts of endings by type and outcome
 //! directory: 28 bytes a page (page.rs)                its CRC is in the summary
-//! pages: creations, types, postings, endings          their CRCs are in the directory
+//! pages: creations, types, postings, endings, revivals  their CRCs are in the directory
 //! ```
 //! Opening a sidecar reads the summary only; directory and pages are read, and checked, when a question needs them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ use bincode::{Decode, Encode};
 use super::entry::TypeOf;
 use super::page::{PageList, SLOT_BYTES, Slot, Unusable};
 use super::tail::Parts;
-use super::{Ending, EndingQuery, search};
+use super::{Ending, EndingQuery, TypeNames, search};
 use crate::block::Hash;
 use crate::id::{Ordinal, Position, TypeId};
 use crate::log::plain::{self, Keep};
@@ -43,6 +44,7 @@ enum Section {
     Types,
     Postings,
     Endings,
+    Revivals,
 }
 
 /// What is known of a sidecar without reading its pages.
@@ -54,13 +56,18 @@ struct Summary {
     /// Ordinals of the first created task and of the one after the last.
     ordinals: (Ordinal, Ordinal),
     last_block: Position,
-    last_hash: Hash,
+    /// Hashes of the block in front of the range, and of its last one.
+    hashes: (Hash, Hash),
     /// Lowest and highest task of all postings.
     posted: Option<(Ordinal, Ordinal)>,
+    /// Lowest and highest task of all revivals.
+    revived: Option<(Ordinal, Ordinal)>,
+    /// What the types are called that were defined up to the end of the range.
+    names: TypeNames,
     /// How many tasks of a type ended with an outcome; 65,535 is the type that is not known.
     counts: Vec<(TypeOf, Outcome, u64)>,
     /// Pages of each section.
-    pages: [u32; 4],
+    pages: [u32; 5],
     directory_crc: u32,
     /// Bytes of all pages; their offsets count from the end of the directory.
     pages_len: u32,
@@ -120,9 +127,19 @@ impl Sidecar {
         Span { first: self.summary.first, next: self.summary.next }
     }
 
-    /// Position and hash of the last block.
-    pub(super) fn last_block(&self) -> (Position, Hash) {
-        (self.summary.last_block, self.summary.last_hash)
+    /// Hash of the block in front of the range.
+    pub(super) fn hash_before(&self) -> Hash {
+        self.summary.hashes.0
+    }
+
+    /// Hash of the last block.
+    pub(super) fn last_hash(&self) -> Hash {
+        self.summary.hashes.1
+    }
+
+    /// What the types are called that were defined up to the end of the range.
+    pub(super) fn names(&self) -> &TypeNames {
+        &self.summary.names
     }
 
     /// Whether the last block is known to be in the log.
@@ -179,6 +196,15 @@ impl Sidecar {
         search::endings(&self.section(&plain::open(&self.path)?, Section::Endings)?, from, query)
     }
 
+    /// Adds those of the tasks that the range tells to be dead letters no more.
+    pub(super) fn revived(&self, tasks: &BTreeSet<Ordinal>, found: &mut BTreeSet<Ordinal>) -> Result<(), Unusable> {
+        let Some((low, high)) = self.summary.revived else { return Ok(()) };
+        match tasks.range(low..=high).next() {
+            Some(_) => search::among(&self.section(&plain::open(&self.path)?, Section::Revivals)?, tasks, found),
+            None => Ok(()),
+        }
+    }
+
     /// How many tasks of each type ended with each outcome in the range.
     pub(super) fn counts(&self) -> impl Iterator<Item = (Option<TypeId>, Outcome, u64)> {
         self.summary.counts.iter().map(|(id, outcome, count)| (id.known(), *outcome, *count))
@@ -188,7 +214,7 @@ impl Sidecar {
     pub(super) fn check(&self) -> Result<(), Unusable> {
         let fresh = Sidecar::open(&self.path, self.summary.first, self.summary.store_id)?;
         let file = plain::open(&fresh.path)?;
-        for section in [Section::Creations, Section::Types, Section::Postings, Section::Endings] {
+        for section in [Section::Creations, Section::Types, Section::Postings, Section::Endings, Section::Revivals] {
             let pages = fresh.section(&file, section)?;
             (0..pages.count()).try_for_each(|page| pages.raw(page).map(drop))?;
         }
@@ -232,7 +258,8 @@ impl Summary {
             return Err(Unusable::OtherStore);
         }
         let blocks = self.first == named && (self.first..self.next).contains(&self.last_block);
-        if !blocks || self.ordinals.0 > self.ordinals.1 {
+        let reversed = |range: Option<(Ordinal, Ordinal)>| range.is_some_and(|(low, high)| low > high);
+        if !blocks || self.ordinals.0 > self.ordinals.1 || reversed(self.revived) {
             return Err(Unusable::Damaged("its summary is impossible"));
         }
         Ok(())
@@ -287,8 +314,10 @@ fn encode(store_id: [u8; 16], parts: &Parts) -> Vec<u8> {
         next: parts.span.next,
         ordinals: parts.ordinals,
         last_block: parts.last_block,
-        last_hash: parts.last_hash,
+        hashes: parts.hashes,
         posted: parts.posted,
+        revived: parts.revived,
+        names: parts.names.clone(),
         counts: parts.counts.clone(),
         pages: parts.pages.each_ref().map(|pages| pages.len() as u32),
         directory_crc: crc32c::crc32c(&directory),

@@ -1,10 +1,10 @@
 //! The index of a range of the log that is still in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Birth, Creation, End, Fact, Posting, TypeOf, facts};
 use super::page::{Page, Pages};
-use super::{Ending, EndingQuery, damaged, search};
+use super::{Ending, EndingQuery, TypeNames, damaged, search};
 use crate::block::{Block, BlockError, Hash};
 use crate::id::{Ordinal, Position, TypeId};
 use crate::log::{LogError, Span};
@@ -22,13 +22,18 @@ pub type FindType<'a> = &'a mut dyn FnMut(Ordinal) -> Result<Option<TypeId>, Log
 pub struct TailIndex {
     span: Span,
     first_ordinal: Ordinal,
+    /// Hash of the block in front of the range, once there is a block.
+    hash_before: Hash,
     last_block: Option<(Position, Hash)>,
+    names: TypeNames,
     counts: BTreeMap<(TypeOf, Outcome), u64>,
     types: Vec<TypeOf>,
     creations: Vec<Creation>,
     postings: Vec<Posting>,
     /// Where each sorted run of postings ends.
     runs: Vec<usize>,
+    /// Dead letters that are dead no more.
+    revivals: Vec<Posting>,
     endings: Pages<End>,
 }
 
@@ -38,14 +43,27 @@ impl TailIndex {
         TailIndex {
             span: Span { first, next: first },
             first_ordinal: Ordinal(0),
+            hash_before: Hash::ZERO,
             last_block: None,
+            names: TypeNames::new(first == Position(0)),
             counts: BTreeMap::new(),
             types: Vec::new(),
             creations: Vec::new(),
             postings: Vec::new(),
             runs: Vec::new(),
+            revivals: Vec::new(),
             endings: Pages::default(),
         }
+    }
+
+    /// As [`TailIndex::new`], with the types that were defined before `first`.
+    pub fn knowing(first: Position, names: TypeNames) -> TailIndex {
+        TailIndex { names, ..TailIndex::new(first) }
+    }
+
+    /// What the types are called that were defined up to the end of the range.
+    pub const fn names(&self) -> &TypeNames {
+        &self.names
     }
 
     /// The records that it covers.
@@ -55,7 +73,8 @@ impl TailIndex {
 
     /// What it holds in memory, in bytes; what is allocated may be twice as much.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.types) + size_of_val(&*self.creations) + size_of_val(&*self.postings) + self.endings.bytes()
+        let lists = size_of_val(&*self.types) + size_of_val(&*self.creations) + size_of_val(&*self.postings);
+        lists + size_of_val(&*self.revivals) + self.endings.bytes()
     }
 
     /// Adds the next block. A block that is refused leaves the index as it was.
@@ -69,14 +88,16 @@ impl TailIndex {
         }
         if self.last_block.is_none() {
             self.first_ordinal = block.header.first_ordinal;
+            self.hash_before = block.header.previous;
         }
         if block.header.first_ordinal != self.next_ordinal() {
             return Err(damaged(block, BlockError::Body("its first task does not follow the tasks before it")));
         }
-        let (types, postings) = (self.types.len(), self.postings.len());
+        let (types, postings, revivals) = (self.types.len(), self.postings.len(), self.revivals.len());
         let endings = self.read(block, find_type).inspect_err(|_| {
             self.types.truncate(types);
             self.postings.truncate(postings);
+            self.revivals.truncate(revivals);
         })?;
         self.accept(block, self.types.len() > types, &endings);
         Ok(())
@@ -86,10 +107,14 @@ impl TailIndex {
     fn read(&mut self, block: &Block, find_type: FindType<'_>) -> Result<Vec<Ending>, LogError> {
         let mut endings = Vec::new();
         for fact in facts(block) {
-            let Fact { position, at, about, creates, ends } = fact.map_err(|source| damaged(block, source))?;
+            let fact = fact.map_err(|source| damaged(block, source))?;
+            let Fact { position, at, about, creates, ends, dead_letter, revives, defines } = fact;
             if let Some(task) = about {
                 self.post(task, block);
             }
+            // A block that is refused later defines the same types when it comes again.
+            defines.into_iter().for_each(|(id, name)| self.names.define(id, name));
+            self.revivals.extend(revives.map(|task| Posting { task: task.0, block: block.header.first_position.0 }));
             if let Some((_, birth)) = creates {
                 let task_type = match birth {
                     Birth::Typed(id) => Some(id),
@@ -99,7 +124,7 @@ impl TailIndex {
             }
             if let Some((task, outcome)) = ends {
                 let task_type = self.type_of(task).map_or_else(|| find_type(task), Ok)?;
-                endings.push(Ending { task, task_type, outcome, at, position });
+                endings.push(Ending { task, task_type, outcome, at, position, dead_letter });
             }
         }
         Ok(endings)
@@ -165,6 +190,11 @@ impl TailIndex {
         search::endings(&self.endings, self.span.first, query).expect("pages in memory are those that were written there")
     }
 
+    /// Adds those of the tasks that the range tells to be dead letters no more.
+    pub(super) fn revived(&self, tasks: &BTreeSet<Ordinal>, found: &mut BTreeSet<Ordinal>) {
+        found.extend(self.revivals.iter().map(|revival| Ordinal(revival.task)).filter(|task| tasks.contains(task)));
+    }
+
     pub(super) fn next_ordinal(&self) -> Ordinal {
         Ordinal(self.first_ordinal.0.saturating_add(self.types.len() as u64))
     }
@@ -175,22 +205,30 @@ impl TailIndex {
         self.postings.sort_unstable();
         self.postings.dedup();
         self.runs = vec![self.postings.len()];
-        let posted = self.postings.first().zip(self.postings.last());
+        self.revivals.sort_unstable();
         Some(Parts {
             span: self.span,
             ordinals: (self.first_ordinal, self.next_ordinal()),
             last_block,
-            last_hash,
-            posted: posted.map(|(first, last)| (Ordinal(first.task), Ordinal(last.task))),
+            hashes: (self.hash_before, last_hash),
+            posted: tasks(&self.postings),
+            revived: tasks(&self.revivals),
+            names: self.names.clone(),
             counts: self.counts.iter().map(|((task_type, outcome), count)| (*task_type, *outcome, *count)).collect(),
             pages: [
                 Pages::of(self.creations.iter().copied()),
                 Pages::of(self.types.iter().copied()),
                 Pages::of(self.postings.iter().copied()),
                 self.endings.to_pages(),
+                Pages::of(self.revivals.iter().copied()),
             ],
         })
     }
+}
+
+/// Lowest and highest task of sorted postings.
+fn tasks(sorted: &[Posting]) -> Option<(Ordinal, Ordinal)> {
+    Some((Ordinal(sorted.first()?.task), Ordinal(sorted.last()?.task)))
 }
 
 /// What a sidecar is made of.
@@ -198,9 +236,11 @@ pub(super) struct Parts {
     pub(super) span: Span,
     pub(super) ordinals: (Ordinal, Ordinal),
     pub(super) last_block: Position,
-    pub(super) last_hash: Hash,
+    pub(super) hashes: (Hash, Hash),
     pub(super) posted: Option<(Ordinal, Ordinal)>,
+    pub(super) revived: Option<(Ordinal, Ordinal)>,
+    pub(super) names: TypeNames,
     pub(super) counts: Vec<(TypeOf, Outcome, u64)>,
-    /// Creations, types, postings, endings.
-    pub(super) pages: [Vec<Page>; 4],
+    /// Creations, types, postings, endings, revivals.
+    pub(super) pages: [Vec<Page>; 5],
 }

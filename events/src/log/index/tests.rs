@@ -1,11 +1,13 @@
 mod generator;
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::generator::{Generator, Random, TYPES};
 use super::*;
 use crate::event::Event;
-use crate::log::EventLog;
+use crate::log::{Cursor, EventLog};
+use crate::time::Timestamp;
 
 const STORE: [u8; 16] = [7; 16];
 /// Events in a range that has a sidecar of its own.
@@ -17,6 +19,10 @@ struct BruteForce {
     types: Vec<TypeId>,
     history: Vec<Vec<Position>>,
     endings: Vec<Ending>,
+    /// How often each task was started.
+    starts: Vec<u32>,
+    revived: BTreeSet<Ordinal>,
+    names: Vec<(TypeId, String)>,
 }
 
 impl BruteForce {
@@ -42,10 +48,22 @@ impl BruteForce {
             };
             self.types.push(task_type);
             self.history.push(vec![block.header.first_position]);
+            self.starts.push(0);
+        }
+        if let Event::Started { task, attempt, .. } = record.event {
+            self.starts[task.0 as usize] = attempt;
+        }
+        if let Event::Redriven { task, .. } | Event::DeadLetterDropped { task } = record.event {
+            self.revived.insert(task);
+        }
+        if let Event::TypeDefined { task_type, name, .. } = record.event {
+            self.names.push((task_type, name.to_owned()));
         }
         if let Some((task, outcome)) = record.event.ends() {
             let task_type = Some(self.types[task.0 as usize]);
-            self.endings.push(Ending { task, task_type, outcome, at: record.recorded_at, position: record.position });
+            let dead_letter = matches!(record.event, Event::DeadLettered { .. }).then(|| self.starts[task.0 as usize]);
+            let (at, position) = (record.recorded_at, record.position);
+            self.endings.push(Ending { task, task_type, outcome, at, position, dead_letter });
         }
     }
 
@@ -67,6 +85,11 @@ fn compare(index: &TaskIndex, tail: Option<&TailIndex>, truth: &BruteForce, seed
     let beyond = Ordinal(truth.history.len() as u64);
     assert!(index.history(beyond, tail).unwrap().is_empty(), "a task that was never created has no history");
     let mut random = Random(seed);
+    let tasks: BTreeSet<_> = (0..beyond.0).map(Ordinal).filter(|_| random.below(3) == 0).collect();
+    let revived = truth.revived.intersection(&tasks).copied().collect();
+    assert_eq!(index.revived(&tasks, Position(0)).unwrap(), revived);
+    let names = index.type_names().unwrap();
+    assert!(names.is_whole() && names.iter().eq(truth.names.iter().map(|(id, name)| (*id, name.as_str()))), "{names:?}");
     for _ in 0..60 {
         let types: Vec<_> = (0..1 + random.below(3)).map(|_| TypeId(random.below(TYPES + 1) as u16)).collect();
         let query = EndingQuery {
@@ -308,4 +331,105 @@ fn pages_of_endings_are_walked_by_their_last_position() {
         paged.extend(page);
     }
     assert_eq!(paged, truth.endings);
+}
+
+/// Counts the blocks that are read.
+struct Counting {
+    log: Arc<dyn LogReader>,
+    blocks: Arc<AtomicU64>,
+}
+
+struct CountingCursor {
+    log: Box<dyn Cursor>,
+    blocks: Arc<AtomicU64>,
+}
+
+impl LogReader for Counting {
+    fn span(&self) -> Span {
+        self.log.span()
+    }
+
+    fn cursor(&self, from: Position) -> Result<Box<dyn Cursor>, LogError> {
+        Ok(Box::new(CountingCursor { log: self.log.cursor(from)?, blocks: Arc::clone(&self.blocks) }))
+    }
+
+    fn seek_time(&self, time: Timestamp) -> Result<Position, LogError> {
+        self.log.seek_time(time)
+    }
+
+    fn seek_task(&self, task: Ordinal) -> Result<Option<Position>, LogError> {
+        self.log.seek_task(task)
+    }
+
+    fn hash_before(&self, at: Position) -> Result<Option<crate::block::Hash>, LogError> {
+        self.log.hash_before(at)
+    }
+}
+
+impl Cursor for CountingCursor {
+    fn next_block(&mut self) -> Result<Option<Block>, LogError> {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.log.next_block()
+    }
+}
+
+/// What a process pays that asks one question about a log that is indexed but for its last thousand events.
+#[test]
+fn the_work_for_a_question_does_not_grow_with_the_log() {
+    const TAIL: u64 = 1_000;
+    for events in [10_000, 100_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let generator = Generator::log_of(91, events);
+        let indexed = Position(generator.log.head().next.0 - TAIL);
+        let indexed = *generator.blocks.iter().rfind(|first| **first <= indexed).unwrap();
+        open(dir.path(), &generator).extend(indexed, 1, &mut |_| Pace::GoOn).unwrap();
+        let truth = BruteForce::of(&*generator.log.reader());
+        let tail = generator.blocks.iter().filter(|first| **first >= indexed).count() as u64;
+
+        let blocks = Arc::new(AtomicU64::new(0));
+        let ask = |question: &dyn Fn(&TaskIndex)| {
+            let reader = Counting { log: generator.log.reader(), blocks: Arc::clone(&blocks) };
+            blocks.store(0, Ordering::Relaxed);
+            question(&TaskIndex::open(dir.path(), STORE, Arc::new(reader)).unwrap());
+            blocks.load(Ordering::Relaxed)
+        };
+        let (mut over, finished) = (0, truth.endings.iter().rev().take(200));
+        for task in finished.map(|ending| ending.task) {
+            let history = &truth.history[task.0 as usize];
+            let read = ask(&|index| assert_eq!(&index.history(task, None).unwrap(), history));
+            assert!(read <= history.len() as u64 + tail + 2, "{read} blocks for the {} of task {task}", history.len());
+            over += u64::from(read <= history.len() as u64);
+        }
+        assert!(over > 100, "of 200 finished tasks {over} need nothing of the end of the log");
+        for outcome in Outcome::ALL {
+            let query = EndingQuery { outcome: Some(outcome), limit: 100, ..EndingQuery::default() };
+            let read = ask(&|index| assert_eq!(index.endings(&query, None).unwrap(), truth.endings(&query)));
+            assert!(read <= tail + 2, "{read} blocks for the newest endings");
+        }
+        assert!(ask(&|index| assert!(index.type_names().unwrap().is_whole())) <= tail + 2);
+    }
+}
+
+#[test]
+fn what_is_short_is_built_again_with_what_follows_and_what_is_no_sidecar_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut generator = Generator::log_of(95, 600);
+    let all = |generator: &Generator| generator.log.head().next;
+    open(dir.path(), &generator).extend(all(&generator), 10_000, &mut |_| Pace::GoOn).unwrap();
+    assert_eq!(files(dir.path()).len(), 0, "fewer than the least");
+    open(dir.path(), &generator).extend(all(&generator), 1, &mut |_| Pace::Stop).unwrap();
+    assert_eq!(files(dir.path()).len(), 0, "stopped at the first block");
+    for _ in 0..5 {
+        generator.extend(300);
+        open(dir.path(), &generator).extend(all(&generator), 1, &mut |_| Pace::GoOn).unwrap();
+        assert_eq!(files(dir.path()).len(), 1, "one short one and another make one");
+        assert_eq!(open(dir.path(), &generator).reaches().unwrap(), all(&generator));
+    }
+    let stray = plain::path(&dir.path().join("index"), Position(77), sidecar::EXTENSION);
+    fs::write(&stray, b"ERGI and no more").unwrap();
+    let index = open(dir.path(), &generator);
+    assert_eq!(index.unusable().len(), 1);
+    index.extend(all(&generator), 1, &mut |_| Pace::GoOn).unwrap();
+    assert!(index.unusable().is_empty() && !stray.exists());
+    compare(&index, None, &BruteForce::of(&*generator.log.reader()), 95);
 }

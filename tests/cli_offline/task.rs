@@ -76,15 +76,24 @@ fn pages_follow_each_other_without_gap_or_repetition() {
 }
 
 #[test]
-fn listing_builds_the_indexes_of_sealed_segments_unless_somebody_writes() {
+fn indexes_that_are_gone_are_built_again_unless_somebody_writes() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("data");
     long_log(&dir, 200);
-    let listed = with_runtime(builder(&dir), async |_| json(&dir, &["task", "list", "--limit", "500"]));
-    assert!(!dir.join("index").exists(), "a writer was there");
-    assert_eq!(json(&dir, &["task", "list", "--limit", "500"]), listed);
+    let list = || json(&dir, &["task", "list", "--limit", "500"]);
+    let remove = || std::fs::remove_dir_all(dir.join("index")).unwrap();
+    remove();
+    let listed = with_runtime(builder(&dir), async |_| {
+        let listed = list();
+        assert!(!dir.join("index").exists(), "a writer is there");
+        listed
+    });
+    assert!(dir.join("index").exists(), "the runtime built them when it stopped");
+    assert_eq!(list(), listed);
+    remove();
+    assert_eq!(list(), listed);
     assert!(dir.join("index").read_dir().unwrap().count() > 0);
-    assert_eq!(json(&dir, &["task", "list", "--limit", "500"]), listed);
+    assert_eq!(list(), listed);
     assert_eq!(listed.len(), 200);
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ergate::events::block::Block;
 use ergate::events::id::Position;
-use ergate::events::log::directory::{self, StoreId, identity};
+use ergate::events::log::directory::{self, StoreId, holder, identity};
+use ergate::events::log::index::{Pace, TaskIndex};
 use ergate::events::log::snapshot::{SnapshotInfo, SnapshotStore};
 use ergate::events::log::{Head, LogError, LogReader};
 use ergate::events::state::State;
@@ -16,6 +17,9 @@ use super::exit::Trouble;
 use super::moment::Moment;
 use super::record::{self, Record};
 use super::{Globals, config};
+
+/// Events at the end of a log that are rather read than indexed.
+const REST_EVENTS: u64 = 256;
 
 /// The data directory that flags and configuration name.
 pub(crate) fn data_dir(globals: &Globals) -> anyhow::Result<PathBuf> {
@@ -48,6 +52,31 @@ impl Place {
     /// The snapshots beside the log.
     pub(crate) fn snapshots(&self) -> SnapshotStore {
         SnapshotStore::open(&self.dir, self.store.0)
+    }
+
+    /// The log's indexes; what is missing of them is built where that is possible and nobody else does it.
+    pub(crate) fn index(&self, globals: &Globals) -> anyhow::Result<TaskIndex> {
+        let index = TaskIndex::open(&self.dir, self.store.0, Arc::clone(&self.reader))?;
+        let (from, next) = (index.reaches()?, self.reader.span().next);
+        if next.0 - from.0 < REST_EVENTS || self.is_written() {
+            return Ok(index);
+        }
+        let bar = Bar::new(globals, "indexing", from.0, next.0);
+        let built = index.extend(next, REST_EVENTS, &mut |at| {
+            bar.at(at.0);
+            Pace::GoOn
+        });
+        if let Err(error) = built {
+            tracing::warn!(%error, "the indexes could not be completed; the log is read instead");
+        }
+        Ok(index)
+    }
+
+    /// Whether another process may write here, or nobody can. A log of sled is held by whoever reads it, and that is us.
+    fn is_written(&self) -> bool {
+        let ours = std::process::id().to_string();
+        let held = !matches!(holder(&self.dir), Ok(pid) if pid.as_ref().is_none_or(|pid| *pid == ours));
+        held || rustix::fs::access(&self.dir, rustix::fs::Access::WRITE_OK).is_err()
     }
 
     /// Shows every record from `from` on to `each` until that says that it has seen enough, or the end is reached.

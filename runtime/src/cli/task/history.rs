@@ -16,8 +16,9 @@ pub(crate) struct HistoryArgs {
 
 pub(crate) fn run(args: &HistoryArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let place = offline::open(globals)?;
+    let index = place.index(globals)?;
     let mut table = Table::new(&COLUMNS);
-    let found = each_event(&place, args.id, &mut |record| match globals.output {
+    let found = each_event(&place, &index, args.id, &mut |record| match globals.output {
         Format::Json => output::json(&record.json()?),
         Format::Table => {
             table.row(record.cells()?);

@@ -1,17 +1,14 @@
 //! `ergate task list`: live tasks from the folded state, ended ones from the log's indexes.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use ergate::events::id::TypeId;
-use ergate::events::log::Span;
-use ergate::events::log::directory::{holder, inspect};
-use ergate::events::log::index::{EndingQuery, TaskIndex};
+use ergate::events::id::{Ordinal, Position, TypeId};
+use ergate::events::log::index::{Ending, EndingQuery, TaskIndex, TypeNames};
 use ergate::events::slab::Phase;
 use ergate::events::state::State;
 use ergate::events::task::Outcome;
 
 use super::row::{Cursor, Row, ended_row, live_row, print};
-use crate::cli::bar::Bar;
 use crate::cli::exit::Trouble;
 use crate::cli::offline::{self, Place};
 use crate::cli::{Exit, Format, Globals, output};
@@ -59,12 +56,13 @@ enum Filter {
 
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let place = offline::open(globals)?;
-    let state = place.fold_all(globals)?;
-    let types = args.type_name.as_deref().map(|name| types_of(&state, name)).transpose()?;
-    let mut rows = live_rows(args, &state, types.as_deref());
+    let index = place.index(globals)?;
+    let state = wants_any_live(args).then(|| place.fold_all(globals)).transpose()?;
+    let names = names(&place, &index, state.as_ref(), globals)?;
+    let types = args.type_name.as_deref().map(|name| types_of(&names, name)).transpose()?;
+    let mut rows = state.map_or_else(Vec::new, |state| live_rows(args, &state, types.as_deref()));
     if rows.len() < args.limit && wants_ended(args) {
-        let index = index(&place, globals)?;
-        ended_rows(args, &state, &index, types.as_deref(), &mut rows)?;
+        ended_rows(args, &names, &index, types.as_deref(), &mut rows)?;
     }
     match globals.output {
         Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
@@ -73,19 +71,40 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What the types are called: as the state says where there is one, or where the indexes do not know all.
+fn names(place: &Place, index: &TaskIndex, state: Option<&State>, globals: &Globals) -> anyhow::Result<TypeNames> {
+    if let Some(state) = state {
+        return Ok(names_in(state));
+    }
+    let known = index.type_names()?;
+    if known.is_whole() { Ok(known) } else { place.fold_all(globals).map(|state| names_in(&state)) }
+}
+
+fn names_in(state: &State) -> TypeNames {
+    let mut names = TypeNames::new(true);
+    state.work.types.iter().zip(0..).for_each(|(known, id)| names.define(TypeId(id), &known.name));
+    names
+}
+
 fn outcome(text: &str) -> Result<Outcome, String> {
     Outcome::from_name(text).ok_or_else(|| "write succeeded, partial, failed, cancelled or skipped".to_owned())
 }
 
 /// Every definition that a name has had.
-fn types_of(state: &State, name: &str) -> Result<Vec<TypeId>, Trouble> {
-    let ids = state.work.types.iter().zip(0_u16..).filter(|(known, _)| known.name == name);
-    let ids: Vec<_> = ids.map(|(_, id)| TypeId(id)).collect();
+fn types_of(names: &TypeNames, name: &str) -> Result<Vec<TypeId>, Trouble> {
+    let ids: Vec<_> = names.iter().filter(|(_, known)| *known == name).map(|(id, _)| id).collect();
     if ids.is_empty() {
-        let known: Vec<_> = state.work.type_names.keys().take(8).map(String::as_str).collect();
-        return Err(Trouble::NotFound(format!("no task type {name:?} is in the log; it has {}", known.join(", "))));
+        let known: BTreeSet<_> = names.iter().map(|(_, name)| name).collect();
+        let known = known.into_iter().take(8).collect::<Vec<_>>().join(", ");
+        return Err(Trouble::NotFound(format!("no task type {name:?} is in the log; it has {known}")));
     }
     Ok(ids)
+}
+
+/// Whether tasks that have not ended are among what is asked for: only the folded state knows them.
+const fn wants_any_live(args: &ListArgs) -> bool {
+    let ended_only = matches!(args.state, Some(Filter::Ended | Filter::Dead)) || matches!(args.before, Some(Cursor::Ended(_)));
+    !ended_only && args.outcome.is_none()
 }
 
 fn wants_ended(args: &ListArgs) -> bool {
@@ -111,9 +130,6 @@ fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Ro
         Some(Cursor::Live(before)) => before,
         None => state.next_ordinal(),
     };
-    if args.outcome.is_some() {
-        return Vec::new();
-    }
     let mut newest = std::collections::VecDeque::new();
     for (ordinal, task, _) in state.work.tasks.iter().take_while(|(ordinal, ..)| *ordinal < before) {
         if wants_live(args, task.phase) && types.is_none_or(|types| types.contains(&task.task_type)) {
@@ -129,7 +145,7 @@ fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Ro
 /// The newest ended tasks that are asked for, in pages until there are enough.
 fn ended_rows(
     args: &ListArgs,
-    state: &State,
+    names: &TypeNames,
     index: &TaskIndex,
     types: Option<&[TypeId]>,
     rows: &mut Vec<Row>,
@@ -140,8 +156,10 @@ fn ended_rows(
         // Few of the endings are dead letters, so more of them are looked at than are shown.
         let limit = if dead_only { (args.limit - rows.len()).max(1_024) } else { args.limit - rows.len() };
         let endings = index.endings(&EndingQuery { types, outcome: args.outcome, before, limit }, None)?;
-        let wanted = endings.iter().filter(|ending| !dead_only || state.work.dead.contains_key(&ending.task));
-        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(state, ending)));
+        let revived = revived(index, &endings)?;
+        let dead = |ending: &Ending| ending.dead_letter.filter(|_| !revived.contains(&ending.task));
+        let wanted = endings.iter().filter(|ending| !dead_only || dead(ending).is_some());
+        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(names, ending, dead(ending))));
         match endings.last() {
             Some(last) if endings.len() == limit => before = Some(last.position),
             Some(_) | None => break,
@@ -150,18 +168,10 @@ fn ended_rows(
     Ok(())
 }
 
-/// The log's indexes; what is missing of them is built where that is possible and nobody else does it.
-fn index(place: &Place, globals: &Globals) -> anyhow::Result<TaskIndex> {
-    let index = TaskIndex::open(&place.dir, place.store.0, Arc::clone(&place.reader))?;
-    if !matches!(holder(&place.dir), Ok(None)) || rustix::fs::access(&place.dir, rustix::fs::Access::WRITE_OK).is_err() {
-        return Ok(index);
-    }
-    let segments = inspect(&place.dir)?.segments;
-    let sealed: Vec<_> = segments.windows(2).map(|pair| Span { first: pair[0].0, next: pair[1].0 }).collect();
-    let bar =
-        Bar::new(globals, "indexing", sealed.first().map_or(0, |span| span.first.0), sealed.last().map_or(0, |span| span.next.0));
-    if let Err(error) = index.build_missing(&sealed, &mut |at| bar.at(at.0)) {
-        tracing::warn!(%error, "the indexes could not be completed; the log is read instead");
-    }
-    Ok(index)
+/// Those that became dead letters and are none any more.
+fn revived(index: &TaskIndex, endings: &[Ending]) -> anyhow::Result<BTreeSet<Ordinal>> {
+    let dead: BTreeSet<_> = endings.iter().filter(|ending| ending.dead_letter.is_some()).map(|ending| ending.task).collect();
+    // The newest come first.
+    let from = endings.iter().rfind(|ending| ending.dead_letter.is_some()).map_or(Position(0), |ending| ending.position);
+    Ok(index.revived(&dead, from)?)
 }

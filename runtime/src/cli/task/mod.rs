@@ -34,12 +34,16 @@ pub(crate) fn run(verb: TaskVerb, globals: &Globals) -> anyhow::Result<Exit> {
 }
 
 /// Shows every event of a task that the log still holds to `each`, in order; says how many there were.
-fn each_event(place: &Place, task: TaskId, each: &mut dyn FnMut(&Record<'_>) -> anyhow::Result<()>) -> anyhow::Result<u64> {
+fn each_event(
+    place: &Place,
+    index: &TaskIndex,
+    task: TaskId,
+    each: &mut dyn FnMut(&Record<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
     let mut found = 0;
     if task.shard != ShardId(0) {
         return Ok(found);
     }
-    let index = TaskIndex::open(&place.dir, place.store.0, std::sync::Arc::clone(&place.reader))?;
     for at in index.history(task.ordinal, None)? {
         let Some(block) = place.reader.cursor(at)?.next_block()? else { continue };
         for record in record::of(&block) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ergate::events::id::{Ordinal, Position, TaskId, TypeId};
-use ergate::events::log::index::Ending;
+use ergate::events::log::index::{Ending, TypeNames};
 use ergate::events::slab::Task;
 use ergate::events::state::State;
 use ergate::events::task::Outcome;
@@ -38,7 +38,7 @@ pub(super) struct Row {
 pub(super) fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
     Row {
         task: TaskId::embedded(ordinal),
-        task_type: type_name(state, Some(task.task_type)),
+        task_type: type_name(state, task.task_type),
         state: format!("{:?}", task.phase).to_ascii_lowercase(),
         outcome: None,
         attempts: Some(task.attempt),
@@ -47,22 +47,22 @@ pub(super) fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
     }
 }
 
-/// A task that has.
-pub(super) fn ended_row(state: &State, ending: &Ending) -> Row {
-    let dead = state.work.dead.get(&ending.task);
+/// A task that has; of a dead letter with how often it was started.
+pub(super) fn ended_row(names: &TypeNames, ending: &Ending, dead_letter: Option<u32>) -> Row {
+    let task_type = ending.task_type.and_then(|id| names.name(id)).unwrap_or("-");
     Row {
         task: TaskId::embedded(ending.task),
-        task_type: type_name(state, ending.task_type.or(dead.map(|letter| letter.task.task_type))),
-        state: if dead.is_some() { "dead" } else { "ended" }.to_owned(),
+        task_type: task_type.to_owned(),
+        state: if dead_letter.is_some() { "dead" } else { "ended" }.to_owned(),
         outcome: Some(ending.outcome),
-        attempts: dead.map(|letter| letter.task.attempt),
+        attempts: dead_letter,
         at: ending.at,
         cursor: Cursor::Ended(ending.position),
     }
 }
 
-fn type_name(state: &State, id: Option<TypeId>) -> String {
-    let known = id.and_then(|id| state.work.types.get(usize::from(id.0)));
+fn type_name(state: &State, id: TypeId) -> String {
+    let known = state.work.types.get(usize::from(id.0));
     known.map_or_else(|| "-".to_owned(), |known| known.name.clone())
 }
 

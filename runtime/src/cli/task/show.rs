@@ -1,7 +1,6 @@
 //! `ergate task show`: everything that is known about one task.
 
 use ergate::events::id::{TaskId, TypeId};
-use ergate::events::log::index::TaskIndex;
 use serde_json::Value;
 
 use super::life::Life;
@@ -44,15 +43,15 @@ pub(crate) struct ShowArgs {
 
 pub(crate) fn run(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let (place, ordinal) = (offline::open(globals)?, args.id.ordinal);
+    let index = place.index(globals)?;
     let mut life = Life::default();
-    let events = each_event(&place, args.id, &mut |record| life.learn(ordinal, record))?;
+    let events = each_event(&place, &index, args.id, &mut |record| life.learn(ordinal, record))?;
     let state = place.fold_all(globals)?;
     let in_state = state.work.tasks.get(ordinal).is_some() || state.work.dead.contains_key(&ordinal);
     if args.id.shard.0 != 0 || (events == 0 && !in_state) {
         return Err(unknown(&place, args.id)?.into());
     }
     life.put("task", args.id.to_string());
-    let index = TaskIndex::open(&place.dir, place.store.0, std::sync::Arc::clone(&place.reader))?;
     let name = |id: TypeId| state.work.types.get(usize::from(id.0)).map(|known| known.name.clone());
     if let Some(name) = index.type_of(ordinal)?.and_then(name) {
         life.put("type", name);

@@ -22,6 +22,7 @@
 
 pub mod builder;
 pub mod history;
+mod indexer;
 pub mod runtime;
 mod snapshots;
 pub mod store;

@@ -396,6 +396,7 @@ impl Runtime {
         }
         self.drain(drain).await;
         self.finish_snapshot().await;
+        self.finish_indexes().await;
         let (reply, closed) = oneshot::channel();
         let outcome = match self.inner.parts.writer.send(Close { reply }).await {
             Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
@@ -424,6 +425,14 @@ impl Runtime {
         let started = Instant::now();
         while self.inner.parts.snapshotting.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < SNAPSHOT_WAIT_MAX {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Indexes what was written last, which must not go on when another process may have the directory.
+    async fn finish_indexes(&self) {
+        let Some(indexer) = self.inner.parts.indexer.clone() else { return };
+        if tokio::task::spawn_blocking(move || indexer.finish()).await.is_err() {
+            tracing::error!("building the indexes panicked");
         }
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ergate_events::audit::{Audit, Depth, Finding};
 use ergate_events::id::Position;
-use ergate_events::log::directory::{self, Engine, Options, Recovery};
+use ergate_events::log::directory::{self, Engine, Options, Recovery, StoreId};
+use ergate_events::log::index::TaskIndex;
 use ergate_events::log::memory::MemoryLog;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{EventLog, Head, LogError, LogReader};
@@ -86,6 +87,8 @@ pub(crate) struct Opened {
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) state: State,
     pub(crate) snapshots: Option<SnapshotStore>,
+    /// The indexes beside the log, where it has a directory.
+    pub(crate) index: Option<TaskIndex>,
     /// Where the snapshot was taken that the state was folded from.
     pub(crate) snapshot_at: Position,
 }
@@ -114,20 +117,24 @@ pub enum RecoverError {
 impl Store {
     /// Opens the log for writing and folds its state.
     pub(crate) fn open(&self, options: &Options) -> Result<Opened, RecoverError> {
-        let (log, snapshots): (Box<dyn EventLog>, _) = match self.dir() {
-            None => (Box::new(MemoryLog::new()), None),
-            Some(dir) => {
-                let (log, recovery) =
-                    directory::open(dir, &Options { engine: self.engine().or(options.engine), ..options.clone() })?;
-                report(dir, &recovery);
-                let snapshots = SnapshotStore::open(dir, recovery.store.0);
-                snapshots.clear_unfinished();
-                (log, Some(snapshots))
-            }
-        };
+        let Some(dir) = self.dir() else { return Opened::of(Box::new(MemoryLog::new()), None) };
+        let (log, recovery) = directory::open(dir, &Options { engine: self.engine().or(options.engine), ..options.clone() })?;
+        report(dir, &recovery);
+        Opened::of(log, Some((dir, recovery.store)))
+    }
+}
+
+impl Opened {
+    fn of(log: Box<dyn EventLog>, place: Option<(&Path, StoreId)>) -> Result<Opened, RecoverError> {
         let reader = log.reader();
+        let snapshots = place.map(|(dir, store)| SnapshotStore::open(dir, store.0));
+        snapshots.iter().for_each(SnapshotStore::clear_unfinished);
+        let opened = place.map(|(dir, store)| TaskIndex::open(dir, store.0, Arc::clone(&reader)));
+        let index = opened.and_then(|index| {
+            index.inspect_err(|error| tracing::warn!(%error, "the indexes cannot be used; the log is read instead")).ok()
+        });
         let (state, snapshot_at) = recover(reader.as_ref(), log.head(), snapshots.as_ref())?;
-        Ok(Opened { log, reader, state, snapshots, snapshot_at })
+        Ok(Opened { log, reader, state, snapshots, index, snapshot_at })
     }
 }
 

@@ -21,6 +21,7 @@ use ergate_events::view::Progress;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::Builder;
+use crate::indexer::Indexer;
 use crate::runtime::{Runtime, StartError};
 use crate::snapshots::Snapshots;
 use crate::store::Opened;
@@ -44,6 +45,7 @@ pub(crate) struct Parts {
     pub(crate) system: System,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) snapshotting: Arc<AtomicBool>,
+    pub(crate) indexer: Option<Arc<Indexer>>,
 }
 
 /// Starts a runtime: a thread for the shard and, from there, all others.
@@ -79,7 +81,7 @@ async fn wire(builder: Builder) -> Result<Parts, StartError> {
 }
 
 async fn assemble(builder: Builder) -> Result<Parts, StartError> {
-    let Opened { log, reader, state, snapshots, snapshot_at } = builder.store.open(&builder.options)?;
+    let Opened { log, reader, state, snapshots, index, snapshot_at } = builder.store.open(&builder.options)?;
     if builder.own_tasks_only {
         require_own(&builder, &state)?;
     }
@@ -119,6 +121,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
     })?;
+    let indexer = index.map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader))));
     Ok(Parts {
         submissions,
         writer,
@@ -132,6 +135,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         system: System::current(),
         clock,
         snapshotting,
+        indexer,
     })
 }
 

@@ -5,7 +5,7 @@
 //! magic "ERGA" · format u16 · flags u16 · store id, 16 bytes · counter u64
 //! base: position u64 · hash, 32 bytes · next ordinal u64 · time u64      where the log begins
 //! head: position u64 · hash, 32 bytes · next ordinal u64 · time u64      where it ended
-//! offset u64 of the head's last block in its segment                     the engine `file` only
+//! offset u64 of the head's last block in its segment · seal, 32 bytes    for readers; the engine `file` only
 //! zeros · CRC-32C of everything before u32
 //! ```
 //! The slot with the higher counter counts. A torn write spoils one slot and leaves the one before it.
@@ -47,13 +47,24 @@ pub(in crate::log) struct Anchor {
     /// Bytes in front of the head's last block in its segment, where a reader begins to look. A hint: what lies there says whether
     /// it is right.
     pub(in crate::log) last_at: u64,
+    /// What the sealed segments were like when a writer had verified how they join, see [`seal_of_all`].
+    pub(in crate::log) sealed: Hash,
+}
+
+/// One seal for all sealed segments.
+pub(in crate::log) fn seal_of_all(seals: &[Hash]) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    for seal in seals {
+        hasher.update(&seal.0);
+    }
+    Hash(*hasher.finalize().as_bytes())
 }
 
 impl Anchor {
     /// The anchor of a store without records.
     pub(in crate::log) fn empty(store: StoreId) -> Anchor {
         let (base, head) = (Head::default(), Head::default());
-        Anchor { store, counter: 0, loose: false, closed: false, base, head, last_at: 0 }
+        Anchor { store, counter: 0, loose: false, closed: false, base, head, last_at: 0, sealed: Hash::ZERO }
     }
 
     /// Where in the file this anchor belongs.
@@ -80,6 +91,7 @@ impl Anchor {
         put_head(&mut slot[32..88], &self.base);
         put_head(&mut slot[88..144], &self.head);
         slot[144..152].copy_from_slice(&self.last_at.to_le_bytes());
+        slot[152..184].copy_from_slice(&self.sealed.0);
         let crc = crc32c::crc32c(&slot[..CRC_AT]);
         slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         slot
@@ -129,6 +141,7 @@ fn parse(slot: &[u8; SLOT_BYTES]) -> Slot {
         base: get_head(slot, 32),
         head: get_head(slot, 88),
         last_at: u64::from_le_bytes(field(slot, 144)),
+        sealed: Hash(field(slot, 152)),
     })
 }
 
@@ -171,8 +184,16 @@ mod tests {
     #[test]
     fn a_slot_is_read_back_as_it_was_written_and_no_flipped_bit_is_believed() {
         let head = Head { next: Position(7), next_ordinal: Ordinal(3), hash: Hash([9; 32]), last_time: Timestamp(11) };
-        let anchor =
-            Anchor { store: StoreId([5; 16]), counter: 41, loose: true, closed: true, base: Head::default(), head, last_at: 5 };
+        let anchor = Anchor {
+            store: StoreId([5; 16]),
+            counter: 41,
+            loose: true,
+            closed: true,
+            base: Head::default(),
+            head,
+            last_at: 5,
+            sealed: Hash([8; 32]),
+        };
         let slot = anchor.to_slot();
         assert!(matches!(parse(&slot), Slot::Valid(read) if read == anchor));
         for bit in 0..SLOT_BYTES * 8 {

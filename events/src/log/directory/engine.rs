@@ -119,6 +119,12 @@ pub(in crate::log) trait ActiveSegment: Sized + Send + 'static {
     /// [`LogError::Damaged`] when the segment does not begin with a block, [`LogError::Io`].
     fn base_of(layout: &Layout, first: Position) -> Result<Head, LogError>;
 
+    /// What tells a sealed segment from one that was replaced, cut or emptied, without reading all of it.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when the segment does not begin with a block, [`LogError::Io`].
+    fn seal_of(layout: &Layout, first: Position) -> Result<Hash, LogError>;
+
     /// Takes a segment away.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use super::super::{Head, LogError};
 use super::anchor::Anchor;
 use super::disk::Disk;
 use super::layout::{Layout, failed, open_file};
+use crate::block::Hash;
 
 /// Under load the anchor is synced when both this time and this number of syncs have gone by. On a fast disk the time is the
 /// later of the two and keeps the cost at one sync in 20 ms; on a slow one the number is, and keeps it at one sync in 64.
@@ -68,6 +69,11 @@ impl Keeper {
         self.current = next;
         self.unsynced += 1;
         Ok(())
+    }
+
+    /// Takes over what the sealed segments are like, to be written with the next note.
+    pub(in crate::log) const fn set_sealed(&mut self, sealed: Hash) {
+        self.current.sealed = sealed;
     }
 
     /// Makes the newest note durable, if it is not.

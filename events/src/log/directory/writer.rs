@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::{EventLog, Head, LogError, LogReader, Space};
-use super::anchor::Anchor;
+use super::anchor::{Anchor, seal_of_all};
 use super::create::initialise;
 use super::disk::{Disk, RealDisk};
 use super::engine::{ActiveSegment, Survey};
@@ -14,7 +14,7 @@ use super::keeper::Keeper;
 use super::layout::{Layout, failed, foreign};
 use super::view::End;
 use super::{Options, Recovery, require_engine, store};
-use crate::block::SealedBlock;
+use crate::block::{Hash, SealedBlock};
 use crate::id::Position;
 
 /// The one writer of a log in a directory, whose segments are of the engine of `S`.
@@ -32,6 +32,8 @@ pub struct DirectoryLog<S: ActiveSegment> {
     unsynced: u32,
     /// All segments, the active one last.
     segments: Vec<Position>,
+    /// Seals of all segments but the active one.
+    seals: Vec<Hash>,
     shared: Arc<S::Shared>,
     /// What went wrong, once something did.
     poison: Option<String>,
@@ -88,16 +90,29 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         found: S::Found,
     ) -> Result<DirectoryLog<S>, LogError> {
         let mut keeper = Keeper::open(&layout, survey.anchor)?;
+        let sealed = survey.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+        let seals: Vec<_> = sealed.iter().map(|first| S::seal_of(&layout, *first)).collect::<Result<_, _>>()?;
         let (active, shared) = S::resume(&layout, disk.as_ref(), &survey, found)?;
         disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log()))?;
-        keeper.commit(
-            disk.as_ref(),
-            Anchor { head: survey.head, last_at: survey.last_at, loose: false, closed: false, ..survey.anchor },
-        )?;
+        let (head, last_at, sealed) = (survey.head, survey.last_at, seal_of_all(&seals));
+        keeper.commit(disk.as_ref(), Anchor { head, last_at, sealed, loose: false, closed: false, ..survey.anchor })?;
         remove::<S>(&layout, disk.as_ref(), &survey.leftover)?;
-        let Survey { head, last_at, segments, .. } = survey;
-        let (unsynced, poison) = (0, None);
-        Ok(DirectoryLog { layout, options, disk, keeper, active, head, last_at, unsynced, segments, shared, poison, _lock: lock })
+        let (unsynced, poison, segments) = (0, None, survey.segments);
+        Ok(DirectoryLog {
+            layout,
+            options,
+            disk,
+            keeper,
+            active,
+            head,
+            last_at,
+            unsynced,
+            segments,
+            seals,
+            shared,
+            poison,
+            _lock: lock,
+        })
     }
 
     fn usable(&self) -> Result<(), LogError> {
@@ -154,6 +169,10 @@ impl<S: ActiveSegment> DirectoryLog<S> {
             self.keeper.advance(self.disk.as_ref(), self.head, self.last_at)?;
         }
         self.active = Some(S::create(&self.shared, &self.layout, self.disk.as_ref(), block)?);
+        if let Some(sealed) = self.segments.last() {
+            self.seals.push(S::seal_of(&self.layout, *sealed)?);
+            self.keeper.set_sealed(seal_of_all(&self.seals));
+        }
         self.segments.push(self.head.next);
         Ok(())
     }
@@ -194,7 +213,8 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         let kept = self.segments.partition_point(|first| *first <= keep_from).saturating_sub(1);
         let Some(first) = self.segments.get(kept).copied().filter(|_| kept > 0) else { return Ok(()) };
         let base = if first == self.head.next { self.head } else { S::base_of(&self.layout, first)? };
-        self.keeper.commit(self.disk.as_ref(), Anchor { base, ..*self.keeper.current() })?;
+        self.seals.drain(..kept);
+        self.keeper.commit(self.disk.as_ref(), Anchor { base, sealed: seal_of_all(&self.seals), ..*self.keeper.current() })?;
         let dropped: Vec<_> = self.segments.drain(..kept).collect();
         self.publish();
         remove::<S>(&self.layout, self.disk.as_ref(), &dropped)

@@ -2,7 +2,7 @@
 
 use super::super::LogError;
 use super::segment::{SKIP_BYTES, Segment, Window};
-use crate::block::{BlockError, Header};
+use crate::block::{BlockError, HEADER_BYTES, Header};
 use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
 
@@ -47,7 +47,9 @@ impl Index {
         limit: u64,
         before: &dyn Fn(&Mark) -> bool,
     ) -> Result<Option<Mark>, LogError> {
-        self.cover(segment, limit)?;
+        if self.entries.last().is_none_or(before) {
+            self.cover(segment, limit, before)?;
+        }
         let index = self.entries.partition_point(before);
         let Some(entry) = index.checked_sub(1).and_then(|index| self.entries.get(index)) else { return Ok(None) };
         let (mut best, mut walk) = (*entry, Walk::new(entry.offset, entry.position));
@@ -60,8 +62,8 @@ impl Index {
         Ok(Some(best))
     }
 
-    /// Extends the entries up to `limit`.
-    fn cover(&mut self, segment: &Segment, limit: u64) -> Result<(), LogError> {
+    /// Extends the entries up to the first block of which `before` is not true, or up to `limit`.
+    fn cover(&mut self, segment: &Segment, limit: u64, before: &dyn Fn(&Mark) -> bool) -> Result<(), LogError> {
         let (offset, position) = self.covered.unwrap_or((0, segment.first));
         let mut walk = Walk::new(offset, position);
         while let Some(mark) = walk.next(segment, limit)? {
@@ -70,6 +72,9 @@ impl Index {
                 self.entries.push(mark);
             }
             self.covered = Some((walk.offset, walk.position));
+            if !before(&mark) {
+                break;
+            }
         }
         Ok(())
     }
@@ -85,7 +90,7 @@ struct Walk {
 
 impl Walk {
     const fn new(offset: u64, position: Position) -> Walk {
-        Walk { offset, position, last: None, window: Window::new(SKIP_BYTES) }
+        Walk { offset, position, last: None, window: Window::new(HEADER_BYTES) }
     }
 
     fn next(&mut self, segment: &Segment, limit: u64) -> Result<Option<Mark>, LogError> {
@@ -103,6 +108,8 @@ impl Walk {
             return Err(segment.error(at, offset, BlockError::Header("it does not follow the block before it")));
         }
         self.last = Some(mark);
+        // Behind a large block nothing of what would be read with the next header is of use.
+        self.window.set_chunk(if header.block_len() > SKIP_BYTES { HEADER_BYTES } else { SKIP_BYTES });
         self.offset += header.block_len() as u64;
         self.position = header.next_position();
         Ok(Some(mark))

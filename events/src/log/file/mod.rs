@@ -112,6 +112,10 @@ impl ActiveSegment for Active {
         recover::base_of(layout, first)
     }
 
+    fn seal_of(layout: &Layout, first: Position) -> Result<Hash, LogError> {
+        recover::seal_of(layout, first)
+    }
+
     fn remove(layout: &Layout, disk: &dyn Disk, first: Position) -> io::Result<()> {
         disk.remove(&layout.segment(first))
     }

@@ -155,7 +155,7 @@ struct FileCursor {
 
 impl FileCursor {
     const fn new(shared: Arc<Shared>, at: Position) -> FileCursor {
-        FileCursor { shared, at, segment: None, offset: 0, previous: None, window: Window::new(READ_BYTES) }
+        FileCursor { shared, at, segment: None, offset: 0, previous: None, window: Window::new(SKIP_BYTES) }
     }
 
     fn place(&mut self, segment: Segment, mark: &Mark) {
@@ -230,7 +230,10 @@ impl Cursor for FileCursor {
             self.locate(&view)?;
         }
         let block = self.read(&view)?;
-        self.previous = Some(block.hash());
+        // Whoever wants a second block wants many.
+        if self.previous.replace(block.hash()).is_some() {
+            self.window.set_chunk(READ_BYTES);
+        }
         self.at = block.header.next_position();
         self.offset += block.header.block_len() as u64;
         Ok(Some(block))

@@ -9,7 +9,7 @@ use super::super::directory::{CutTail, StoreId, identity};
 use super::super::{Head, LogError};
 use super::scan::{Stop, furthest_block, last_block, scan};
 use super::segment::{SKIP_BYTES, Segment, Window};
-use crate::block::{Block, Hash};
+use crate::block::{Block, HEADER_BYTES, Hash};
 use crate::id::Position;
 
 /// What was found in a directory of segment files.
@@ -68,19 +68,16 @@ pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogErro
         return Err(missing(anchor.base.next, *first));
     }
     let Some((last, sealed)) = segments.split_last() else { return without_segments(store, anchor, leftover) };
-    let mut chain = Chain::at(anchor.base.next, anchor.base.hash);
-    for index in 0..sealed.len() {
-        let block = sealed_end(layout, &segments[index..], &chain, &anchor)?;
-        chain = Chain::behind(block);
-    }
     let segment = Segment::require(layout, *last)?;
-    let head_block = if purpose == Purpose::Read { head_block(&segment, &anchor, &chain) } else { None };
+    let head_block = if purpose == Purpose::Read { head_block(layout, sealed, &segment, &anchor) } else { None };
     let found_head = head_block.is_some();
-    let begin = head_block.map_or(0, |block| {
-        let begin = anchor.last_at + block.header.block_len() as u64;
-        chain = Chain::behind(block);
-        begin
-    });
+    let (mut chain, begin) = match head_block {
+        Some(block) => {
+            let begin = anchor.last_at + block.header.block_len() as u64;
+            (Chain::behind(block), begin)
+        }
+        None => (sealed_chain(layout, &segments, &anchor)?, 0),
+    };
     let (end, stop) = scan(&segment, &mut chain, begin)?;
     let head = match &chain.last {
         Some(block) => head_after(block).map_err(|error| segment.error(block.header.first_position, end, error))?,
@@ -93,6 +90,15 @@ pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogErro
     let len = segment.len()?;
     let torn = may_cut(purpose, &segment, &anchor, head, stop, end)?.then(|| CutTail { at: head.next, bytes: len - end });
     Ok(Found { survey: Survey { store, anchor, leftover, head, last_at, torn, segments }, tail: Tail { chain, end, len } })
+}
+
+/// The chain in front of the last segment, after a look at how all the others join.
+fn sealed_chain(layout: &Layout, segments: &[Position], anchor: &Anchor) -> Result<Chain, LogError> {
+    let mut chain = Chain::at(anchor.base.next, anchor.base.hash);
+    for index in 0..segments.len() - 1 {
+        chain = Chain::behind(sealed_end(layout, &segments[index..], &chain, anchor)?);
+    }
+    Ok(chain)
 }
 
 fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> Result<Found, LogError> {
@@ -133,15 +139,31 @@ fn sealed_end(layout: &Layout, segments: &[Position], before: &Chain, anchor: &A
     }
 }
 
-/// The block with which the acknowledged part of the log ends, if it lies in this segment where the anchor says and the segment follows
-/// the one before. Whatever does not fit is found by following the chain.
-fn head_block(segment: &Segment, anchor: &Anchor, before: &Chain) -> Option<Block> {
-    if !begins_with(segment, before) {
+/// The block with which the acknowledged part of the log ends, if it lies in the last segment where the anchor says and the segments
+/// before are those that it knows. Its hash vouches for all blocks before it, which are held against it when they are read. Whatever
+/// does not fit is found by following the chain.
+fn head_block(layout: &Layout, sealed: &[Position], last: &Segment, anchor: &Anchor) -> Option<Block> {
+    let seals = sealed.iter().map(|first| seal_of(layout, *first).ok()).collect::<Option<Vec<_>>>()?;
+    let first = Window::new(HEADER_BYTES).header(&last.file, 0, u64::MAX).ok()?;
+    if anchor::seal_of_all(&seals) != anchor.sealed || first.first_position != last.first {
         return None;
     }
-    let block = Window::new(SKIP_BYTES).block(&segment.file, anchor.last_at, u64::MAX).ok()?;
-    let in_place = block.header.first_position >= segment.first && block.header.next_position() == anchor.head.next;
+    let block = Window::new(SKIP_BYTES).block(&last.file, anchor.last_at, u64::MAX).ok()?;
+    let in_place = block.header.first_position >= last.first && block.header.next_position() == anchor.head.next;
     (in_place && block.hash() == anchor.head.hash).then_some(block)
+}
+
+/// The length of a sealed segment and the header of its first block, as one hash.
+///
+/// # Errors
+/// [`LogError::Damaged`] when the segment does not begin with a block header, [`LogError::Io`].
+pub(super) fn seal_of(layout: &Layout, first: Position) -> Result<Hash, LogError> {
+    let segment = Segment::require(layout, first)?;
+    let header = Window::new(HEADER_BYTES).header(&segment.file, 0, u64::MAX);
+    let header = header.map_err(|error| segment.error(first, 0, error))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&first.0.to_le_bytes()).update(&segment.len()?.to_le_bytes()).update(&header.to_bytes());
+    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 /// Whether the first block of a segment is the one that its name and the chain ask for.

@@ -130,6 +130,11 @@ impl Window {
         Window { buffer: Vec::new(), filled: 0, start: 0, chunk }
     }
 
+    /// Reads so many bytes at once from now on.
+    pub(super) const fn set_chunk(&mut self, chunk: usize) {
+        self.chunk = chunk;
+    }
+
     /// Forgets what was read; needed when another file is read through the same window.
     pub(super) const fn reset(&mut self) {
         self.filled = 0;

@@ -136,6 +136,27 @@ fn a_flipped_bit_in_the_last_block_is_refused_with_its_place() {
     assert_eq!((*position, path, *offset), (last.header.first_position, &file, at as u64));
 }
 
+/// A reader begins with the last block and finds what is wrong in front of it when it comes there; whoever writes or inspects looks first.
+#[test]
+fn a_flipped_bit_before_the_last_block_is_found_where_it_is_read_and_by_inspection() {
+    let (dir, blocks) = store_of(30);
+    let file = last_segment(dir.path());
+    let held: Vec<_> = blocks.iter().filter(|block| block.header.first_position >= named(&file)).collect();
+    assert!(held.len() > 2, "{}", held.len());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[held[0].bytes.len() + 100] ^= 4;
+    fs::write(&file, bytes).unwrap();
+    let is_named = |error: LogError| matches!(error, LogError::Damaged { at, .. } if at == held[1].header.first_position);
+    let reader = FileReader::open(dir.path()).unwrap();
+    assert_eq!(reader.span().next, next(&blocks));
+    let (last, damaged) = (blocks.last().unwrap(), held[1].header.first_position);
+    let read = |at: Position| read_all(reader.cursor(at)?.as_mut());
+    assert_eq!(read(last.header.first_position).unwrap(), [Block::parse(&last.bytes).unwrap()]);
+    assert!(read(damaged).is_err_and(is_named));
+    assert!(crate::log::directory::inspect(dir.path()).is_err_and(is_named));
+    assert!(FileLog::open(dir.path(), small()).err().is_some_and(is_named));
+}
+
 #[test]
 fn a_whole_block_that_does_not_belong_there_is_refused() {
     let (dir, blocks) = store_of(10);

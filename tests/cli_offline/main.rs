@@ -4,6 +4,7 @@
 mod config;
 mod damage;
 mod doctor;
+mod export;
 mod log;
 mod repair;
 mod replay;

@@ -6,6 +6,7 @@ mod damage;
 mod doctor;
 mod export;
 mod log;
+mod memory;
 mod repair;
 mod replay;
 mod support;

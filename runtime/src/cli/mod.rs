@@ -16,6 +16,7 @@ mod pump;
 mod record;
 mod replay;
 mod signals;
+mod sorted_json;
 mod submit;
 mod table;
 mod task;

@@ -57,7 +57,7 @@ async fn start(dir: &Path) -> Runtime {
     let settings = |pool: &str| TypeSettings { retry, losses_max: u32::MAX, pool: pool.to_owned(), ..TypeSettings::default() };
     let started = Runtime::builder()
         .file(dir)
-        .file_options(process::small_files())
+        .log_options(process::small_files())
         .snapshot_every_events(3_000)
         .pool("default", 2, 32)
         .pool("threads", 1, 4)

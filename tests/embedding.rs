@@ -44,7 +44,7 @@ async fn started() -> Runtime {
 }
 
 async fn on(dir: &Path) -> Result<Runtime, StartError> {
-    Runtime::builder().file(dir).file_options(small_files()).task("double", double).start().await
+    Runtime::builder().file(dir).log_options(small_files()).task("double", double).start().await
 }
 
 fn keyed(key: &str) -> Extras {
@@ -361,7 +361,7 @@ fn after_a_shutdown_everything_says_that_it_is_closed() {
 fn a_restart_may_register_fewer_more_and_other_types() {
     block_on(LIMIT, async {
         let dir = tempfile::tempdir().expect("a folder");
-        let builder = || Runtime::builder().file(dir.path()).file_options(small_files()).pool("default", 1, 8);
+        let builder = || Runtime::builder().file(dir.path()).log_options(small_files()).pool("default", 1, 8);
         let retry = RetryPolicy {
             attempts: 100,
             initial: Micros::from_millis(20),

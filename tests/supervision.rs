@@ -50,7 +50,7 @@ fn function<Args>(function: impl IntoTask<Args>) -> Arc<dyn TaskFunction> {
 }
 
 fn file(dir: &Path) -> Builder {
-    Runtime::builder().file(dir).file_options(small_files()).snapshot_every_events(2_000)
+    Runtime::builder().file(dir).log_options(small_files()).snapshot_every_events(2_000)
 }
 
 /// What the log of a running or stopped runtime says.

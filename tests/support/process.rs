@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use ergate::events::audit::{Audit, Depth};
 use ergate::events::event::Event;
 use ergate::events::id::Position;
-use ergate::events::log::file::{FileOptions, FileReader};
+use ergate::events::log::directory::Options;
+use ergate::events::log::file::FileReader;
 use ergate::events::log::snapshot::SnapshotStore;
 use ergate::events::log::{Head, LogReader};
 use ergate::events::state::State;
@@ -107,8 +108,8 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Ran {
 }
 
 /// Small segments, so that a short run has several.
-pub(crate) fn small_files() -> FileOptions {
-    FileOptions { create: true, segment_bytes: 96 << 10, prealloc_bytes: 32 << 10, low_water_bytes: 0, ..FileOptions::default() }
+pub(crate) fn small_files() -> Options {
+    Options { create: true, segment_bytes: 96 << 10, prealloc_bytes: 32 << 10, low_water_bytes: 0, ..Options::default() }
 }
 
 /// A runtime for an async test that must not hang.

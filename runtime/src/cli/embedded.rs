@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ergate::events::log::LogError;
-use ergate::{Durability, Runtime};
+use ergate::{Durability, Runtime, Store};
 
 use super::output::{self, escape};
 use super::progress::count;
@@ -19,6 +19,14 @@ pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
             ms.map(|ms| Durability::Interval(Duration::from_millis(ms))).ok_or_else(|| "MS is from 1 to 60000".to_owned())
         }
         None | Some(_) => Err("use `fsync`, `interval:MS` or `memory`".to_owned()),
+    }
+}
+
+/// Reads a log that outlives the command: `DIR`, `sled:DIR` or `file:DIR`.
+pub(crate) fn parse_log(text: &str) -> Result<Store, String> {
+    match text.parse()? {
+        Store::Memory => Err("the log is looked at afterwards, so it needs a directory; use `sled:DIR` or `file:DIR`".to_owned()),
+        store => Ok(store),
     }
 }
 

@@ -1,16 +1,15 @@
 //! What `log export` writes, byte for byte: `tests/fixtures/export/` was written when each line was still made from a JSON tree.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ergate::events::block::{Block, OpenBlock, SealedBlock};
+use ergate::events::block::{OpenBlock, SealedBlock};
 use ergate::events::event::{Cause, Departure, Event, Timeout};
-use ergate::events::id::{Ordinal, Position, ReplicaId, TypeId};
-use ergate::events::log::EventLog;
-use ergate::events::log::file::{FileLog, FileOptions, StoreId};
+use ergate::events::id::{Ordinal, ReplicaId, TypeId};
 use ergate::events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts};
 use ergate::events::time::{Micros, Timestamp};
 
-use crate::support::{run, small_files};
+use crate::frozen;
+use crate::support::run;
 
 /// Values that JSON or a calendar could stumble over.
 fn awkward() -> Vec<(Timestamp, Event<'static>)> {
@@ -54,34 +53,11 @@ fn seal(after: &SealedBlock, records: &[(Timestamp, Event<'_>)]) -> SealedBlock 
     open.seal(after.hash)
 }
 
-/// Blocks that were read as they were sealed.
-fn sealed_again(mut bytes: &[u8]) -> Vec<SealedBlock> {
-    let mut sealed: Vec<SealedBlock> = Vec::new();
-    while !bytes.is_empty() {
-        let block = Block::parse(bytes).unwrap();
-        bytes = &bytes[block.header.block_len()..];
-        let header = block.header;
-        let mut open = OpenBlock::new(header.shard, header.epoch, header.first_position, header.first_ordinal);
-        block.records().map(Result::unwrap).for_each(|record| open.push(record.recorded_at, &record.event));
-        sealed.push(open.seal(header.previous));
-    }
-    sealed
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
 /// A log with every kind of event, and then with awkward ones.
 fn log_of_all_events(dir: &Path) {
-    let mut blocks = sealed_again(&std::fs::read(fixture("v1/log.blocks")).unwrap());
+    let mut blocks = frozen::blocks();
     blocks.push(seal(blocks.last().unwrap(), &awkward()));
-    let options = FileOptions { create: true, store_id: Some(StoreId([0xe7; 16])), ..small_files() };
-    let (mut log, _) = FileLog::open(dir, options).unwrap();
-    blocks.iter().for_each(|block| log.append(block).unwrap());
-    log.sync().unwrap();
-    assert!(log.head().next > Position(80));
-    Box::new(log).close().unwrap();
+    frozen::write(dir, &blocks);
 }
 
 #[test]
@@ -92,7 +68,7 @@ fn every_kind_of_event_is_exported_as_it_always_was() {
     for format in ["ndjson", "cloudevents"] {
         let ran = run(&dir, &["log", "export", "--format", format]);
         assert_eq!(ran.code, 0, "{}", ran.err);
-        let path = fixture(&format!("export/{format}.jsonl"));
+        let path = frozen::path(&format!("export/{format}.jsonl"));
         let expected = std::fs::read_to_string(&path).unwrap_or_default();
         for (index, (found, expected)) in ran.out.lines().zip(expected.lines()).enumerate() {
             assert_eq!(found, expected, "{format}, line {index}");

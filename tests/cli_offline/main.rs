@@ -5,6 +5,8 @@ mod config;
 mod damage;
 mod doctor;
 mod export;
+#[path = "../support/frozen.rs"]
+mod frozen;
 mod log;
 mod memory;
 mod repair;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use ergate::events::log::directory::Options;
 use ergate::{RequestBatch, Runtime, TaskError};
 
 use crate::support::{command, small_files, with_runtime};
@@ -30,8 +31,8 @@ fn payload(seed: usize) -> Vec<u8> {
 }
 
 fn large_log(dir: &Path) {
-    let options = ergate::events::log::file::FileOptions { segment_bytes: 4 << 20, prealloc_bytes: 1 << 20, ..small_files() };
-    let builder = Runtime::builder().file(dir).file_options(options).pool("default", 1, 4).task("swallow", swallow);
+    let options = Options { segment_bytes: 4 << 20, prealloc_bytes: 1 << 20, ..small_files() };
+    let builder = Runtime::builder().file(dir).log_options(options).pool("default", 1, 4).task("swallow", swallow);
     with_runtime(builder, async |runtime| {
         let task_type = runtime.task_type("swallow").unwrap();
         for first in (0..TASKS).step_by(20) {

@@ -320,10 +320,11 @@ def read_store(path):
     content, _, crc = data.partition(b"crc ")
     check(crc.strip() == b"%08x" % crc32c(content), "the checksum of `store` is wrong")
     lines = content.decode("utf-8").splitlines()
-    check(lines[0] == "ergate store", "`store` is something else")
-    facts = dict(line.split(" ", 1) for line in lines[1:])
-    check(facts["format"] == "1", "the directory has an unknown format")
-    check(facts.get("engine", "file") == "file", f"engine {facts.get('engine')} is not known here")
+    check(lines and lines[0] == "ergate store", "`store` is something else")
+    facts = dict(line.partition(" ")[::2] for line in lines[1:])
+    check(facts.get("format") == "1", "the directory has an unknown format")
+    check(facts.get("engine") == "file", f"engine {facts.get('engine')} is not known here")
+    check(len(facts.get("id", "")) == 32, "`store` names no store")
     return bytes.fromhex(facts["id"])
 
 

@@ -4,14 +4,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergate_events::block::OpenBlock;
 use ergate_events::id::Position;
-use ergate_events::log::{EventLog, Head, LogError};
+use ergate_events::log::{EventLog, Head, LogError, Space};
 use ergate_events::planted::{self, Bug};
 
 /// When a reply may be given.
@@ -59,13 +59,17 @@ enum Order {
 #[derive(Debug, Default)]
 pub struct LogCounters {
     /// Syncs of blocks.
-    pub syncs: std::sync::atomic::AtomicU64,
+    pub syncs: AtomicU64,
     /// Blocks written.
-    pub blocks: std::sync::atomic::AtomicU64,
+    pub blocks: AtomicU64,
     /// Bytes of blocks written.
-    pub bytes: std::sync::atomic::AtomicU64,
+    pub bytes: AtomicU64,
     /// Whether free space is below the low-water mark.
     pub space_is_low: AtomicBool,
+    /// Bytes that were free when the log thread last looked; 0 before it did.
+    pub free_bytes: AtomicU64,
+    /// The low-water mark.
+    pub low_water_bytes: AtomicU64,
 }
 
 /// Sends work to the log thread.
@@ -278,12 +282,16 @@ impl<F: Fn(LogNews)> Writer<F> {
         }
         self.space_seen = Instant::now();
         match self.log.space() {
-            Ok(space) => self.note_space(space.is_low(), space.free_bytes),
+            Ok(space) => self.note_space(space),
             Err(error) => tracing::warn!(%error, "free space is unknown"),
         }
     }
 
-    fn note_space(&self, low: bool, free_bytes: u64) {
+    fn note_space(&self, space: Space) {
+        let Space { free_bytes, low_water_bytes } = space;
+        self.counters.free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.counters.low_water_bytes.store(low_water_bytes, Ordering::Relaxed);
+        let low = space.is_low();
         let was_low = self.counters.space_is_low.swap(low, Ordering::Relaxed);
         if low && !was_low {
             tracing::warn!(free_bytes, "space is running out, new work is refused until some is freed");

@@ -17,6 +17,7 @@ mod record;
 mod replay;
 mod signals;
 mod sorted_json;
+mod space;
 mod submit;
 mod table;
 mod task;

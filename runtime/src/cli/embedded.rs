@@ -24,10 +24,11 @@ pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
 
 /// Reads a log that outlives the command: `DIR`, `sled:DIR` or `file:DIR`.
 pub(crate) fn parse_log(text: &str) -> Result<Store, String> {
-    match text.parse()? {
-        Store::Memory => Err("the log is looked at afterwards, so it needs a directory; use `sled:DIR` or `file:DIR`".to_owned()),
-        store => Ok(store),
+    let store: Store = text.parse()?;
+    if store.dir().is_none() {
+        return Err("the log is looked at afterwards, so it needs a directory; use `sled:DIR` or `file:DIR`".to_owned());
     }
+    Ok(store)
 }
 
 /// Reads a span such as `500ms`, `10s` or `1h 30m`.

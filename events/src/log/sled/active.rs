@@ -132,7 +132,7 @@ impl ActiveSegment for Active {
     }
 
     fn base_of(layout: &Layout, first: Position) -> Result<Head, LogError> {
-        recover::base_of(&*Databases::here(layout), first)
+        recover::base_of(&Databases::here(layout), first)
     }
 
     fn remove(layout: &Layout, disk: &dyn Disk, first: Position) -> io::Result<()> {
@@ -156,11 +156,11 @@ impl ActiveSegment for Active {
         anchored: Position,
         found: Position,
     ) -> Result<Position, LogError> {
-        recover::evidence(&*Databases::here(layout), segments, anchored, found)
+        recover::evidence(&Databases::here(layout), segments, anchored, found)
     }
 
     fn hash_before(layout: &Layout, segments: &[Position], at: Position, head: Head) -> Result<Option<Hash>, LogError> {
-        recover::hash_before(&*Databases::here(layout), segments, at, head)
+        recover::hash_before(&Databases::here(layout), segments, at, head)
     }
 
     fn keep_beginning(layout: &Layout, first: Position, aside: &Path, _: u64, next: Position) -> Result<(), LogError> {

@@ -40,7 +40,7 @@ pub(super) fn guarded<T>(
     Err(LogError::Unusable { at, path: path.to_owned(), reason })
 }
 
-fn text<'a>(panic: &'a (dyn std::any::Any + Send)) -> &'a str {
+fn text(panic: &(dyn std::any::Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }

@@ -188,12 +188,10 @@ impl Walk {
     }
 
     fn error(&self, at: Position, error: &BlockError) -> LogError {
-        match *error {
-            BlockError::FormatTooNew { found, known } => {
-                LogError::FormatTooNew { path: self.database.path.clone(), found, known }
-            }
-            ref other => self.database.unusable(at, other.to_string()),
+        if let BlockError::FormatTooNew { found, known } = *error {
+            return LogError::FormatTooNew { path: self.database.path.clone(), found, known };
         }
+        self.database.unusable(at, error.to_string())
     }
 
     fn next_chunk(&mut self, end: Position) -> Result<Option<Chunk>, LogError> {

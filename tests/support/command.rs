@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use ergate::events::audit::{Audit, Depth};
 use ergate::events::id::Position;
-use ergate::events::log::LogReader;
 use ergate::events::log::directory::{self, Engine, Options};
 use ergate::events::state::State;
 

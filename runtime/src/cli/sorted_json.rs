@@ -158,6 +158,12 @@ impl Object<'_> {
     }
 }
 
+/// Whether a text needs no escapes. Looks at whole pieces, which the compiler turns into vector instructions.
+fn is_plain(text: &[u8]) -> bool {
+    let is_odd = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    text.chunks(32).all(|piece| !piece.iter().fold(false, |odd, byte| odd | is_odd(byte)))
+}
+
 /// Scalars are written as `serde_json` writes them.
 macro_rules! plain {
     ($($method:ident($type:ty)),* $(,)?) => { $(fn $method(self, value: $type) -> Result<(), Error> {
@@ -179,7 +185,17 @@ impl<'a> Serializer for &'a mut Line {
     plain! {
         serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64), serialize_u8(u8),
         serialize_u16(u16), serialize_u32(u32), serialize_u64(u64), serialize_f32(f32), serialize_f64(f64), serialize_char(char),
-        serialize_str(&str), serialize_bytes(&[u8]), serialize_unit_struct(&'static str),
+        serialize_bytes(&[u8]), serialize_unit_struct(&'static str),
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        if !is_plain(value.as_bytes()) {
+            return self.plain().serialize_str(value);
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'"');
+        Ok(())
     }
 
     fn serialize_unit(self) -> Result<(), Error> {
@@ -344,6 +360,20 @@ mod tests {
         let inner = || Inner { task_type: true, task: 0.5, empty: BTreeMap::new(), none: [] };
         let b = vec![Variant::Unit, Variant::Newtype(1), Variant::Tuple(2, None), Variant::Struct { z: 3, a: inner() }];
         Outer { b, inner: inner(), pair: ((), '"'), task: -1 }
+    }
+
+    #[test]
+    fn every_text_is_written_as_serde_json_writes_it() {
+        let mut line = Line::default();
+        for length in [0, 1, 31, 32, 33, 70] {
+            for at in 0..=length {
+                for odd in ["", "\"", "\\", "\n", "\u{1f}", " ", "\u{7f}", "é", "\u{2028}"] {
+                    let text = ["x".repeat(at), odd.to_owned(), "y".repeat(length - at)].concat();
+                    let expected = serde_json::to_string(&text).unwrap() + "\n";
+                    assert_eq!(str::from_utf8(line.write(&text).unwrap()).unwrap(), expected);
+                }
+            }
+        }
     }
 
     #[test]

@@ -9,10 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ergate_events::block::OpenBlock;
+use ergate_events::block::{Block, Header, OpenBlock};
 use ergate_events::id::Position;
 use ergate_events::log::{EventLog, Head, LogError};
 use ergate_events::planted::{self, Bug};
+
+use crate::recent::Recent;
 
 /// When a reply may be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,9 @@ pub struct LogCounters {
     pub space_is_low: AtomicBool,
 }
 
+/// A block that is written and not durable yet.
+type Written = (OpenBlock, Header);
+
 /// Sends work to the log thread.
 #[derive(Debug)]
 pub struct LogThread {
@@ -85,12 +90,21 @@ impl LogThread {
     pub fn start(
         log: Box<dyn EventLog>,
         durability: Durability,
+        recent: Arc<Recent>,
         news: impl Fn(LogNews) + Send + 'static,
     ) -> std::io::Result<LogThread> {
         let (orders, received) = channel();
         let counters = Arc::new(LogCounters::default());
-        let mut writer =
-            Writer { log, durability, news, counters: Arc::clone(&counters), unsynced_since: None, space_seen: Instant::now() };
+        let mut writer = Writer {
+            log,
+            durability,
+            news,
+            recent,
+            written: Vec::new(),
+            counters: Arc::clone(&counters),
+            unsynced_since: None,
+            space_seen: Instant::now(),
+        };
         let thread = std::thread::Builder::new().name("ergate-log".to_owned()).spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| writer.run(&received)));
             let outcome = ran.unwrap_or_else(|_| {
@@ -153,6 +167,9 @@ struct Writer<F> {
     log: Box<dyn EventLog>,
     durability: Durability,
     news: F,
+    recent: Arc<Recent>,
+    /// Blocks that are as good as durable once the mode says so.
+    written: Vec<Written>,
     counters: Arc<LogCounters>,
     /// When the oldest block was written that is not synced yet.
     unsynced_since: Option<Instant>,
@@ -196,7 +213,7 @@ impl<F: Fn(LogNews)> Writer<F> {
         for order in std::iter::once(first).chain(orders.try_iter()) {
             match order {
                 Order::Write(block) => {
-                    self.append(&block)?;
+                    self.append(block)?;
                     wrote = true;
                 }
                 Order::Retain(position) => {
@@ -214,9 +231,10 @@ impl<F: Fn(LogNews)> Writer<F> {
         Ok(close)
     }
 
-    fn append(&mut self, block: &OpenBlock) -> Result<(), LogError> {
+    fn append(&mut self, block: OpenBlock) -> Result<(), LogError> {
         let sealed = block.seal(self.log.head().hash);
         self.log.append(&sealed)?;
+        self.written.push((block, sealed.header));
         self.counters.blocks.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(sealed.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -227,6 +245,7 @@ impl<F: Fn(LogNews)> Writer<F> {
             Durability::Fsync if planted::is(Bug::AckBeforeSync) => {
                 (self.news)(LogNews::Durable(self.log.head()));
                 self.log.publish();
+                self.written.clear();
                 return Ok(());
             }
             Durability::Fsync => self.sync()?,
@@ -239,6 +258,7 @@ impl<F: Fn(LogNews)> Writer<F> {
             }
             Durability::Memory => self.log.publish(),
         }
+        self.recent.add(self.written.drain(..).map(|(block, header)| Block::sealed(block, header)));
         (self.news)(LogNews::Durable(self.log.head()));
         self.look_at_space();
         Ok(())

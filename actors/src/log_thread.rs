@@ -244,19 +244,19 @@ impl<F: Fn(LogNews)> Writer<F> {
         match self.durability {
             Durability::Fsync if planted::is(Bug::AckBeforeSync) => {
                 (self.news)(LogNews::Durable(self.log.head()));
-                self.log.publish();
+                self.log.publish()?;
                 self.written.clear();
                 return Ok(());
             }
             Durability::Fsync => self.sync()?,
             Durability::Interval(span) => {
-                self.log.publish();
+                self.log.publish()?;
                 let since = *self.unsynced_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= span {
                     self.sync()?;
                 }
             }
-            Durability::Memory => self.log.publish(),
+            Durability::Memory => self.log.publish()?,
         }
         self.recent.add(self.written.drain(..).map(|(block, header)| Block::sealed(block, header)));
         (self.news)(LogNews::Durable(self.log.head()));

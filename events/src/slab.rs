@@ -1,7 +1,7 @@
 //! Live tasks by ordinal: pages of dense slots, each with the payloads of its tasks, freed when their last task ends.
 //!
 //! Pages are shared: a clone of the slab costs a pointer a page, and a page is copied only when it is changed while a clone lives.
-//! So a snapshot can be written elsewhere while the shard goes on.
+//! Its payloads are not copied with it, and what few tasks have is not either, so such a copy is small whatever the tasks carry.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 const PAGE_TASKS: u64 = 256;
 /// Pages kept in the dense row before a row that is mostly holes is thinned out.
 const DENSE_PAGES_MAX: usize = 4_096;
+/// Payloads of more bytes lie apart, each on its own, so that the buffer of a page that is being filled stays below 1 MiB.
+const APART_BYTES: usize = 4 << 10;
 /// Dead payload bytes that a page may hold beyond its live ones before it is compacted.
 const ARENA_SLACK_BYTES: usize = 64 << 10;
 
@@ -63,7 +65,8 @@ pub struct Task {
     /// When the wait of [`Phase::Delayed`], [`Phase::Backoff`] or [`Phase::Cancelling`] ends.
     pub due: Timestamp,
     /// What few tasks have.
-    pub extra: Option<Box<Extra>>,
+    pub extra: Option<Arc<Extra>>,
+    /// Where its payload begins in its page's buffer, or its index among those that lie apart.
     payload_offset: u32,
     payload_len: u32,
 }
@@ -85,7 +88,7 @@ pub struct Extra {
 
 impl Task {
     /// A task that was just requested and waits for nothing; its payload is put beside it by [`Slab::insert`].
-    pub fn new(task_type: TypeId, priority: u8, at: Timestamp, position: Position, extra: Option<Box<Extra>>) -> Task {
+    pub fn new(task_type: TypeId, priority: u8, at: Timestamp, position: Position, extra: Option<Arc<Extra>>) -> Task {
         Task {
             phase: Phase::Ready,
             priority,
@@ -122,7 +125,7 @@ impl Task {
 
     /// The rarely used part, made when it is first needed.
     pub fn extra_mut(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
+        Arc::make_mut(self.extra.get_or_insert_default())
     }
 }
 
@@ -146,8 +149,37 @@ struct Page {
     tasks: Box<[Option<Task>]>,
     live: u32,
     /// Payloads of the page's tasks, one after another.
-    arena: Vec<u8>,
+    arena: Arena,
     arena_dead: usize,
+    /// Payloads of more than [`APART_BYTES`].
+    apart: Vec<Option<Arc<[u8]>>>,
+}
+
+/// A page's buffer.
+#[derive(Clone, Debug)]
+enum Arena {
+    /// More tasks of the page will come.
+    Open(Vec<u8>),
+    /// The page is full; clones of it share the bytes.
+    Frozen(Arc<Vec<u8>>),
+}
+
+impl Arena {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Arena::Open(bytes) => bytes,
+            Arena::Frozen(bytes) => bytes,
+        }
+    }
+
+    /// Freezes the buffer of a full page.
+    fn freeze(&mut self) {
+        if let Arena::Open(bytes) = self {
+            let mut bytes = std::mem::take(bytes);
+            bytes.shrink_to_fit();
+            *self = Arena::Frozen(Arc::new(bytes));
+        }
+    }
 }
 
 impl Slab {
@@ -181,23 +213,32 @@ impl Slab {
         self.live += 1;
         self.bytes += payload.len() as u64;
         let page = Arc::make_mut(self.page_for_insert(ordinal.0 / PAGE_TASKS));
-        task.payload_offset = u32::try_from(page.arena.len()).expect("a page's payloads are far below 4 GiB");
+        task.payload_offset = u32::try_from(page.keep(payload)).expect("a page's payloads are far below 4 GiB");
         task.payload_len = u32::try_from(payload.len()).expect("a payload is far below 4 GiB");
-        page.arena.extend_from_slice(payload);
-        page.tasks[(ordinal.0 % PAGE_TASKS) as usize] = Some(task);
+        let index = ordinal.0 % PAGE_TASKS;
+        page.tasks[index as usize] = Some(task);
         page.live += 1;
+        if index == PAGE_TASKS - 1 {
+            page.arena.freeze();
+        }
         ordinal
     }
 
     /// Puts a task back under its own ordinal, which is not below the next one; for loading a snapshot.
     pub fn restore(&mut self, ordinal: Ordinal, task: Task, payload: &[u8]) {
         debug_assert!(ordinal >= self.next, "a snapshot lists its tasks in order");
-        self.next = ordinal;
+        self.skip_to(ordinal);
         self.insert(task, payload);
     }
 
     /// Moves on to this ordinal without creating tasks; for loading a snapshot.
     pub fn skip_to(&mut self, next: Ordinal) {
+        let left = Ordinal(self.next.0.saturating_sub(1));
+        if next.0 / PAGE_TASKS > left.0 / PAGE_TASKS
+            && let Some(page) = self.page_mut(left)
+        {
+            Arc::make_mut(page).arena.freeze();
+        }
         self.next = self.next.max(next);
     }
 
@@ -266,11 +307,10 @@ impl Slab {
         let page = Arc::make_mut(self.page_mut(ordinal)?);
         let task = page.tasks[(ordinal.0 % PAGE_TASKS) as usize].take()?;
         page.live -= 1;
-        page.arena_dead += task.payload_len as usize;
-        let (empty, wasteful) = (page.live == 0, page.arena_dead > page.arena.len() / 2 + ARENA_SLACK_BYTES);
+        page.forget(&task);
+        let (empty, wasteful) = (page.live == 0, page.arena_dead > page.arena.bytes().len() / 2 + ARENA_SLACK_BYTES);
         if empty && filling {
-            page.arena.clear();
-            page.arena_dead = 0;
+            page.clear();
         } else if empty {
             self.drop_page(ordinal.0 / PAGE_TASKS);
         } else if wasteful {
@@ -326,22 +366,63 @@ impl Slab {
 
 impl Page {
     fn new() -> Page {
-        Page { tasks: vec![None; PAGE_TASKS as usize].into_boxed_slice(), live: 0, arena: Vec::new(), arena_dead: 0 }
+        let tasks = vec![None; PAGE_TASKS as usize].into_boxed_slice();
+        Page { tasks, live: 0, arena: Arena::Open(Vec::new()), arena_dead: 0, apart: Vec::new() }
     }
 
     fn payload(&self, task: &Task) -> &[u8] {
-        &self.arena[task.payload_offset as usize..][..task.payload_len as usize]
+        let (offset, len) = (task.payload_offset as usize, task.payload_len as usize);
+        if len > APART_BYTES {
+            return self.apart[offset].as_deref().expect("it stays as long as its task");
+        }
+        &self.arena.bytes()[offset..][..len]
+    }
+
+    /// Takes a payload in; returns what [`Task::payload_offset`] is to be.
+    fn keep(&mut self, payload: &[u8]) -> usize {
+        if payload.len() > APART_BYTES {
+            self.apart.push(Some(payload.into()));
+            return self.apart.len() - 1;
+        }
+        if let Arena::Frozen(bytes) = &mut self.arena {
+            // A full page takes no task, so this does not happen; were it to, it would be as if the page had never been full.
+            self.arena = Arena::Open(bytes.to_vec());
+        }
+        let Arena::Open(bytes) = &mut self.arena else { unreachable!("it was just opened") };
+        bytes.extend_from_slice(payload);
+        bytes.len() - payload.len()
+    }
+
+    /// Gives up the payload of a task that is gone.
+    fn forget(&mut self, task: &Task) {
+        if task.payload_len as usize > APART_BYTES {
+            self.apart[task.payload_offset as usize] = None;
+        } else {
+            self.arena_dead += task.payload_len as usize;
+        }
+    }
+
+    /// Gives up all payloads of a page without tasks that goes on being filled.
+    fn clear(&mut self) {
+        if let Arena::Open(bytes) = &mut self.arena {
+            bytes.clear();
+            self.arena_dead = 0;
+        }
+        self.apart.clear();
     }
 
     /// Rewrites the arena with the payloads of live tasks only.
     fn compact(&mut self) {
-        let mut arena = Vec::with_capacity(self.arena.len() - self.arena_dead);
-        for task in self.tasks.iter_mut().flatten() {
-            let payload = &self.arena[task.payload_offset as usize..][..task.payload_len as usize];
+        let mut arena = Vec::with_capacity(self.arena.bytes().len() - self.arena_dead);
+        for task in self.tasks.iter_mut().flatten().filter(|task| task.payload_len as usize <= APART_BYTES) {
+            let payload = &self.arena.bytes()[task.payload_offset as usize..][..task.payload_len as usize];
             task.payload_offset = u32::try_from(arena.len()).expect("it is shorter than the arena before");
             arena.extend_from_slice(payload);
         }
-        self.arena = arena;
+        self.arena = match self.arena {
+            Arena::Open(_) => Arena::Open(arena),
+            Arena::Frozen(_) => Arena::Frozen(Arc::new(arena)),
+        };
         self.arena_dead = 0;
     }
 }
@@ -411,7 +492,7 @@ mod tests {
     #[test]
     fn payloads_of_ended_tasks_are_given_back_while_their_page_lives() {
         let mut slab = Slab::default();
-        let large = vec![7; 100_000];
+        let large = vec![7; APART_BYTES];
         for _ in 0..200 {
             slab.insert(task(), &large);
         }
@@ -419,7 +500,8 @@ mod tests {
             slab.remove(Ordinal(ordinal));
         }
         let page = slab.page(Ordinal(0)).expect("task 0 lives");
-        assert!(page.arena.len() < 3 * large.len() + 2 * ARENA_SLACK_BYTES, "{} bytes kept", page.arena.len());
+        let kept = page.arena.bytes().len();
+        assert!(kept < 3 * large.len() + 2 * ARENA_SLACK_BYTES, "{kept} bytes kept");
         assert_eq!(slab.payload(Ordinal(0)), Some(&large[..]));
     }
 

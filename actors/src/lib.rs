@@ -23,5 +23,6 @@ pub mod log_writer;
 pub mod projector;
 pub mod proposal;
 pub mod report;
+pub mod snapshot;
 pub mod submission;
 mod waiters;

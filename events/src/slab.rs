@@ -12,14 +12,16 @@ use crate::id::{Ordinal, Position, ReplicaId, TypeId};
 use crate::task::{RetryPolicy, Timeouts};
 use crate::time::Timestamp;
 
-/// Tasks in a page: large enough that a page's bookkeeping is nothing, small enough that one long-lived task pins little.
-const PAGE_TASKS: u64 = 256;
+/// Tasks in a page: enough that a page's bookkeeping is nothing beside its tasks and that a clone of a million of them costs less than a
+/// millisecond; few enough that copying the page of one task, which a change beside a clone does, costs little and that a long-lived one
+/// pins little.
+const PAGE_TASKS: u64 = 64;
 /// Pages kept in the dense row before a row that is mostly holes is thinned out.
-const DENSE_PAGES_MAX: usize = 4_096;
-/// Payloads of more bytes lie apart, each on its own, so that the buffer of a page that is being filled stays below 1 MiB.
+const DENSE_PAGES_MAX: usize = 16_384;
+/// Payloads of more bytes lie apart, each on its own, so that the buffer of a page stays below 256 KiB.
 const APART_BYTES: usize = 4 << 10;
 /// Dead payload bytes that a page may hold beyond its live ones before it is compacted.
-const ARENA_SLACK_BYTES: usize = 64 << 10;
+const ARENA_SLACK_BYTES: usize = 16 << 10;
 
 /// Where a live task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, serde::Serialize)]
@@ -142,6 +144,8 @@ pub struct Slab {
     live: usize,
     /// Payload bytes of live tasks.
     bytes: u64,
+    /// Payload bytes of the last page that was filled: what the next one is likely to need.
+    usual_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -206,7 +210,7 @@ impl Slab {
     /// Puts a task with its payload under the next ordinal.
     ///
     /// # Panics
-    /// When the payloads of one page pass 4 GiB, which 256 payloads of [`crate::task::PAYLOAD_BYTES_MAX`] cannot.
+    /// When the payloads of one page pass 4 GiB, which 64 payloads of [`crate::task::PAYLOAD_BYTES_MAX`] cannot.
     pub fn insert(&mut self, mut task: Task, payload: &[u8]) -> Ordinal {
         let ordinal = self.next;
         self.next = Ordinal(ordinal.0 + 1);
@@ -220,6 +224,7 @@ impl Slab {
         page.live += 1;
         if index == PAGE_TASKS - 1 {
             page.arena.freeze();
+            self.usual_bytes = page.arena.bytes().len();
         }
         ordinal
     }
@@ -259,7 +264,7 @@ impl Slab {
         if slot.is_none() {
             self.holes -= 1;
         }
-        slot.get_or_insert_with(|| Arc::new(Page::new()))
+        slot.get_or_insert_with(|| Arc::new(Page::new(self.usual_bytes)))
     }
 
     /// Moves every page aside before a gap that no row should span; a snapshot of one old task and one new one has such a gap.
@@ -365,9 +370,9 @@ impl Slab {
 }
 
 impl Page {
-    fn new() -> Page {
+    fn new(arena_bytes: usize) -> Page {
         let tasks = vec![None; PAGE_TASKS as usize].into_boxed_slice();
-        Page { tasks, live: 0, arena: Arena::Open(Vec::new()), arena_dead: 0, apart: Vec::new() }
+        Page { tasks, live: 0, arena: Arena::Open(Vec::with_capacity(arena_bytes)), arena_dead: 0, apart: Vec::new() }
     }
 
     fn payload(&self, task: &Task) -> &[u8] {
@@ -428,6 +433,24 @@ impl Page {
 }
 
 #[cfg(test)]
+impl Slab {
+    /// How many pointers a clone copies.
+    pub(crate) fn clone_work(&self) -> usize {
+        self.dense.len() + self.stragglers.len()
+    }
+
+    /// How many pages of both have been copied since one was cloned from the other.
+    pub(crate) fn pages_apart(&self, other: &Slab) -> usize {
+        let numbers = (self.first_page..).take(self.dense.len()).chain(self.stragglers.keys().copied());
+        let pages = numbers.filter_map(|number| {
+            let ordinal = Ordinal(number * PAGE_TASKS);
+            Some((self.page(ordinal)?, other.page(ordinal)?))
+        });
+        pages.filter(|(own, others)| !Arc::ptr_eq(own, others)).count()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -460,6 +483,27 @@ mod tests {
         assert!(slab.dense.len() <= DENSE_PAGES_MAX + 1, "{} pages in the row", slab.dense.len());
         assert_eq!(slab.payload(Ordinal(0)), Some(&b"old"[..]));
         assert!(slab.remove(Ordinal(0)).is_some() && slab.is_empty() && slab.stragglers.is_empty());
+    }
+
+    /// A page was copied with all its payloads, up to 256 MiB of them, when one of its tasks changed while a snapshot was written.
+    #[test]
+    fn a_page_is_copied_without_its_payloads() {
+        let mut slab = Slab::default();
+        let (small, large) = (vec![1; APART_BYTES], vec![2; APART_BYTES + 1]);
+        for index in 0..PAGE_TASKS {
+            slab.insert(task(), if index % 2 == 0 { &small } else { &large });
+        }
+        let clone = slab.clone();
+        let place = |slab: &Slab, ordinal| slab.payload(Ordinal(ordinal)).map(<[u8]>::as_ptr);
+        slab.get_mut(Ordinal(0)).expect("it lives").attempt = 9;
+        assert_eq!((slab.pages_apart(&clone), place(&slab, 0), place(&slab, 1)), (1, place(&clone, 0), place(&clone, 1)));
+        for ordinal in 0..PAGE_TASKS - 2 {
+            slab.remove(Ordinal(ordinal));
+        }
+        let payloads =
+            |slab: &Slab| [PAGE_TASKS - 2, PAGE_TASKS - 1].map(|ordinal| slab.payload(Ordinal(ordinal)).map(<[u8]>::to_vec));
+        assert_eq!(payloads(&slab), [Some(small), Some(large)]);
+        assert_eq!((clone.len() as u64, clone.payload(Ordinal(0)).map(<[u8]>::len)), (PAGE_TASKS, Some(APART_BYTES)));
     }
 
     /// A state image with two live tasks far apart was read by walking over every page between them.

@@ -55,6 +55,14 @@ impl<K: Copy + Ord> SharedSet<K> {
     }
 }
 
+#[cfg(test)]
+impl<K: Copy + Ord> SharedSet<K> {
+    /// See [`SharedMap::nodes_apart`].
+    pub(crate) fn nodes_apart(&self, other: &Self) -> usize {
+        self.0.nodes_apart(&other.0)
+    }
+}
+
 impl<K: Copy + Ord> Default for SharedSet<K> {
     fn default() -> Self {
         SharedSet(SharedMap::default())

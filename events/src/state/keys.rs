@@ -78,6 +78,14 @@ impl KeyTable {
 }
 
 #[cfg(test)]
+impl KeyTable {
+    /// How many nodes one has for itself since it was cloned from the other.
+    pub(crate) fn nodes_apart(&self, other: &KeyTable) -> usize {
+        self.entries.nodes_apart(&other.entries) + self.expiries.nodes_apart(&other.expiries)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::command::{Command, Rejection};

@@ -61,4 +61,10 @@ impl ReadyQueue {
     pub(crate) const fn rows(&self) -> &[SharedQueue<Entry>; PRIORITY_MAX as usize + 1] {
         &self.rows
     }
+
+    /// How many pointers and entries a clone copies.
+    #[cfg(test)]
+    pub(crate) fn clone_work(&self) -> usize {
+        self.rows.iter().map(SharedQueue::clone_work).sum()
+    }
 }

@@ -126,7 +126,7 @@ impl Work {
             Event::Started { task, attempt, replica } => self.start(task, attempt, replica, at),
             Event::Succeeded { task, outcome, .. } => self.finish(task, outcome),
             Event::Failed { task, .. } => self.fail(task),
-            Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout),
+            Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout, at),
             Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } => {}
             Event::RetryScheduled { task, due } => self.schedule_retry(task, due),
             Event::Ready { task } => self.make_ready(task, at, position),
@@ -260,7 +260,7 @@ impl Work {
         self.replicas.forget_gone(replica);
     }
 
-    fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout) {
+    fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout, at: Timestamp) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         match timeout {
             Timeout::StartToClose | Timeout::Heartbeat => {
@@ -270,7 +270,7 @@ impl Work {
                 task.failures = task.failures.saturating_add(1);
                 let (replica, slot) = (task.replica, task.slot);
                 self.leave_slot(ordinal);
-                self.replicas.hold(replica, slot);
+                self.replicas.time_out(replica, slot, at);
                 self.replicas.forget_gone(replica);
             }
             // The end that follows by rule takes the task out with its timers.

@@ -7,7 +7,8 @@ use std::io::Write;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ergate::events::log::EventLog;
-use ergate::events::log::file::{FileLog, FileOptions};
+use ergate::events::log::directory::Options;
+use ergate::events::log::file::FileLog;
 
 fn append(criterion: &mut Criterion) {
     let blocks = support::blocks(20_000, 1_000);
@@ -20,7 +21,7 @@ fn append(criterion: &mut Criterion) {
         bencher.iter_batched(
             || {
                 runs += 1;
-                let options = FileOptions { create: true, ..FileOptions::default() };
+                let options = Options { create: true, ..Options::default() };
                 FileLog::open(&scratch.path().join(runs.to_string()), options).expect("a new directory").0
             },
             |mut log| {

@@ -9,7 +9,7 @@ async fn greet(name: String) -> Result<String, TaskError> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let runtime = Runtime::builder().file("ergate-data").task("greet", greet).start().await?;
+    let runtime = Runtime::builder().data("ergate-data").task("greet", greet).start().await?;
     let task = runtime.submit("greet", "world").await?; // durable from here on
     println!("{}", task.result::<String>().await?);
     Ok(runtime.shutdown().await?)

@@ -20,7 +20,7 @@ async fn copy(context: Context, total: u64) -> Result<u64, TaskError> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let retry = RetryPolicy { attempts: 10, initial: Micros::from_millis(20), ..RetryPolicy::default() };
     let settings = TypeSettings { retry, ..TypeSettings::default() };
-    let runtime = Runtime::builder().task_with("copy", settings, ergate::function(copy)).start().await?;
+    let runtime = Runtime::builder().memory().task_with("copy", settings, ergate::function(copy)).start().await?;
     let task = runtime.submit("copy", &350_u64).await?;
     println!("copied {}", task.result::<u64>().await?);
     Ok(runtime.shutdown().await?)

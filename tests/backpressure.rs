@@ -31,7 +31,7 @@ async fn held(open: Arc<AtomicBool>) -> Runtime {
             Ok::<_, TaskError>(value)
         }
     };
-    Runtime::builder().task("hold", hold).pool("default", 1, 4).tasks_live_max(100).start().await.expect("it starts")
+    Runtime::builder().memory().task("hold", hold).pool("default", 1, 4).tasks_live_max(100).start().await.expect("it starts")
 }
 
 #[test]
@@ -68,6 +68,7 @@ fn too_many_live_tasks_are_refused_until_some_have_ended() {
 fn try_submit_says_busy_where_submit_waits_and_nothing_is_lost() {
     block_on(LIMIT, async {
         let ergate = Runtime::builder()
+            .memory()
             .task("work", |_: serde_json::Value| async { Ok::<_, TaskError>(()) })
             .start()
             .await
@@ -115,7 +116,7 @@ fn try_submit_says_busy_where_submit_waits_and_nothing_is_lost() {
 fn a_flood_of_control_messages_delays_timers_and_loses_none() {
     block_on(LIMIT, async {
         let work = |value: u32| async move { Ok::<_, TaskError>(value) };
-        let ergate = Runtime::builder().task("work", work).pool("default", 1, 64).start().await.expect("it starts");
+        let ergate = Runtime::builder().memory().task("work", work).pool("default", 1, 64).start().await.expect("it starts");
         for round in 0..2 {
             let mut delayed = Vec::new();
             for index in 0..40 {
@@ -147,7 +148,7 @@ fn a_flood_of_control_messages_delays_timers_and_loses_none() {
 fn timers_leave_nothing_behind() {
     block_on(LIMIT, async {
         let work = |value: u32| async move { Ok::<_, TaskError>(value) };
-        let ergate = Runtime::builder().task("work", work).pool("default", 1, 64).start().await.expect("it starts");
+        let ergate = Runtime::builder().memory().task("work", work).pool("default", 1, 64).start().await.expect("it starts");
         let far = Extras { not_before: Some(ergate.now().after(Micros::from_millis(1_500))), ..Extras::default() };
         let last = ergate.submit_with("work", &0_u32, far).await.expect("accepted");
         for value in 0..200_u32 {

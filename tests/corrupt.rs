@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergate::events::log::LogError;
-use ergate::events::log::file::FileOptions;
+use ergate::events::log::directory::Options;
 use ergate::store::RecoverError;
 use ergate::{RequestBatch, Runtime, StartError, TaskError};
 use process::{Chance, block_on, facts_of, role, run, small_files, tell};
@@ -56,11 +56,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn start(dir: &Path, options: FileOptions) -> Result<Runtime, StartError> {
+async fn start(dir: &Path, options: Options) -> Result<Runtime, StartError> {
     let work = |value: u64| async move { if value % 50 == 7 { Err(TaskError::permanent("odd", "it is")) } else { Ok(value) } };
     Runtime::builder()
         .file(dir)
-        .file_options(options)
+        .log_options(options)
         .snapshot_every_events(2_500)
         .pool("default", 2, 64)
         .task("work", work)

@@ -35,6 +35,9 @@ use process::{Chance, Facts, facts, recovered, tell};
 /// Kills on one directory; then the next one begins, since every check folds the whole log.
 const CYCLES_A_DIRECTORY: u32 = 25;
 const SUBMITTERS: u64 = 4;
+/// Names of the directories, which tell a child what keeps its log.
+const SLED: &str = "sled";
+const FILE: &str = "file";
 
 #[test]
 fn child() {
@@ -55,9 +58,9 @@ async fn start(dir: &Path) -> Runtime {
         RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
     // Every kill loses what ran; here that says nothing about the task.
     let settings = |pool: &str| TypeSettings { retry, losses_max: u32::MAX, pool: pool.to_owned(), ..TypeSettings::default() };
-    let started = Runtime::builder()
-        .file(dir)
-        .file_options(process::small_files())
+    let builder = if dir.ends_with(SLED) { Runtime::builder().sled(dir) } else { Runtime::builder().file(dir) };
+    let started = builder
+        .log_options(process::small_files())
         .snapshot_every_events(3_000)
         .pool("default", 2, 32)
         .pool("threads", 1, 4)
@@ -288,16 +291,25 @@ struct Totals {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_or_done_twice_by_kills() {
+fn nothing_acknowledged_is_lost_or_done_twice_by_kills_on_files() {
+    kills(FILE);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_done_twice_by_kills_on_sled() {
+    kills(SLED);
+}
+
+fn kills(engine: &str) {
     let cycles: u32 = std::env::var("ERGATE_CRASH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
     let mut chance = Chance::seeded();
     let seed = chance.0;
-    eprintln!("crash: seed {seed}, {cycles} kills");
+    eprintln!("crash: {engine}, seed {seed}, {cycles} kills");
     let started = Instant::now();
     let mut totals = Totals::default();
     while totals.kills < cycles {
         let dir = tempfile::tempdir().expect("a folder");
-        let data = dir.path().join("data");
+        let data = dir.path().join(engine);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             one_directory(&data, (cycles - totals.kills).min(CYCLES_A_DIRECTORY), &mut chance, &mut totals);
         }));
@@ -312,7 +324,7 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills() {
     }
     let Totals { kills, acknowledged, tasks, ends, lost, events, from_snapshot, digests } = totals;
     eprintln!(
-        "crash: {kills} kills, {acknowledged} acknowledgements, {tasks} tasks, ends {ends:?}, {lost} attempts lost and repeated, {events} events, \
+        "crash: {engine}, {kills} kills, {acknowledged} acknowledgements, {tasks} tasks, ends {ends:?}, {lost} attempts lost and repeated, {events} events, \
          {from_snapshot} recoveries from a snapshot, {digests} live states compared, 0 violations, {:?}, seed {seed}",
         started.elapsed()
     );

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use command::{Ended, ergate, events, run, signal, until, verify};
+use command::{Ended, ergate, events, run, signal, until, verify, watchable};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -120,6 +120,7 @@ fn a_file_that_cannot_be_read_is_a_failed_task_with_the_reason() {
 fn a_file_that_vanishes_before_its_turn_is_a_failed_task_with_the_reason() {
     let home = tempfile::tempdir().unwrap();
     let (tree, data) = (home.path().join("tree"), home.path().join("data"));
+    watchable(&data);
     fs::create_dir(&tree).unwrap();
     // One slot, and files before and after that keep it busy whatever the order of the directory is.
     for name in ["a", "b", "c"] {
@@ -166,6 +167,7 @@ fn a_signal_ends_it_well_and_the_next_run_goes_on() {
     for name in ["INT", "TERM"] {
         let home = tempfile::tempdir().unwrap();
         let (tree, data) = (home.path().join("tree"), home.path().join("data"));
+        watchable(&data);
         fs::create_dir(&tree).unwrap();
         for number in 0..50 {
             fs::File::create(tree.join(number.to_string())).unwrap().set_len(32 << 20).unwrap();

@@ -40,8 +40,7 @@ fn child() {
 
 async fn start(dir: &Path, durability: Durability) -> Runtime {
     let work = |value: u64| async move { Ok::<_, TaskError>(value) };
-    let started =
-        Runtime::builder().file(dir).file_options(small_files()).durability(durability).task("work", work).start().await;
+    let started = Runtime::builder().file(dir).log_options(small_files()).durability(durability).task("work", work).start().await;
     match started {
         Ok(ergate) => ergate,
         Err(error) => {
@@ -387,8 +386,8 @@ fn new_work_is_refused_while_space_is_low_and_everything_else_goes_on() {
             Ok::<_, TaskError>(value)
         };
         let builder = |low_water_bytes| {
-            let options = ergate::events::log::file::FileOptions { low_water_bytes, ..small_files() };
-            Runtime::builder().file(dir.path()).file_options(options).task("work", work)
+            let options = ergate::events::log::directory::Options { low_water_bytes, ..small_files() };
+            Runtime::builder().file(dir.path()).log_options(options).task("work", work)
         };
         let ergate = builder(u64::MAX).start().await.expect("it starts");
         let first = ergate.submit("work", &1_u64).await.ok();

@@ -40,11 +40,11 @@ async fn double(value: u32) -> Result<u32, TaskError> {
 }
 
 async fn started() -> Runtime {
-    Runtime::builder().task("double", double).pool("default", 2, 16).start().await.expect("it starts")
+    Runtime::builder().memory().task("double", double).pool("default", 2, 16).start().await.expect("it starts")
 }
 
 async fn on(dir: &Path) -> Result<Runtime, StartError> {
-    Runtime::builder().file(dir).file_options(small_files()).task("double", double).start().await
+    Runtime::builder().file(dir).log_options(small_files()).task("double", double).start().await
 }
 
 fn keyed(key: &str) -> Extras {
@@ -147,7 +147,7 @@ fn higher_priorities_start_first_and_nothing_starts_before_its_time() {
                 Ok::<_, TaskError>(())
             }
         };
-        let ergate = Runtime::builder().task("note", note).pool("default", 1, 1).start().await.expect("it starts");
+        let ergate = Runtime::builder().memory().task("note", note).pool("default", 1, 1).start().await.expect("it starts");
         let id = ergate.task_type("note").expect("registered");
         let plug = ergate.submit("note", &99_u32).await.expect("accepted");
         while ergate.with_progress(|progress| progress.running == 0) {
@@ -219,6 +219,7 @@ fn a_batch_answers_each_of_its_requests_and_tells_the_ends_of_those_it_took() {
 fn a_long_batch_whose_tasks_fall_due_while_it_is_decided_tells_its_ends() {
     block_on(LIMIT, async {
         let ergate = Runtime::builder()
+            .memory()
             .task_with("double", once(), double.into_task())
             .pool("default", 0, 1)
             .start()
@@ -361,7 +362,7 @@ fn after_a_shutdown_everything_says_that_it_is_closed() {
 fn a_restart_may_register_fewer_more_and_other_types() {
     block_on(LIMIT, async {
         let dir = tempfile::tempdir().expect("a folder");
-        let builder = || Runtime::builder().file(dir.path()).file_options(small_files()).pool("default", 1, 8);
+        let builder = || Runtime::builder().file(dir.path()).log_options(small_files()).pool("default", 1, 8);
         let retry = RetryPolicy {
             attempts: 100,
             initial: Micros::from_millis(20),
@@ -406,7 +407,7 @@ fn a_result_is_the_functions_and_nothing_else() {
                 Ok::<_, TaskError>((value, calls))
             }
         };
-        let ergate = Runtime::builder().task("work", work).pool("default", 1, 4).start().await.expect("it starts");
+        let ergate = Runtime::builder().memory().task("work", work).pool("default", 1, 4).start().await.expect("it starts");
         for value in 0..30_u32 {
             let end = ergate.submit("work", &value).await.expect("accepted").end().await.expect("it ends");
             let expected = [Outcome::Succeeded, Outcome::Partial, Outcome::Skipped][value as usize % 3];

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ergate::events::audit::{Audit, Depth};
 use ergate::events::block::Hash;
 use ergate::events::id::{Position, TaskId};
-use ergate::events::log::file::{FileOptions, FileReader};
+use ergate::events::log::directory::Options;
+use ergate::events::log::file::FileReader;
 use ergate::events::log::{LogError, LogReader};
 use ergate::events::time::Micros;
 use ergate::{Builder, Extras, RequestBatch, Retention, Runtime, TaskError, WaitError};
@@ -17,12 +18,7 @@ async fn echo(text: String) -> Result<String, TaskError> {
 fn builder(dir: &std::path::Path) -> Builder {
     Runtime::builder()
         .file(dir)
-        .file_options(FileOptions {
-            segment_bytes: 64 << 10,
-            prealloc_bytes: 16 << 10,
-            low_water_bytes: 0,
-            ..FileOptions::default()
-        })
+        .log_options(Options { segment_bytes: 64 << 10, prealloc_bytes: 16 << 10, low_water_bytes: 0, ..Options::default() })
         .snapshot_every_events(2_000)
         .retention(Retention { keep_events: Some(1_000), keep_for: None })
         .task("echo", echo)
@@ -110,7 +106,7 @@ async fn what_is_left_verifies_from_its_base_snapshot_and_without_one_the_start_
 /// The oldest snapshot that is kept, which is the base of what is left.
 fn base(dir: &std::path::Path, reader: &FileReader) -> (ergate::events::state::State, Hash) {
     use ergate::events::log::snapshot::SnapshotStore;
-    let id = ergate::events::log::file::FileLog::open(dir, FileOptions::default()).expect("nobody else has it").1.store;
+    let id = ergate::events::log::file::FileLog::open(dir, Options::default()).expect("nobody else has it").1.store;
     let store = SnapshotStore::open(dir, id.0);
     let oldest = store.list().expect("the folder can be read").pop().expect("there is one");
     assert!(oldest.position >= reader.span().first);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use command::{Ended, ergate, events, run, run_with, signal, until, verify};
+use command::{Ended, ergate, events, run, run_with, signal, until, verify, watchable};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -187,6 +187,7 @@ fn a_line_is_answered_before_the_next_one_comes() {
 fn a_killed_run_goes_on_at_the_next_start() {
     let home = tempfile::tempdir().unwrap();
     let (input, data) = (home.path().join("input"), home.path().join("data"));
+    watchable(&data);
     sleeps(&input, 200, 1_000);
     let mut child = ergate(&["submit", "--ndjson", text(&input), "--data", text(&data)]).spawn().unwrap();
     until("everything is started", || events(&data) >= 400);
@@ -203,6 +204,7 @@ fn a_killed_run_goes_on_at_the_next_start() {
 fn the_first_signal_drains_and_the_second_stops_at_once() {
     let home = tempfile::tempdir().unwrap();
     let (input, data) = (home.path().join("input"), home.path().join("data"));
+    watchable(&data);
     sleeps(&input, 10, 1_500);
     let args = ["submit", "--ndjson", text(&input), "--data", text(&data)];
     let child = ergate(&args).spawn().unwrap();
@@ -229,6 +231,7 @@ fn the_first_signal_drains_and_the_second_stops_at_once() {
 #[test]
 fn a_signal_ends_a_wait_for_input() {
     let home = tempfile::tempdir().unwrap();
+    watchable(home.path());
     let args = ["submit", "--ndjson", "-", "--data", text(home.path())];
     let mut child = ergate(&args).stdin(Stdio::piped()).spawn().unwrap();
     let _input = child.stdin.take();
@@ -242,7 +245,7 @@ fn a_second_process_on_the_same_data_is_told_who_has_it() {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("data");
     let child = ergate(&["submit", "sleep", "{\"ms\":60000}", "--drain", "0s", "--data", text(&data)]).spawn().unwrap();
-    until("the first has started", || events(&data) > 0);
+    until("the first has started", || ergate::events::log::directory::holder(&data).is_ok_and(|holder| holder.is_some()));
     for verb in [&["submit", "noop"][..], &["demo", "--dir", text(home.path())]] {
         let ended = Ended::of(&ergate(verb).args(["--data", text(&data)]).output().unwrap()).expect(7);
         assert!(ended.err.contains(&format!("in use by process {}", child.id())), "{ended:?}");

@@ -50,7 +50,7 @@ fn function<Args>(function: impl IntoTask<Args>) -> Arc<dyn TaskFunction> {
 }
 
 fn file(dir: &Path) -> Builder {
-    Runtime::builder().file(dir).file_options(small_files()).snapshot_every_events(2_000)
+    Runtime::builder().file(dir).log_options(small_files()).snapshot_every_events(2_000)
 }
 
 /// What the log of a running or stopped runtime says.
@@ -107,6 +107,7 @@ impl<'de> serde::Deserialize<'de> for PanicsInDeserialize {
 fn a_panic_of_a_task_function_is_a_failed_attempt_with_its_text() {
     block_on(LIMIT, async {
         let ergate = Runtime::builder()
+            .memory()
             .pool("default", 1, 4)
             .task_with("text", once(), function(|_: u32| async { panic!("at {}", 7) as Result<(), TaskError> }))
             .task_with("value", once(), function(|_: u32| async { std::panic::panic_any(7_u64) as Result<(), TaskError> }))
@@ -178,6 +179,7 @@ fn attempts_on_a_replica_that_panicked_return_unburned_and_finish_on_another() {
             }
         };
         let ergate = Runtime::builder()
+            .memory()
             .pool("default", 2, 8)
             .task_with("hold", once(), function(hold))
             .task_with(
@@ -213,6 +215,7 @@ fn attempts_on_a_replica_that_panicked_return_unburned_and_finish_on_another() {
 fn a_dispatcher_that_panicked_is_started_again_with_new_replicas() {
     block_on(LIMIT, async {
         let ergate = Runtime::builder()
+            .memory()
             .pool("default", 2, 16)
             .task_with(
                 "work",
@@ -242,8 +245,12 @@ fn a_dispatcher_that_panicked_is_started_again_with_new_replicas() {
 #[test]
 fn views_of_a_projector_that_panicked_catch_up_and_equal_a_fold_from_the_beginning() {
     block_on(LIMIT, async {
-        let ergate =
-            Runtime::builder().task("work", |index: u32| async move { Ok::<_, TaskError>(index) }).start().await.expect("starts");
+        let ergate = Runtime::builder()
+            .memory()
+            .task("work", |index: u32| async move { Ok::<_, TaskError>(index) })
+            .start()
+            .await
+            .expect("starts");
         for round in 1..=3 {
             let batch = submit_many(&ergate, "work", 1_500).await;
             ergate.projector().do_send(ergate_actors::projector::Panic);
@@ -486,8 +493,13 @@ fn silence_ends_an_attempt_and_its_checkpoint_goes_to_the_next() {
             context.keep(b"everything");
             Ok(before.unwrap_or_default())
         };
-        let ergate =
-            Runtime::builder().pool("default", 1, 2).task_with("work", settings, function(work)).start().await.expect("starts");
+        let ergate = Runtime::builder()
+            .memory()
+            .pool("default", 1, 2)
+            .task_with("work", settings, function(work))
+            .start()
+            .await
+            .expect("starts");
         let result: String = ergate.submit("work", &1_u32).await.expect("accepted").result().await.expect("a result");
         assert_eq!(result, "three quarters");
         assert_eq!(folded(&ergate).starts.len(), 3);
@@ -525,6 +537,7 @@ fn cancellation_is_heard_by_all_who_wait_and_hard_for_those_who_do_not() {
             Ok(())
         });
         let ergate = Runtime::builder()
+            .memory()
             .pool("default", 1, 4)
             .task_with("polite", settings.clone(), function(polite))
             .task_with("deaf", settings.clone(), function(deaf))
@@ -568,6 +581,7 @@ fn cancellation_is_heard_by_all_who_wait_and_hard_for_those_who_do_not() {
 fn a_killed_task_ends_at_once_while_its_attempt_is_still_stopping() {
     block_on(LIMIT, async {
         let ergate = Runtime::builder()
+            .memory()
             .pool("default", 1, 1)
             .task_with("never", once(), function(|_: u32| std::future::pending::<Result<(), TaskError>>()))
             .task("fine", |value: u32| async move { Ok::<_, TaskError>(value) })
@@ -599,7 +613,8 @@ fn a_hung_thread_times_out_and_holds_its_slot_until_it_ends() {
             }
             Ok(context.attempt().number)
         });
-        let ergate = Runtime::builder().pool("default", 1, 1).task_with("work", settings, work).start().await.expect("starts");
+        let ergate =
+            Runtime::builder().memory().pool("default", 1, 1).task_with("work", settings, work).start().await.expect("starts");
         let started = Instant::now();
         let task = ergate.submit("work", &1_u32).await.expect("accepted");
         let number: u32 = task.result().await.expect("the second attempt succeeds");
@@ -626,7 +641,8 @@ fn a_late_report_of_an_old_attempt_is_refused() {
             std::thread::sleep(Duration::from_millis(if number == 1 { 1_000 } else { 400 }));
             Ok(number)
         });
-        let ergate = Runtime::builder().pool("default", 2, 8).task_with("work", settings, work).start().await.expect("starts");
+        let ergate =
+            Runtime::builder().memory().pool("default", 2, 8).task_with("work", settings, work).start().await.expect("starts");
         let mut tasks = Vec::new();
         for index in 0..6_u32 {
             tasks.push(ergate.submit("work", &index).await.expect("accepted"));
@@ -671,7 +687,7 @@ fn downtime_beyond_the_timeout_burns_no_attempt() {
 fn replicas_given_up_before_they_came_up_leave_both_halves() {
     block_on(LIMIT, async {
         let echo = |number: u32| async move { Ok::<u32, TaskError>(number) };
-        let ergate = Runtime::builder().pool("default", 1, 4).task("work", echo).start().await.expect("starts");
+        let ergate = Runtime::builder().memory().pool("default", 1, 4).task("work", echo).start().await.expect("starts");
         for round in 0..20_u32 {
             for replicas in [6, 1, 4, 1] {
                 ergate.resize_pool("default", replicas, 4, "test", "up and down at once").await.expect("taken");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ergate_events::log::directory::Engine;
+
 use crate::error::{ConfigError, Origin};
 use crate::nearest::nearest;
 use crate::value::{Durability, Keep, Raw, show_duration, show_size};
@@ -27,6 +29,8 @@ pub struct Config {
 pub struct Log {
     /// Its directory.
     pub data: PathBuf,
+    /// What keeps it; `None` is whatever keeps the log that is there.
+    pub engine: Option<Engine>,
     /// When replies are given.
     pub durability: Durability,
     /// Bytes of a segment.
@@ -70,6 +74,7 @@ impl Default for Log {
     fn default() -> Log {
         Log {
             data: "ergate-data".into(),
+            engine: None,
             durability: Durability::Fsync,
             segment_size: 64 << 20,
             preallocation: 4 << 20,
@@ -111,8 +116,9 @@ pub struct Setting {
 }
 
 /// Keys outside pools, in the order of `default.toml`.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "log.data",
+    "log.engine",
     "log.durability",
     "log.segment_size",
     "log.preallocation",
@@ -165,6 +171,7 @@ impl Config {
         let log = &mut self.log;
         match key {
             "log.data" => log.data = raw.text().filter(|text| !text.is_empty()).ok_or("a directory as a text")?.into(),
+            "log.engine" => log.engine = engine(raw).ok_or("\"auto\", \"sled\" or \"file\"")?,
             "log.durability" => log.durability = Durability::parse(raw).ok_or("\"fsync\", \"interval:50ms\" or \"memory\"")?,
             "log.segment_size" => {
                 log.segment_size = raw.size().filter(is_segment_size).ok_or("a size from \"64KiB\" to \"16GiB\"")?
@@ -218,6 +225,7 @@ impl Config {
         let log = &self.log;
         match key {
             "log.data" => log.data.display().to_string(),
+            "log.engine" => log.engine.map_or("auto", Engine::name).to_owned(),
             "log.durability" => log.durability.to_string(),
             "log.segment_size" => show_size(log.segment_size),
             "log.preallocation" => show_size(log.preallocation),
@@ -245,6 +253,13 @@ impl Config {
         }
         let pools = ["pool.NAME.replicas", "pool.NAME.slots"];
         nearest(key, KEYS.into_iter().chain(pools)).to_owned()
+    }
+}
+
+fn engine(raw: &Raw) -> Option<Option<Engine>> {
+    match raw.text()? {
+        "auto" => Some(None),
+        name => Engine::named(name).map(Some),
     }
 }
 

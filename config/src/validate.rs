@@ -1,18 +1,19 @@
 //! Settings as the core wants them.
 
-use ergate_events::log::file::FileOptions;
+use ergate_events::log::directory::Options;
 use ergate_events::time::Micros;
 
 use crate::keys::{Config, Log};
 
 impl Log {
-    /// How the files of a log are kept; whether to create them is the caller's business.
-    pub fn file_options(&self) -> FileOptions {
-        FileOptions {
+    /// How a log is kept in its directory; whether to create it is the caller's business.
+    pub fn options(&self) -> Options {
+        Options {
+            engine: self.engine,
             segment_bytes: self.segment_size,
             prealloc_bytes: self.preallocation,
             low_water_bytes: self.low_water,
-            ..FileOptions::default()
+            ..Options::default()
         }
     }
 }

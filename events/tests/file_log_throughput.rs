@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use ergate_events::block::{Hash, OpenBlock, SealedBlock};
 use ergate_events::event::Event;
 use ergate_events::id::{Epoch, Ordinal, Position, ShardId};
-use ergate_events::log::file::{FileLog, FileOptions, FileReader};
+use ergate_events::log::directory::Options;
+use ergate_events::log::file::{FileLog, FileReader};
 use ergate_events::log::{EventLog, LogReader};
 use ergate_events::time::Timestamp;
 
@@ -37,7 +38,7 @@ fn blocks(count: usize, bytes: usize) -> Vec<SealedBlock> {
 }
 
 fn write_log(dir: &Path, blocks: &[SealedBlock], each: usize) -> Duration {
-    let (mut log, _) = FileLog::open(dir, FileOptions { create: true, ..FileOptions::default() }).unwrap();
+    let (mut log, _) = FileLog::open(dir, Options { create: true, ..Options::default() }).unwrap();
     let begin = Instant::now();
     for part in blocks.chunks(each) {
         part.iter().for_each(|block| log.append(block).unwrap());

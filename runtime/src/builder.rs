@@ -8,7 +8,7 @@ use std::time::Duration;
 use ergate_actors::clock::Clock;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
-use ergate_events::log::file::FileOptions;
+use ergate_events::log::directory::Options;
 use ergate_events::task::TypeSettings;
 
 use crate::runtime::{Runtime, StartError};
@@ -22,11 +22,14 @@ pub const SLOTS_DEFAULT: u32 = 1_024;
 /// Events between two snapshots: a restart folds at most so many, in well under a second.
 pub const SNAPSHOT_EVERY_EVENTS: u64 = 2_000_000;
 
+/// Directory of the log of a runtime that names none, relative to where it runs.
+pub const DATA_DEFAULT: &str = "ergate-data";
+
 /// Collects what a [`Runtime`] is made of.
 #[derive(Clone)]
 pub struct Builder {
     pub(crate) store: Store,
-    pub(crate) file: FileOptions,
+    pub(crate) options: Options,
     pub(crate) durability: Durability,
     pub(crate) types: BTreeMap<String, (TypeSettings, Arc<dyn TaskFunction>)>,
     pub(crate) pools: BTreeMap<String, (u32, u32)>,
@@ -50,8 +53,8 @@ pub struct Retention {
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            store: Store::Memory,
-            file: FileOptions { create: true, ..FileOptions::default() },
+            store: Store::Directory(DATA_DEFAULT.into()),
+            options: Options { create: true, ..Options::default() },
             durability: Durability::Fsync,
             types: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -66,10 +69,30 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Keeps the log in files under this directory, which is created if it is missing. Without this the log is in memory.
+    /// Keeps the log under this directory, which is created if it is missing; [`DATA_DEFAULT`] without this. A log that is there is
+    /// kept by its engine, a new one by [`Engine::DEFAULT`](ergate_events::log::directory::Engine::DEFAULT).
+    #[must_use]
+    pub fn data(self, dir: impl Into<PathBuf>) -> Builder {
+        self.store(Store::Directory(dir.into()))
+    }
+
+    /// Keeps the log in plain segment files under this directory.
     #[must_use]
     pub fn file(self, dir: impl Into<PathBuf>) -> Builder {
         self.store(Store::File(dir.into()))
+    }
+
+    /// Keeps the log in sled databases under this directory.
+    #[must_use]
+    #[cfg(feature = "sled")]
+    pub fn sled(self, dir: impl Into<PathBuf>) -> Builder {
+        self.store(Store::Sled(dir.into()))
+    }
+
+    /// Keeps the log in memory: it ends with the runtime.
+    #[must_use]
+    pub fn memory(self) -> Builder {
+        self.store(Store::Memory)
     }
 
     /// Keeps the log there.
@@ -79,10 +102,10 @@ impl Builder {
         self
     }
 
-    /// How the files of the log are kept.
+    /// How the log is kept in its directory.
     #[must_use]
-    pub fn file_options(mut self, options: FileOptions) -> Builder {
-        self.file = FileOptions { create: true, ..options };
+    pub fn log_options(mut self, options: Options) -> Builder {
+        self.options = Options { create: true, ..options };
         self
     }
 

@@ -13,7 +13,7 @@
 //!     # let dir = dir.path().join("ergate-data");
 //!     # #[cfg(any())]
 //!     let dir = "ergate-data";
-//!     let runtime = Runtime::builder().file(dir).task("greet", greet).start().await?;
+//!     let runtime = Runtime::builder().data(dir).task("greet", greet).start().await?;
 //!     let task = runtime.submit("greet", "world").await?; // durable here
 //!     println!("{}", task.result::<String>().await?);
 //!     Ok(runtime.shutdown().await?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ergate_events::audit::{Audit, Depth, Finding};
 use ergate_events::id::Position;
-use ergate_events::log::file::{FileLog, FileOptions, Recovery};
+use ergate_events::log::directory::{self, Engine, Options, Recovery};
 use ergate_events::log::memory::MemoryLog;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{EventLog, Head, LogError, LogReader};
@@ -18,15 +18,64 @@ use ergate_events::state::image::ImageError;
 pub enum Store {
     /// In memory; it ends with the process.
     Memory,
+    /// Under this directory, by the engine that keeps the log there, or by the default engine when there is none yet.
+    Directory(PathBuf),
     /// In segment files under this directory.
     File(PathBuf),
+    /// In sled databases under this directory.
+    #[cfg(feature = "sled")]
+    Sled(PathBuf),
+}
+
+impl Store {
+    /// The directory, if it has one.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Store::Memory => None,
+            Store::Directory(dir) | Store::File(dir) => Some(dir),
+            #[cfg(feature = "sled")]
+            Store::Sled(dir) => Some(dir),
+        }
+    }
+
+    /// The engine, if one is named.
+    const fn engine(&self) -> Option<Engine> {
+        match self {
+            Store::Memory | Store::Directory(_) => None,
+            Store::File(_) => Some(Engine::File),
+            #[cfg(feature = "sled")]
+            Store::Sled(_) => Some(Engine::Sled),
+        }
+    }
+}
+
+impl std::str::FromStr for Store {
+    type Err = String;
+
+    /// Reads `memory`, `DIR`, `file:DIR` or `sled:DIR`.
+    fn from_str(text: &str) -> Result<Store, String> {
+        let named = |dir: &str| if dir.is_empty() { Err("name a directory".to_owned()) } else { Ok(PathBuf::from(dir)) };
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Store::Memory),
+            Some(("file", dir)) => named(dir).map(Store::File),
+            #[cfg(feature = "sled")]
+            Some(("sled", dir)) => named(dir).map(Store::Sled),
+            Some((engine, _)) if !engine.contains(['/', '.']) => {
+                Err(format!("there is no log `{engine}:`; use `sled:DIR`, `file:DIR`, `memory`, or a directory"))
+            }
+            None | Some(_) => named(text).map(Store::Directory),
+        }
+    }
 }
 
 impl std::fmt::Display for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Store::Memory => f.write_str("memory"),
+            Store::Directory(dir) => write!(f, "{}", dir.display()),
             Store::File(dir) => write!(f, "file:{}", dir.display()),
+            #[cfg(feature = "sled")]
+            Store::Sled(dir) => write!(f, "sled:{}", dir.display()),
         }
     }
 }
@@ -64,15 +113,16 @@ pub enum RecoverError {
 
 impl Store {
     /// Opens the log for writing and folds its state.
-    pub(crate) fn open(&self, options: &FileOptions) -> Result<Opened, RecoverError> {
-        let (log, snapshots): (Box<dyn EventLog>, _) = match self {
-            Store::Memory => (Box::new(MemoryLog::new()), None),
-            Store::File(dir) => {
-                let (log, recovery) = FileLog::open(dir, options.clone())?;
+    pub(crate) fn open(&self, options: &Options) -> Result<Opened, RecoverError> {
+        let (log, snapshots): (Box<dyn EventLog>, _) = match self.dir() {
+            None => (Box::new(MemoryLog::new()), None),
+            Some(dir) => {
+                let (log, recovery) =
+                    directory::open(dir, &Options { engine: self.engine().or(options.engine), ..options.clone() })?;
                 report(dir, &recovery);
                 let snapshots = SnapshotStore::open(dir, recovery.store.0);
                 snapshots.clear_unfinished();
-                (Box::new(log), Some(snapshots))
+                (log, Some(snapshots))
             }
         };
         let reader = log.reader();

@@ -79,7 +79,7 @@ async fn wire(builder: Builder) -> Result<Parts, StartError> {
 }
 
 async fn assemble(builder: Builder) -> Result<Parts, StartError> {
-    let Opened { log, reader, state, snapshots, snapshot_at } = builder.store.open(&builder.file)?;
+    let Opened { log, reader, state, snapshots, snapshot_at } = builder.store.open(&builder.options)?;
     if builder.own_tasks_only {
         require_own(&builder, &state)?;
     }

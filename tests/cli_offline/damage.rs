@@ -4,7 +4,8 @@ use ergate::events::block::OpenBlock;
 use ergate::events::event::{Event, RuleVersions};
 use ergate::events::id::{Epoch, Ordinal, Position, ReplicaId, ShardId};
 use ergate::events::log::EventLog;
-use ergate::events::log::file::{FileLog, FileOptions};
+use ergate::events::log::directory::Options;
+use ergate::events::log::file::FileLog;
 use ergate::events::time::Timestamp;
 
 use crate::support::{flip, json, log, long_log, run, segments};
@@ -96,7 +97,7 @@ fn a_missing_end_and_a_missing_anchor_are_told_apart() {
 
 /// A log whose chain is whole and that records a start which no rule gives.
 fn log_of_a_liar(dir: &Path) {
-    let (mut log, _) = FileLog::open(dir, FileOptions { create: true, ..FileOptions::default() }).unwrap();
+    let (mut log, _) = FileLog::open(dir, Options { create: true, ..Options::default() }).unwrap();
     let mut block = OpenBlock::new(ShardId(0), Epoch(1), Position(0), Ordinal(0));
     block.push(Timestamp(10), &Event::Opened { epoch: Epoch(1), rules: RuleVersions::CURRENT, writer: "liar" });
     block.push(Timestamp(10), &Event::Started { task: Ordinal(7), attempt: 1, replica: ReplicaId(0) });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use ergate::events::log::file::FileOptions;
+use ergate::events::log::directory::Options;
 use ergate::{Extras, Runtime, TaskError};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -79,12 +79,12 @@ async fn sleep(_: u32) -> Result<(), TaskError> {
 }
 
 /// Segments so small that a few hundred events fill several.
-pub(crate) fn small_files() -> FileOptions {
-    FileOptions { segment_bytes: 8 << 10, prealloc_bytes: 4 << 10, low_water_bytes: 0, ..FileOptions::default() }
+pub(crate) fn small_files() -> Options {
+    Options { segment_bytes: 8 << 10, prealloc_bytes: 4 << 10, low_water_bytes: 0, ..Options::default() }
 }
 
 pub(crate) fn builder(dir: &Path) -> ergate::Builder {
-    let builder = Runtime::builder().file(dir).file_options(small_files()).pool("default", 1, 4);
+    let builder = Runtime::builder().file(dir).log_options(small_files()).pool("default", 1, 4);
     builder.task("greet", greet).task("fail", fail).task("sleep", sleep)
 }
 

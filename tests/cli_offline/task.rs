@@ -93,7 +93,7 @@ fn what_retention_has_dropped_is_named_as_such() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("data");
     let retention = ergate::Retention { keep_events: Some(100), keep_for: None };
-    let cut = || builder(&dir).file_options(small_files()).snapshot_every_events(150).retention(retention);
+    let cut = || builder(&dir).log_options(small_files()).snapshot_every_events(150).retention(retention);
     with_runtime(cut(), async |runtime| {
         for number in 0..400 {
             runtime.submit("greet", &format!("{number:0>400}")).await.unwrap().result::<String>().await.unwrap();

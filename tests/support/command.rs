@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use ergate::events::audit::{Audit, Depth};
 use ergate::events::id::Position;
-use ergate::events::log::LogReader;
-use ergate::events::log::file::FileReader;
+use ergate::events::log::directory::{self, Engine, Options};
 use ergate::events::state::State;
 
 /// How long anything here may take on a slow machine.
@@ -79,15 +78,21 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Events in a log that another process may be writing.
+/// Begins a log of files, which can be watched from outside while a process writes it; one of sled cannot.
+pub(crate) fn watchable(data: &Path) {
+    let options = Options { create: true, engine: Some(Engine::File), ..Options::default() };
+    directory::open(data, &options).unwrap().0.close().unwrap();
+}
+
+/// Events in a log that another process may be writing, begun by [`watchable`].
 pub(crate) fn events(data: &Path) -> u64 {
-    FileReader::open(data).map_or(0, |reader| reader.span().next.0)
+    directory::read(data).map_or(0, |reader| reader.span().next.0)
 }
 
 /// Folds the log with every decision computed again.
 #[track_caller]
 pub(crate) fn verify(data: &Path) -> State {
-    let reader = FileReader::open(data).unwrap();
+    let reader = directory::read(data).unwrap();
     let mut audit = Audit::new(Depth::Decisions, State::default(), None);
     let mut cursor = reader.cursor(Position(0)).unwrap();
     while let Some(block) = cursor.next_block().unwrap() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ergate::events::audit::{Audit, Depth};
 use ergate::events::event::Event;
 use ergate::events::id::Position;
-use ergate::events::log::file::{FileOptions, FileReader};
+use ergate::events::log::directory::{self, Options};
 use ergate::events::log::snapshot::SnapshotStore;
 use ergate::events::log::{Head, LogReader};
 use ergate::events::state::State;
@@ -107,8 +107,8 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Ran {
 }
 
 /// Small segments, so that a short run has several.
-pub(crate) fn small_files() -> FileOptions {
-    FileOptions { create: true, segment_bytes: 96 << 10, prealloc_bytes: 32 << 10, low_water_bytes: 0, ..FileOptions::default() }
+pub(crate) fn small_files() -> Options {
+    Options { create: true, segment_bytes: 96 << 10, prealloc_bytes: 32 << 10, low_water_bytes: 0, ..Options::default() }
 }
 
 /// A runtime for an async test that must not hang.
@@ -162,8 +162,8 @@ pub(crate) struct Facts {
 
 /// Verifies the log in `dir` from its beginning, decisions included, and says what it holds.
 pub(crate) fn facts(dir: &Path, wanted: &BTreeSet<u64>) -> Result<Facts, String> {
-    let reader = FileReader::open(dir).map_err(|error| format!("the log cannot be read: {error}"))?;
-    facts_of(&reader, wanted)
+    let reader = directory::read(dir).map_err(|error| format!("the log cannot be read: {error}"))?;
+    facts_of(reader.as_ref(), wanted)
 }
 
 pub(crate) fn facts_of(reader: &dyn LogReader, wanted: &BTreeSet<u64>) -> Result<Facts, String> {
@@ -227,7 +227,7 @@ impl Facts {
 
 /// The state that the runtime's own recovery finds, by snapshot and tail; also how many snapshots there are.
 pub(crate) fn recovered(dir: &Path, facts: &Facts) -> Result<(State, Position, usize), String> {
-    let reader = FileReader::open(dir).map_err(|error| error.to_string())?;
+    let reader = directory::read(dir).map_err(|error| error.to_string())?;
     let store = std::fs::read_to_string(dir.join("store")).map_err(|error| error.to_string())?;
     let id = store.lines().find_map(|line| line.strip_prefix("id ")).ok_or("the store file names no store")?;
     let id = u128::from_str_radix(id, 16).map_err(|error| error.to_string())?.to_be_bytes();
@@ -243,7 +243,7 @@ pub(crate) fn recovered(dir: &Path, facts: &Facts) -> Result<(State, Position, u
     }
     let head =
         Head { next: facts.state.position, next_ordinal: facts.state.next_ordinal(), hash, last_time: facts.state.last_at };
-    let (state, from) = ergate::store::recover(&reader, head, Some(&snapshots)).map_err(|error| error.to_string())?;
+    let (state, from) = ergate::store::recover(reader.as_ref(), head, Some(&snapshots)).map_err(|error| error.to_string())?;
     let count = snapshots.list().map_err(|error| error.to_string())?.len();
     Ok((state, from, count))
 }

@@ -9,10 +9,13 @@ use crate::time::Timestamp;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod directory;
 pub mod file;
 pub mod index;
 pub mod memory;
 mod plain;
+#[cfg(feature = "sled")]
+pub mod sled;
 pub mod snapshot;
 
 /// Where a log ends.
@@ -194,6 +197,18 @@ pub enum LogError {
         #[source]
         source: BlockError,
     },
+    /// A segment cannot be opened, or a block in it is not what was written.
+    #[error(
+        "the log is damaged at position {at} ({path}): {reason}; restore this folder from a copy, or see `ergate log repair --help`"
+    )]
+    Unusable {
+        /// The first position that cannot be read.
+        at: Position,
+        /// The segment.
+        path: PathBuf,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A block does not follow the one before it.
     #[error(
         "the chain breaks at position {at}: the block names {found} as its predecessor, which is {expected}; the log was altered"
@@ -219,6 +234,9 @@ pub enum LogError {
     /// A newer build wrote it.
     #[error("{path} has format {found} and this build reads up to {known}; use a newer build")]
     FormatTooNew { path: PathBuf, found: u16, known: u16 },
+    /// The log is kept by another engine than the one that is asked for.
+    #[error("{path} holds a log of the engine `{found}`, not `{asked}`; name it `{found}:{path}`, or use another directory")]
+    OtherEngine { path: PathBuf, found: directory::Engine, asked: directory::Engine },
     /// Something lies where our files should be and is not one of them.
     #[error("{path} is not usable as part of a log: {reason}")]
     Foreign { path: PathBuf, reason: &'static str },

@@ -57,7 +57,7 @@ pub(crate) fn configure(builder: Builder, config: &Config) -> Builder {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
     let builder = config.pool_sizes().fold(builder, |builder, (name, replicas, slots)| builder.pool(name, replicas, slots));
     builder
-        .file_options(config.log.file_options())
+        .log_options(config.log.options())
         .durability(durability(config))
         .retention(Retention { keep_for, keep_events })
         .snapshot_every_events(snapshot_every_events)
@@ -76,7 +76,7 @@ const fn durability(config: &Config) -> ergate::Durability {
 #[cfg(test)]
 mod tests {
     use ergate::builder::{SLOTS_DEFAULT, SNAPSHOT_EVERY_EVENTS, TASKS_LIVE_MAX};
-    use ergate::events::log::file::FileOptions;
+    use ergate::events::log::directory::Options;
 
     use super::*;
 
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(config.limits.tasks_live_max, TASKS_LIVE_MAX);
         assert_eq!(config.log.snapshot_every_events, SNAPSHOT_EVERY_EVENTS);
         assert_eq!((config.pool("any").replicas, config.pool("any").slots), (1, SLOTS_DEFAULT));
-        assert_eq!(format!("{:?}", config.log.file_options()), format!("{:?}", FileOptions::default()));
+        assert_eq!(format!("{:?}", config.log.options()), format!("{:?}", Options::default()));
         assert_eq!(config.log.data.to_str(), Some("ergate-data"));
         assert_eq!(durability(&config), ergate::Durability::Fsync);
         let retention = Retention { keep_for: config.log.keep_for, keep_events: config.log.keep_events };

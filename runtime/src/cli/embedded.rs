@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ergate::events::log::LogError;
-use ergate::{Durability, Runtime};
+use ergate::{Durability, Runtime, Store};
 
 use super::output::{self, escape};
 use super::progress::count;
@@ -20,6 +20,15 @@ pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
         }
         None | Some(_) => Err("use `fsync`, `interval:MS` or `memory`".to_owned()),
     }
+}
+
+/// Reads a log that outlives the command: `DIR`, `sled:DIR` or `file:DIR`.
+pub(crate) fn parse_log(text: &str) -> Result<Store, String> {
+    let store: Store = text.parse()?;
+    if store.dir().is_none() {
+        return Err("the log is looked at afterwards, so it needs a directory; use `sled:DIR` or `file:DIR`".to_owned());
+    }
+    Ok(store)
 }
 
 /// Reads a span such as `500ms`, `10s` or `1h 30m`.

@@ -138,10 +138,12 @@ const fn log_code(error: &LogError) -> u8 {
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
         LogError::FormatTooNew { .. } => 9,
         LogError::Damaged { .. }
+        | LogError::Unusable { .. }
         | LogError::Chain { .. }
         | LogError::Missing { .. }
         | LogError::Anchor { .. }
         | LogError::Foreign { .. }
+        | LogError::OtherEngine { .. }
         | LogError::Gap { .. } => 5,
     }
 }

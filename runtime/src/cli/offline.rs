@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ergate::events::block::Block;
 use ergate::events::id::Position;
-use ergate::events::log::file::{FileReader, StoreId, identity};
+use ergate::events::log::directory::{self, StoreId, identity};
 use ergate::events::log::snapshot::{SnapshotInfo, SnapshotStore};
 use ergate::events::log::{Head, LogError, LogReader};
 use ergate::events::state::State;
@@ -39,8 +39,8 @@ pub(crate) struct Place {
 /// Opens the log that flags and configuration name.
 pub(crate) fn open(globals: &Globals) -> anyhow::Result<Place> {
     let dir = data_dir(globals)?;
-    let store = identity(&dir)?;
-    let reader = Arc::new(FileReader::open(&dir)?);
+    let store = identity(&dir)?.id;
+    let reader = directory::read(&dir)?;
     Ok(Place { dir, store, reader })
 }
 

@@ -9,6 +9,10 @@ use super::Globals;
 /// Prepares the process: a panic prints one line and no backtrace unless asked.
 pub(crate) fn init() {
     std::panic::set_hook(Box::new(|info| {
+        // Damaged files make sled panic; the log's error says which.
+        if ergate::events::log::sled::is_inside() {
+            return;
+        }
         let place = info.location().map(|place| format!("{}:{}", place.file(), place.line())).unwrap_or_default();
         let text = info.payload_as_str().unwrap_or("a value that is not a text");
         tracing::error!(place, text = escape(text), "panic");

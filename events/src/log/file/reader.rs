@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::super::directory::layout::Layout;
+use super::super::directory::view::View;
+use super::super::directory::{Engine, identity, require_engine};
 use super::super::{Cursor, LogError, LogReader, Span};
 use super::index::{Mark, first_mark};
-use super::layout::Layout;
 use super::segment::{READ_BYTES, SKIP_BYTES, Segment, Window};
-use super::shared::{Shared, View, lock};
+use super::shared::{Shared, lock};
 use crate::block::{Block, BlockError, Hash};
 use crate::id::{Ordinal, Position};
 use crate::time::Timestamp;
@@ -28,7 +30,8 @@ impl FileReader {
     /// [`LogError::NotFound`], [`LogError::Missing`], [`LogError::Damaged`], [`LogError::Chain`], [`LogError::Anchor`],
     /// [`LogError::Foreign`], [`LogError::FormatTooNew`], [`LogError::Io`].
     pub fn open(dir: &Path) -> Result<FileReader, LogError> {
-        Ok(FileReader { shared: Arc::new(Shared::followed(&Layout::new(dir))?) })
+        require_engine(dir, identity(dir)?.engine, Engine::File)?;
+        Ok(FileReader { shared: Arc::new(Shared::followed(&Layout::new(dir, Engine::File))?) })
     }
 
     pub(super) const fn new(shared: Arc<Shared>) -> FileReader {

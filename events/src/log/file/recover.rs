@@ -1,33 +1,39 @@
 //! Looking at a data directory without changing it: where the log ends, and whether that is where it should.
 
+use super::super::directory::anchor::{self, Anchor};
+use super::super::directory::chain::{Chain, head_after, head_before};
+use super::super::directory::engine::Survey;
+use super::super::directory::layout::{Layout, foreign};
+use super::super::directory::view::View;
+use super::super::directory::{CutTail, StoreId, identity};
 use super::super::{Head, LogError};
-use super::anchor::{self, Anchor};
-use super::layout::{Layout, foreign};
-use super::scan::{Chain, Stop, furthest_block, head_after, last_block, scan};
+use super::scan::{Stop, furthest_block, last_block, scan};
 use super::segment::{SKIP_BYTES, Segment, Window};
-use super::store::{self, StoreId};
 use crate::block::{Block, Hash};
 use crate::id::Position;
 
-/// What was found in a data directory.
+/// What was found in a directory of segment files.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) store: StoreId,
-    pub(super) anchor: Anchor,
-    /// First positions of the segments that belong to the log, in order.
-    pub(super) segments: Vec<Position>,
-    /// Segments before the log's beginning, which retention was about to unlink.
-    pub(super) leftover: Vec<Position>,
-    /// Where the valid blocks end.
-    pub(super) head: Head,
+    pub(super) survey: Survey,
+    pub(super) tail: Tail,
+}
+
+/// What is known of the last segment.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct Tail {
     /// The chain at the head.
     pub(super) chain: Chain,
-    /// Bytes of valid blocks in the last segment.
+    /// Bytes of valid blocks.
     pub(super) end: u64,
-    /// Bytes of the last segment's file.
+    /// Bytes of the file.
     pub(super) len: u64,
-    /// Whether bytes that are no block follow the head.
-    pub(super) torn: bool,
+}
+
+impl Found {
+    pub(super) fn view(&self) -> View {
+        self.survey.view(self.tail.end)
+    }
 }
 
 /// What whoever looks is going to do.
@@ -44,8 +50,8 @@ pub(super) enum Purpose {
 /// # Errors
 /// [`LogError::NotFound`] without a store file, [`LogError::Foreign`], [`LogError::Anchor`], [`LogError::Io`].
 pub(super) fn identify(layout: &Layout) -> Result<(StoreId, Anchor), LogError> {
-    let store = store::read(layout)?.ok_or_else(|| LogError::NotFound { path: layout.dir.clone() })?;
-    Ok((store, anchor::read(&layout.anchor(), store)?))
+    let id = identity(&layout.dir)?.id;
+    Ok((id, anchor::read(&layout.anchor(), id)?))
 }
 
 /// Verifies that the segments follow each other, everything in the last one, and that the log reaches its anchor.
@@ -62,8 +68,7 @@ pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogErro
     let mut chain = Chain::at(anchor.base.next, anchor.base.hash);
     for index in 0..sealed.len() {
         let block = sealed_end(layout, &segments[index..], &chain, &anchor)?;
-        chain =
-            Chain { next: block.header.next_position(), hash: block.hash(), shard: Some(block.header.shard), last: Some(block) };
+        chain = Chain::behind(block);
     }
     let segment = Segment::require(layout, *last)?;
     let (end, stop) = scan(&segment, &mut chain, 0)?;
@@ -72,8 +77,9 @@ pub(super) fn assess(layout: &Layout, purpose: Purpose) -> Result<Found, LogErro
         None => anchor.base,
     };
     reaches_anchor(layout, &segments, &anchor, head, &stop)?;
-    let torn = may_cut(purpose, &segment, &anchor, head, stop, end)?;
-    Ok(Found { store, anchor, leftover, head, chain, end, len: segment.len()?, torn, segments })
+    let len = segment.len()?;
+    let torn = may_cut(purpose, &segment, &anchor, head, stop, end)?.then(|| CutTail { at: head.next, bytes: len - end });
+    Ok(Found { survey: Survey { store, anchor, leftover, head, torn, segments }, tail: Tail { chain, end, len } })
 }
 
 fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> Result<Found, LogError> {
@@ -81,7 +87,8 @@ fn without_segments(store: StoreId, anchor: Anchor, leftover: Vec<Position>) -> 
         return Err(missing(anchor.base.next, anchor.head.next));
     }
     let chain = Chain::at(anchor.base.next, anchor.base.hash);
-    Ok(Found { store, anchor, leftover, head: anchor.base, chain, end: 0, len: 0, torn: false, segments: Vec::new() })
+    let survey = Survey { store, anchor, leftover, head: anchor.base, torn: None, segments: Vec::new() };
+    Ok(Found { survey, tail: Tail { chain, end: 0, len: 0 } })
 }
 
 pub(super) fn missing(found: Position, anchored: Position) -> LogError {
@@ -182,7 +189,7 @@ pub(super) fn base_of(layout: &Layout, first: Position) -> Result<Head, LogError
     let segment = Segment::require(layout, first)?;
     let header = Window::new(SKIP_BYTES).header(&segment.file, 0, u64::MAX);
     let header = header.map_err(|error| segment.error(first, 0, error))?;
-    Ok(Head { next: first, next_ordinal: header.first_ordinal, hash: header.previous, last_time: header.first_time })
+    Ok(Head { next: first, ..head_before(&header) })
 }
 
 /// The hash of the block that ends at `at`; `None` when no block does.

@@ -1,9 +1,11 @@
 //! Following the chain: from block to block with everything verified, and the shortcut to the last block of a segment.
 
-use super::super::{Head, LogError};
-use super::segment::{READ_BYTES, ReadError, Segment, Window, read_full};
-use crate::block::{Block, BlockError, HEADER_BYTES, Hash, Header};
-use crate::id::{Ordinal, Position, ShardId};
+use super::super::LogError;
+use super::super::directory::chain::{Chain, Misfit};
+use super::super::directory::layout::read_full;
+use super::segment::{READ_BYTES, ReadError, Segment, Window};
+use crate::block::{Block, BlockError, HEADER_BYTES, Header};
+use crate::id::Position;
 
 /// Why a scan ended.
 pub(super) enum Stop {
@@ -15,48 +17,6 @@ pub(super) enum Stop {
     Torn(LogError),
     /// A whole block follows, checksum and all, that does not fit or that this build cannot read.
     Unfit(LogError),
-}
-
-/// How far the chain was followed.
-#[derive(Clone, Debug)]
-pub(super) struct Chain {
-    /// Position and hash that the next block must fit; the rest of the head comes from the last block's records.
-    pub(super) next: Position,
-    pub(super) hash: Hash,
-    pub(super) shard: Option<ShardId>,
-    pub(super) last: Option<Block>,
-}
-
-impl Chain {
-    pub(super) const fn at(next: Position, hash: Hash) -> Chain {
-        Chain { next, hash, shard: None, last: None }
-    }
-
-    /// Goes one block further, if it is the one that follows.
-    ///
-    /// # Errors
-    /// [`LogError::Damaged`] for another position or shard, [`LogError::Chain`].
-    pub(super) fn follow(&mut self, segment: &Segment, offset: u64, block: Block) -> Result<(), LogError> {
-        self.check(&block.header).map_err(|reason| segment.error(self.next, offset, BlockError::Header(reason)))?;
-        if block.header.previous != self.hash {
-            return Err(LogError::Chain { at: self.next, expected: self.hash, found: block.header.previous });
-        }
-        self.next = block.header.next_position();
-        self.hash = block.hash();
-        self.shard = Some(block.header.shard);
-        self.last = Some(block);
-        Ok(())
-    }
-
-    fn check(&self, header: &Header) -> Result<(), &'static str> {
-        if header.first_position != self.next {
-            return Err("its position does not follow the block before it");
-        }
-        match self.shard {
-            Some(shard) if shard != header.shard => Err("it belongs to another shard than the block before it"),
-            Some(_) | None => Ok(()),
-        }
-    }
 }
 
 /// Follows the chain from `offset` to where it ends in this segment; returns that offset and what is there.
@@ -72,10 +32,17 @@ pub(super) fn scan(segment: &Segment, chain: &mut Chain, mut offset: u64) -> Res
             Err(error) => return Ok((offset, stop(segment, chain.next, offset, len, error)?)),
         };
         let block_len = block.header.block_len() as u64;
-        if let Err(error) = chain.follow(segment, offset, block) {
-            return Ok((offset, Stop::Unfit(error)));
+        if let Err(misfit) = chain.follow(block) {
+            return Ok((offset, Stop::Unfit(misfitting(segment, chain.next, offset, misfit))));
         }
         offset += block_len;
+    }
+}
+
+fn misfitting(segment: &Segment, at: Position, offset: u64, misfit: Misfit) -> LogError {
+    match misfit {
+        Misfit::Place(reason) => segment.error(at, offset, BlockError::Header(reason)),
+        Misfit::Predecessor(error) => error,
     }
 }
 
@@ -91,27 +58,6 @@ fn stop(segment: &Segment, at: Position, offset: u64, len: u64, error: ReadError
             Ok(Stop::Unfit(segment.error(at, offset, error)))
         }
     }
-}
-
-/// The head of a log that ends with this block.
-///
-/// # Errors
-/// When its records cannot be read.
-pub(super) fn head_after(block: &Block) -> Result<Head, BlockError> {
-    let mut created = 0;
-    let mut last_time = block.header.first_time;
-    for record in block.records() {
-        let record = record?;
-        created += u64::from(record.event.creates_task());
-        last_time = record.recorded_at;
-    }
-    let ordinal = block.header.first_ordinal.0.checked_add(created);
-    Ok(Head {
-        next: block.header.next_position(),
-        next_ordinal: Ordinal(ordinal.ok_or(BlockError::Body("its ordinals overflow"))?),
-        hash: block.hash(),
-        last_time,
-    })
 }
 
 /// Finds the last block of a segment that was closed at its real length, from its end and without reading the rest.

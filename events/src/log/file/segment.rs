@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::super::LogError;
-use super::layout::{Layout, failed, open_file};
+use super::super::directory::layout::{Layout, failed, open_file, read_full};
 use crate::block::{Block, BlockError, HEADER_BYTES, Header};
 use crate::id::Position;
 
@@ -114,20 +113,6 @@ impl Segment {
             Err(_) => from,
         }
     }
-}
-
-/// Reads until the buffer is full or the file ends; says how much there was.
-pub(super) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// A stretch of a file in memory that moves forward as it is read; grows only for a block that is larger.

@@ -1,55 +1,28 @@
 //! What the writer tells its readers, and how a reader without a writer finds out by itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::directory::chain::{Chain, head_after};
+use super::super::directory::layout::Layout;
+use super::super::directory::view::{End, Published, View};
 use super::super::{LogError, Span};
 use super::index::Index;
-use super::layout::Layout;
 use super::recover::{self, Found, Purpose};
-use super::scan::{Chain, Stop, head_after, scan};
+use super::scan::{Stop, scan};
 use super::segment::Segment;
-use crate::id::{Ordinal, Position};
+use crate::id::Position;
 
 /// Indexes kept at once; each covers a segment with an entry for every 64 KiB.
 const INDEXES_MAX: usize = 64;
 /// How often a reader looks again when the log changes under its eyes.
 const ATTEMPTS_MAX: usize = 16;
 
-/// The end of what may be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) next: Position,
-    pub(super) next_ordinal: Ordinal,
-    /// Where the blocks of the last segment end.
-    pub(super) offset: u64,
-}
-
-/// First positions of the segments, and the end of the last one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct View {
-    pub(super) segments: Arc<Vec<Position>>,
-    pub(super) end: End,
-}
-
-impl View {
-    pub(super) fn first(&self) -> Position {
-        self.segments.first().copied().unwrap_or(self.end.next)
-    }
-}
-
-impl Found {
-    pub(super) fn into_view(self) -> View {
-        let end = End { next: self.head.next, next_ordinal: self.head.next_ordinal, offset: self.end };
-        View { segments: Arc::new(self.segments), end }
-    }
-}
-
 /// One log as all its readers see it.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::log) struct Shared {
     pub(super) layout: Layout,
-    view: RwLock<View>,
+    view: Published,
     indexes: Mutex<BTreeMap<Position, Arc<Mutex<Index>>>>,
     /// The chain at the end, where no writer of this process moves it.
     follower: Option<Mutex<Chain>>,
@@ -58,7 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     /// What a writer shares; `publish` moves the end.
     pub(super) fn written(layout: &Layout, view: View) -> Shared {
-        Shared { layout: layout.clone(), view: RwLock::new(view), indexes: Mutex::default(), follower: None }
+        Shared { layout: layout.clone(), view: Published::new(view), indexes: Mutex::default(), follower: None }
     }
 
     /// A log that another process may be writing.
@@ -67,22 +40,21 @@ impl Shared {
     /// As [`recover::assess`].
     pub(super) fn followed(layout: &Layout) -> Result<Shared, LogError> {
         let found = assess_settled(layout)?;
-        let follower = Some(Mutex::new(found.chain.clone()));
-        let view = RwLock::new(found.into_view());
+        let follower = Some(Mutex::new(found.tail.chain.clone()));
+        let view = Published::new(found.view());
         Ok(Shared { layout: layout.clone(), view, indexes: Mutex::default(), follower })
     }
 
     pub(super) fn view(&self) -> View {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view.get()
     }
 
-    pub(super) fn publish(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn advance_to(&self, segments: &[Position], end: End) {
+        self.view.advance(segments, end);
     }
 
     pub(super) fn span(&self) -> Span {
-        let view = self.view();
-        Span { first: view.first(), next: view.end.next }
+        self.view().span()
     }
 
     /// The index of a segment, empty at first.
@@ -102,12 +74,12 @@ impl Shared {
         let Some(follower) = &self.follower else { return Ok(()) };
         let mut chain = lock(follower);
         match self.catch_up(&mut chain) {
-            Ok(view) => self.publish(|shared| *shared = view),
+            Ok(view) => self.view.set(view),
             // Retention may have taken away what was being read; what is wrong with a log that stands still, this says too.
             Err(_) => {
                 let found = assess_settled(&self.layout)?;
-                *chain = found.chain.clone();
-                self.publish(|shared| *shared = found.into_view());
+                *chain = found.tail.chain.clone();
+                self.view.set(found.view());
             }
         }
         Ok(())

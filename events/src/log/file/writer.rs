@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::super::LogError;
-use super::disk::Disk;
-use super::layout::{Layout, failed, foreign, open_file};
+use super::super::directory::disk::Disk;
+use super::super::directory::layout::{Layout, failed, foreign, open_file};
 use crate::id::Position;
 
 /// Zeros are written in pieces of this size.
@@ -15,7 +15,7 @@ const SYNCS_WORTH_PREPARING: u32 = 16;
 
 /// The segment that is being written.
 #[derive(Debug)]
-pub(super) struct Active {
+pub struct Active {
     path: PathBuf,
     file: File,
     /// Bytes of blocks.
@@ -33,7 +33,7 @@ impl Active {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(super) fn create(layout: &Layout, disk: &dyn Disk, first: Position) -> Result<Active, LogError> {
+    pub(super) fn begin(layout: &Layout, disk: &dyn Disk, first: Position) -> Result<Active, LogError> {
         let path = layout.segment(first);
         let file = disk.create(&path).map_err(failed("create", &path))?;
         disk.sync_dir(&layout.log()).map_err(failed("sync", &layout.log()))?;
@@ -45,7 +45,7 @@ impl Active {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Foreign`].
-    pub(super) fn resume(layout: &Layout, disk: &dyn Disk, first: Position, end: u64, len: u64) -> Result<Active, LogError> {
+    pub(super) fn take_over(layout: &Layout, disk: &dyn Disk, first: Position, end: u64, len: u64) -> Result<Active, LogError> {
         let path = layout.segment(first);
         let file = open_file(&path, true)?.ok_or_else(|| foreign(&path, "it vanished while the log was opened"))?;
         let mut active = Active { path, file, end, prepared: len, step_end: 0, syncs: SYNCS_WORTH_PREPARING };
@@ -57,7 +57,7 @@ impl Active {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(super) fn append(&mut self, disk: &dyn Disk, bytes: &[u8], prealloc: u64, limit: u64) -> Result<(), LogError> {
+    pub(super) fn write(&mut self, disk: &dyn Disk, bytes: &[u8], prealloc: u64, limit: u64) -> Result<(), LogError> {
         let end = self.end + bytes.len() as u64;
         if end > self.prepared.max(self.step_end) {
             if self.syncs >= SYNCS_WORTH_PREPARING {
@@ -99,7 +99,7 @@ impl Active {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(super) fn sync(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
+    pub(super) fn make_durable(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
         self.syncs = self.syncs.saturating_add(1);
         disk.sync_data(&self.file).map_err(failed("sync", &self.path))
     }

@@ -40,8 +40,9 @@ pub(crate) struct BenchArgs {
     /// Slots that run tasks
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     slots: u32,
-    /// Where the log is kept: `file`, `file:DIR` or `memory`; `file` takes a new directory that is removed at the end
-    #[arg(long, default_value = "file")]
+    /// Where the log is kept: `sled`, `sled:DIR`, `file`, `file:DIR` or `memory`; without DIR in a new directory that is removed at
+    /// the end
+    #[arg(long, default_value = "sled")]
     log: Backend,
     /// When answers are given: `fsync`, `interval:MILLISECONDS` or `memory`
     #[arg(long, default_value = "fsync", value_parser = parse_durability)]
@@ -56,6 +57,7 @@ pub(crate) struct BenchArgs {
 enum Backend {
     Memory,
     File(Option<PathBuf>),
+    Sled(Option<PathBuf>),
 }
 
 impl FromStr for Backend {
@@ -64,8 +66,10 @@ impl FromStr for Backend {
         match text.split_once(':') {
             None if text == "memory" => Ok(Backend::Memory),
             None if text == "file" => Ok(Backend::File(None)),
+            None if text == "sled" => Ok(Backend::Sled(None)),
+            Some(("sled", dir)) if !dir.is_empty() => Ok(Backend::Sled(Some(dir.into()))),
             Some(("file", dir)) if !dir.is_empty() => Ok(Backend::File(Some(dir.into()))),
-            None | Some(_) => Err("expected `file`, `file:DIR` or `memory`".to_owned()),
+            None | Some(_) => Err("expected `sled`, `sled:DIR`, `file`, `file:DIR` or `memory`".to_owned()),
         }
     }
 }
@@ -161,6 +165,7 @@ async fn measure(args: &BenchArgs, scratch: &Scratch, globals: &Globals) -> anyh
     Ok(Figures {
         log: match store {
             Store::Memory => "memory".to_owned(),
+            Store::Directory(_) | Store::Sled(_) => "sled".to_owned(),
             Store::File(_) => "file".to_owned(),
         },
         durability: args.durability.to_string(),
@@ -209,7 +214,7 @@ fn print(figures: &Figures) -> anyhow::Result<()> {
 
 /// The directory of a run; removed at the end unless it was named.
 struct Scratch {
-    memory: bool,
+    log: Backend,
     dir: PathBuf,
     remove: bool,
 }
@@ -217,8 +222,8 @@ struct Scratch {
 impl Scratch {
     fn new(args: &BenchArgs, globals: &Globals) -> anyhow::Result<Scratch> {
         let named = match &args.log {
-            Backend::File(Some(dir)) => Some(dir.clone()),
-            Backend::File(None) => globals.data.clone(),
+            Backend::File(Some(dir)) | Backend::Sled(Some(dir)) => Some(dir.clone()),
+            Backend::File(None) | Backend::Sled(None) => globals.data.clone(),
             Backend::Memory => None,
         };
         let remove = named.is_none();
@@ -226,11 +231,15 @@ impl Scratch {
         let dir = named.unwrap_or_else(|| PathBuf::from(format!("ergate-bench-{}", std::process::id())));
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("failed to create {}; name a writable directory with --data", dir.display()))?;
-        Ok(Scratch { memory: args.log == Backend::Memory, dir, remove })
+        Ok(Scratch { log: args.log.clone(), dir, remove })
     }
 
     fn store(&self) -> Store {
-        if self.memory { Store::Memory } else { Store::File(self.dir.join("log")) }
+        match self.log {
+            Backend::Memory => Store::Memory,
+            Backend::File(_) => Store::File(self.dir.join("log")),
+            Backend::Sled(_) => Store::Sled(self.dir.join("log")),
+        }
     }
 
     fn floor_file(&self) -> PathBuf {

@@ -47,6 +47,9 @@ pub(crate) struct DemoArgs {
     /// Slots of a replica: files that it reads at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
     slots: u32,
+    /// Where the log is kept: `sled:DIR`, `file:DIR`, or DIR, where the log that is there says what keeps it; sled keeps a new one
+    #[arg(long, value_name = "LOG", conflicts_with = "data", value_parser = embedded::parse_log)]
+    log: Option<Store>,
     /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
     #[arg(long, value_name = "MODE", value_parser = parse_durability)]
     durability: Option<Durability>,
@@ -67,8 +70,9 @@ async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let root = args.dir.canonicalize().with_context(|| format!("failed to find the directory {}", args.dir.display()))?;
     anyhow::ensure!(root.is_dir(), "{} is not a directory; name one with --dir", args.dir.display());
     let digests = args.digests.as_deref().map(create).transpose()?;
-    let data = globals.data.clone().unwrap_or_else(fresh_dir);
-    let runtime = start(&args, &data, globals).await?;
+    let store = args.log.clone().unwrap_or_else(|| Store::Directory(globals.data.clone().unwrap_or_else(fresh_dir)));
+    let data = store.dir().map(Path::to_owned).unwrap_or_default();
+    let runtime = start(&args, store, &data, globals).await?;
     let outcome = work(&args, &data, &runtime, &mut signals, globals, digests).await;
     let closed = close(&runtime, &mut signals, args.drain).await;
     let worked = embedded::settle(&runtime, outcome, closed)?;
@@ -92,10 +96,10 @@ async fn demo(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
     })
 }
 
-async fn start(args: &DemoArgs, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
+async fn start(args: &DemoArgs, store: Store, data: &Path, globals: &Globals) -> anyhow::Result<Runtime> {
     embedded::require_dir(data)?;
     let goes_on = data.join("store").exists();
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.to_owned())).by("ergate demo").own_tasks_only();
+    let builder = tasks::register(Runtime::builder()).store(store).by("ergate demo").own_tasks_only();
     // Flags speak last.
     let builder = configure(builder, &settings(globals)?).pool(file_digest::POOL, args.replicas, args.slots);
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);

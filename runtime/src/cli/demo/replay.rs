@@ -10,7 +10,7 @@ use ergate::events::audit::{Audit, Depth};
 use ergate::events::block::{Block, Hash};
 use ergate::events::id::Position;
 use ergate::events::log::LogReader;
-use ergate::events::log::file::FileReader;
+use ergate::events::log::directory;
 use ergate::events::state::State;
 use ergate::store::RecoverError;
 use serde::Serialize;
@@ -56,12 +56,12 @@ pub(super) async fn live(runtime: &Runtime) -> anyhow::Result<Live> {
 
 /// Replays the log in `dir` from its beginning, on a thread of its own; `None` when a signal came first.
 pub(super) async fn replay(dir: &Path, live: Live, globals: &Globals, signals: &mut Signals) -> anyhow::Result<Option<Replayed>> {
-    let reader = FileReader::open(dir)?;
+    let reader = directory::read(dir)?;
     let events = reader.span().next.0;
     let done = Arc::new(AtomicU64::new(0));
     let mut display = Display::new(globals, "replaying", "events");
     let shared = Arc::clone(&done);
-    let mut replaying = tokio::task::spawn_blocking(move || follow(&reader, live, &shared));
+    let mut replaying = tokio::task::spawn_blocking(move || follow(reader.as_ref(), live, &shared));
     let mut tick = tokio::time::interval(DRAW_EVERY);
     loop {
         tokio::select! {

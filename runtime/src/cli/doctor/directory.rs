@@ -4,11 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergate::events::log::LogError;
-use ergate::events::log::file::{FileReader, Inspection, holder, inspect};
+use ergate::events::log::directory::{self, Inspection, holder, inspect};
 use ergate::events::log::index::TaskIndex;
 use ergate::events::log::snapshot::SnapshotStore;
 use ergate::events::state::State;
@@ -118,12 +117,16 @@ fn space(dir: &Path, low_water: u64) -> Check {
 fn unusable(error: &LogError) -> Check {
     match error {
         LogError::NotFound { .. } => Check::warn("log", "none yet", "`ergate demo --data DIR` creates one"),
-        LogError::Locked { .. }
-        | LogError::Gap { .. }
+        LogError::Locked { .. } => {
+            Check::warn("log", error.to_string(), "sled lets one process in; look again when that one has ended")
+        }
+        LogError::Gap { .. }
         | LogError::Io { .. }
         | LogError::Full { .. }
         | LogError::Poisoned { .. }
         | LogError::Damaged { .. }
+        | LogError::Unusable { .. }
+        | LogError::OtherEngine { .. }
         | LogError::Chain { .. }
         | LogError::Missing { .. }
         | LogError::Anchor { .. }
@@ -135,8 +138,8 @@ fn unusable(error: &LogError) -> Check {
 }
 
 fn contents(dir: &Path, found: &Inspection) -> Vec<Check> {
-    let Inspection { store, format, base, head, anchored, torn, segments } = found;
-    let mut checks = vec![Check::ok("store", format!("{store}, format {format}"))];
+    let Inspection { store, format, base, head, anchored, torn, segments, engine } = found;
+    let mut checks = vec![Check::ok("store", format!("{store}, format {format}, kept by {engine}"))];
     let events = head.next.0 - base.next.0;
     let last = if events == 0 { "no event yet".to_owned() } else { format!("the last of {}", time(head.last_time)) };
     let text = format!("{events} events in {} segments, positions {} to {}, {last}", segments.len(), base.next, head.next);
@@ -180,8 +183,8 @@ fn snapshots(dir: &Path, found: &Inspection) -> Check {
 }
 
 fn indexes(dir: &Path, found: &Inspection) -> Check {
-    let checked = FileReader::open(dir).and_then(|reader| {
-        let index = TaskIndex::open(dir, found.store.0, Arc::new(reader))?;
+    let checked = directory::read(dir).and_then(|reader| {
+        let index = TaskIndex::open(dir, found.store.0, reader)?;
         index.check()?;
         Ok(index.unusable())
     });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ergate::events::audit::Finding;
 use ergate::events::id::Position;
 use ergate::events::log::LogError;
-use ergate::events::log::file::Inspection;
+use ergate::events::log::directory::Inspection;
 use ergate::store::RecoverError;
 use serde_json::{Map, Value};
 
@@ -88,7 +88,9 @@ fn of_log(error: &LogError) -> Option<Described> {
     let plain = |kind, at: Position| Described { kind, at: Some(at), ..Described::default() };
     let file = |kind, path: &PathBuf| Described { kind, file: Some(path.clone()), ..Described::default() };
     Some(match error {
-        LogError::Damaged { at, path, .. } => Described { at: Some(*at), ..file("damaged", path) },
+        LogError::Damaged { at, path, .. } | LogError::Unusable { at, path, .. } => {
+            Described { at: Some(*at), ..file("damaged", path) }
+        }
         LogError::Chain { at, .. } => plain("chain", *at),
         LogError::Missing { found, .. } => plain("missing", *found),
         LogError::Gap { found, .. } => plain("gap", *found),
@@ -96,6 +98,7 @@ fn of_log(error: &LogError) -> Option<Described> {
         LogError::Foreign { path, .. } => file("foreign", path),
         LogError::NotFound { .. }
         | LogError::Locked { .. }
+        | LogError::OtherEngine { .. }
         | LogError::Io { .. }
         | LogError::Full { .. }
         | LogError::Poisoned { .. }

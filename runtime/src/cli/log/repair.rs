@@ -7,9 +7,9 @@ use ergate::clock::{Clock, SystemClock};
 use ergate::events::command::Command;
 use ergate::events::event::{Departure, Envelope, RuleVersions};
 use ergate::events::id::{Position, ShardId};
-use ergate::events::log::file::{FileLog, FileReader, Repair, inspect, repair};
+use ergate::events::log::LogError;
+use ergate::events::log::directory::{self, Options, Repair, inspect, repair};
 use ergate::events::log::snapshot::SnapshotStore;
-use ergate::events::log::{EventLog, LogError, LogReader};
 use ergate::events::shard::Shard;
 use ergate::events::state::State;
 use ergate::events::task::TEXT_BYTES_MAX;
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &RepairArgs, globals: &Globals) -> anyhow::Result<Exit> 
         return Ok(Exit::Interrupted);
     }
     let done = repair(dir, accepted)?;
-    let recorded = record(dir, accepted, &args.reason, config.log.file_options());
+    let recorded = record(dir, accepted, &args.reason, config.log.options());
     report(&done, &recorded, globals.output)?;
     recorded.map(|_| Exit::Done)
 }
@@ -94,7 +94,7 @@ fn diagnose(dir: &Path) -> anyhow::Result<Diagnosis> {
 
 /// Reads the log from its first position to its end.
 fn read_all(dir: &Path, first: Position) -> Result<(), LogError> {
-    let reader = FileReader::open(dir)?;
+    let reader = directory::read(dir)?;
     let mut cursor = reader.cursor(first)?;
     while cursor.next_block()?.is_some() {}
     Ok(())
@@ -151,8 +151,8 @@ fn confirm(diagnosis: &Diagnosis) -> anyhow::Result<bool> {
 }
 
 /// Writes into the log that the loss was accepted: takes the log over, gives up the replicas of the process before, and says so.
-fn record(dir: &Path, missing: u64, reason: &str, options: ergate::events::log::file::FileOptions) -> anyhow::Result<Position> {
-    let (mut log, recovery) = FileLog::open(dir, options)?;
+fn record(dir: &Path, missing: u64, reason: &str, options: Options) -> anyhow::Result<Position> {
+    let (mut log, recovery) = directory::open(dir, &options)?;
     let snapshots = SnapshotStore::open(dir, recovery.store.0);
     let (state, _) = ergate::store::recover(log.reader().as_ref(), log.head(), Some(&snapshots))?;
     let clock = SystemClock::starting(state.last_at);
@@ -170,7 +170,7 @@ fn record(dir: &Path, missing: u64, reason: &str, options: ergate::events::log::
         }
     }
     let end = log.head().next;
-    Box::new(log).close()?;
+    log.close()?;
     Ok(end)
 }
 

@@ -6,7 +6,7 @@ use ergate::events::audit::{Audit, Depth, Finding};
 use ergate::events::block::{Block, Hash};
 use ergate::events::id::Position;
 use ergate::events::log::LogError;
-use ergate::events::log::file::{Inspection, inspect};
+use ergate::events::log::directory::{Inspection, inspect};
 use ergate::events::state::State;
 use ergate::store::RecoverError;
 use serde_json::json;

@@ -7,7 +7,7 @@ mod lines;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -61,6 +61,9 @@ pub(crate) struct SubmitArgs {
     resume: bool,
     #[command(flatten)]
     wishes: Wishes,
+    /// Where the log is kept: `sled:DIR`, `file:DIR`, or DIR, where the log that is there says what keeps it; sled keeps a new one
+    #[arg(long, value_name = "LOG", conflicts_with = "data", value_parser = embedded::parse_log)]
+    log: Option<Store>,
     /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
     #[arg(long, value_name = "MODE", value_parser = parse_durability)]
     durability: Option<Durability>,
@@ -165,12 +168,13 @@ fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Line<'a> {
 
 async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let data = data_dir(globals)?;
+    let store = args.log.clone().map_or_else(|| data_dir(globals).map(Store::Directory), Ok)?;
+    let data = store.dir().map(Path::to_owned).unwrap_or_default();
     embedded::require_dir(&data)?;
     if args.resume && !data.join("store").exists() {
         return Err(LogError::NotFound { path: data }.into());
     }
-    let builder = tasks::register(Runtime::builder()).store(Store::File(data.clone())).by("ergate submit").own_tasks_only();
+    let builder = tasks::register(Runtime::builder()).store(store).by("ergate submit").own_tasks_only();
     let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), &settings(globals)?);
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;

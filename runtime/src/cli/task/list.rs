@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ergate::events::id::TypeId;
 use ergate::events::log::Span;
-use ergate::events::log::file::{holder, inspect};
+use ergate::events::log::directory::{holder, inspect};
 use ergate::events::log::index::{EndingQuery, TaskIndex};
 use ergate::events::slab::Phase;
 use ergate::events::state::State;

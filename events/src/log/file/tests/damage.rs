@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::super::anchor;
 use super::super::*;
+use super::prelude::*;
 use super::{last_segment, segment_files, small, some_blocks, store_of};
 use crate::block::{Block, Hash, OpenBlock};
 use crate::event::Event;

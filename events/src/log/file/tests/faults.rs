@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::disk::{Disk, RealDisk};
 use super::super::*;
+use super::prelude::*;
 use super::{small, some_blocks};
 use crate::block::SealedBlock;
 use crate::log::conformance::read_all;
+use crate::log::directory::disk::{Disk, RealDisk};
 
 /// What the failing call does.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +77,11 @@ impl Disk for FaultyDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.pass()?;
         RealDisk.remove(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.pass()?;
+        RealDisk.remove_dir(path)
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::anchor::Anchor;
-use super::super::repair::repair;
 use super::super::*;
+use super::prelude::*;
 use super::{segment_files, small, store_of};
 use crate::block::{HEADER_BYTES, Hash};
 use crate::id::Ordinal;
 use crate::log::conformance::{Filler, read_all};
+use crate::log::directory::anchor::Anchor;
+use crate::log::directory::repair;
 use crate::time::Timestamp;
 
 /// A number of the kind that breaks arithmetic.

@@ -10,13 +10,23 @@ mod repair;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use self::prelude::*;
 use super::super::conformance::{self, Filler, Harness, write};
 use super::*;
 
+/// What every test here uses beside the engine's own names.
+mod prelude {
+    pub(super) use std::fs::File;
+
+    pub(super) use crate::log::directory::{CutTail, StoreId, anchor};
+    pub(super) use crate::log::{EventLog, LogError};
+}
+
 /// Small segments, so that a few blocks make several.
-fn small() -> FileOptions {
-    FileOptions {
+fn small() -> Options {
+    Options {
         create: true,
+        engine: None,
         segment_bytes: 6 << 10,
         prealloc_bytes: 4 << 10,
         low_water_bytes: 0,
@@ -24,7 +34,7 @@ fn small() -> FileOptions {
     }
 }
 
-struct Folder(tempfile::TempDir, FileOptions);
+struct Folder(tempfile::TempDir, Options);
 
 impl Harness for Folder {
     fn open(&mut self) -> Box<dyn EventLog> {
@@ -43,7 +53,7 @@ fn the_file_log_conforms_with_small_segments() {
 
 #[test]
 fn the_file_log_conforms_with_default_segments() {
-    let options = FileOptions { create: true, ..FileOptions::default() };
+    let options = Options { create: true, ..Options::default() };
     conformance::run(&mut || Box::new(Folder(tempfile::tempdir().unwrap(), options.clone())));
 }
 
@@ -70,7 +80,7 @@ fn reopen(dir: &Path) -> FileLog {
 
 /// All segment files, in order.
 fn segment_files(dir: &Path) -> Vec<PathBuf> {
-    let layout = Layout::new(dir);
+    let layout = Layout::new(dir, Engine::File);
     layout.segments().unwrap().into_iter().map(|first| layout.segment(first)).collect()
 }
 

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::super::disk::{Disk, RealDisk};
 use super::super::*;
+use super::prelude::*;
 use super::small;
 use crate::log::conformance::{Filler, assert_holds};
+use crate::log::directory::disk::{Disk, RealDisk};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -107,6 +108,10 @@ impl Disk for PowerDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

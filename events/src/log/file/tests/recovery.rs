@@ -1,6 +1,7 @@
 //! What a crash leaves is recovered from, and reported.
 
 use super::super::*;
+use super::prelude::*;
 use super::{append_bytes, last_segment, reopen, small, some_blocks, store_of};
 use crate::log::conformance::{Filler, assert_holds, write};
 
@@ -22,7 +23,7 @@ fn the_lock_file_of_a_dead_process_is_harmless() {
 #[test]
 fn a_directory_without_a_log_is_named_unless_one_may_be_created_there() {
     let dir = tempfile::tempdir().unwrap();
-    let options = FileOptions { create: false, ..small() };
+    let options = Options { create: false, ..small() };
     let missing = dir.path().join("missing");
     assert!(matches!(FileLog::open(&missing, options.clone()), Err(LogError::NotFound { .. })));
     assert!(matches!(FileLog::open(dir.path(), options), Err(LogError::NotFound { .. })));

@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use super::super::repair::{Repair, repair};
 use super::super::*;
 use super::damage::contents;
+use super::prelude::*;
 use super::{append_bytes, last_segment, reopen, segment_files, small, store_of};
 use crate::log::conformance::{Filler, assert_holds, write};
+use crate::log::directory::{Repair, repair};
 
 fn next(blocks: &[SealedBlock]) -> Position {
     Head::after(blocks.last().unwrap()).next

@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::super::LogError;
+use super::Engine;
 use super::disk::Disk;
 use super::layout::{Layout, failed, foreign, open_file, open_or_create};
 use crate::event::hex;
 
 /// The version of this directory layout.
-pub(super) const LAYOUT_FORMAT: u16 = 1;
+pub(in crate::log) const LAYOUT_FORMAT: u16 = 1;
 /// No store file of any format is longer; what is longer is not one.
 const STORE_BYTES_MAX: u64 = 4096;
+/// Name of the store file.
+pub(in crate::log) const STORE: &str = "store";
 
-/// What tells one store from every other; drawn by chance when it is created.
+/// What tells one log from every other; drawn by chance when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 
@@ -24,7 +28,7 @@ impl StoreId {
     /// # Errors
     /// [`LogError::Io`] when there is none.
     pub fn draw() -> Result<StoreId, LogError> {
-        let path = std::path::Path::new("/dev/urandom");
+        let path = Path::new("/dev/urandom");
         let mut id = [0; 16];
         let read = File::open(path).and_then(|mut file| file.read_exact(&mut id));
         read.map_err(failed("read", path))?;
@@ -38,25 +42,34 @@ impl std::fmt::Display for StoreId {
     }
 }
 
+/// Whose directory it is, and what keeps its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What tells the log from every other.
+    pub id: StoreId,
+    /// What keeps its blocks.
+    pub engine: Engine,
+}
+
 /// Reads the store file; `None` when there is none.
 ///
 /// # Errors
 /// [`LogError::Foreign`] for bytes that are not one, [`LogError::FormatTooNew`], [`LogError::Io`].
-pub(super) fn read(layout: &Layout) -> Result<Option<StoreId>, LogError> {
-    let path = layout.store();
+pub(in crate::log) fn read(dir: &Path) -> Result<Option<Identity>, LogError> {
+    let path = dir.join(STORE);
     let Some(file) = open_file(&path, false)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(STORE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed("read", &path))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| foreign(&path, "it is not a store file"))?;
-    let (format, id) = parse(text).map_err(|reason| foreign(&path, reason))?;
+    let (format, identity) = parse(text).map_err(|reason| foreign(&path, reason))?;
     if format > LAYOUT_FORMAT {
         return Err(LogError::FormatTooNew { path, found: format, known: LAYOUT_FORMAT });
     }
-    id.map(Some).ok_or_else(|| foreign(&path, "it names no store"))
+    identity.map(Some).ok_or_else(|| foreign(&path, "it names no store or no engine that this build knows"))
 }
 
 /// The format and, where the format is known, the identity.
-fn parse(text: &str) -> Result<(u16, Option<StoreId>), &'static str> {
+fn parse(text: &str) -> Result<(u16, Option<Identity>), &'static str> {
     let (content, sum) = text.split_once("crc ").ok_or("it is empty or cut off")?;
     if sum.trim_end() != format!("{:08x}", crc32c::crc32c(content.as_bytes())) {
         return Err("its checksum does not match");
@@ -66,7 +79,9 @@ fn parse(text: &str) -> Result<(u16, Option<StoreId>), &'static str> {
         return Err("it is not a store file");
     }
     let format = lines.next().and_then(|line| line.strip_prefix("format ")?.parse().ok()).ok_or("it names no format")?;
-    Ok((format, lines.next().and_then(|line| parse_id(line.strip_prefix("id ")?))))
+    let id = lines.next().and_then(|line| parse_id(line.strip_prefix("id ")?));
+    let engine = lines.next().and_then(|line| Engine::named(line.strip_prefix("engine ")?));
+    Ok((format, id.zip(engine).map(|(id, engine)| Identity { id, engine })))
 }
 
 fn parse_id(text: &str) -> Option<StoreId> {
@@ -77,8 +92,9 @@ fn parse_id(text: &str) -> Option<StoreId> {
 ///
 /// # Errors
 /// [`LogError::Io`], [`LogError::Full`].
-pub(super) fn write(layout: &Layout, disk: &dyn Disk, id: StoreId) -> Result<(), LogError> {
-    let content = format!("ergate store\nformat {LAYOUT_FORMAT}\nid {id}\n");
+pub(in crate::log) fn write(layout: &Layout, disk: &dyn Disk, identity: Identity) -> Result<(), LogError> {
+    let Identity { id, engine } = identity;
+    let content = format!("ergate store\nformat {LAYOUT_FORMAT}\nid {id}\nengine {engine}\n");
     let text = format!("{content}crc {:08x}\n", crc32c::crc32c(content.as_bytes()));
     write_whole(layout, disk, &layout.store(), text.as_bytes())
 }
@@ -87,7 +103,7 @@ pub(super) fn write(layout: &Layout, disk: &dyn Disk, id: StoreId) -> Result<(),
 ///
 /// # Errors
 /// [`LogError::Io`], [`LogError::Full`].
-pub(super) fn write_whole(layout: &Layout, disk: &dyn Disk, path: &std::path::Path, bytes: &[u8]) -> Result<(), LogError> {
+pub(in crate::log) fn write_whole(layout: &Layout, disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
     let draft = path.with_extension("tmp");
     match std::fs::remove_file(&draft) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("replace", &draft)(error)),
@@ -104,7 +120,7 @@ pub(super) fn write_whole(layout: &Layout, disk: &dyn Disk, path: &std::path::Pa
 ///
 /// # Errors
 /// [`LogError::Locked`] when another process has it, [`LogError::Foreign`], [`LogError::Io`].
-pub(super) fn lock(layout: &Layout) -> Result<File, LogError> {
+pub(in crate::log) fn lock(layout: &Layout) -> Result<File, LogError> {
     let path = layout.lock();
     let mut file = open_or_create(&path)?;
     match file.try_lock() {
@@ -117,7 +133,7 @@ pub(super) fn lock(layout: &Layout) -> Result<File, LogError> {
     Ok(file)
 }
 
-pub(super) fn owner(file: &File) -> String {
+pub(in crate::log) fn owner(file: &File) -> String {
     let mut text = [0; 20];
     let len = file.read_at(&mut text, 0).unwrap_or(0);
     let digits: String = text[..len].iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte)).collect();

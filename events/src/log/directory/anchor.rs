@@ -12,8 +12,7 @@
 use std::path::Path;
 
 use super::super::{Head, LogError};
-use super::layout::{failed, open_file};
-use super::segment::read_full;
+use super::layout::{failed, open_file, read_full};
 use super::store::StoreId;
 use crate::block::Hash;
 use crate::id::{Ordinal, Position};
@@ -29,39 +28,39 @@ const FLAG_LOOSE: u16 = 1;
 
 /// What the newest slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Anchor {
-    pub(super) store: StoreId,
+pub(in crate::log) struct Anchor {
+    pub(in crate::log) store: StoreId,
     /// Counts the writes; its parity names the slot.
-    pub(super) counter: u64,
+    pub(in crate::log) counter: u64,
     /// Whether several blocks may have been written between two syncs since the log was last closed: only then can a
     /// power cut leave a whole block behind a torn one.
-    pub(super) loose: bool,
+    pub(in crate::log) loose: bool,
     /// Where retention has let the log begin.
-    pub(super) base: Head,
+    pub(in crate::log) base: Head,
     /// How far it was acknowledged.
-    pub(super) head: Head,
+    pub(in crate::log) head: Head,
 }
 
 impl Anchor {
     /// The anchor of a store without records.
-    pub(super) fn empty(store: StoreId) -> Anchor {
+    pub(in crate::log) fn empty(store: StoreId) -> Anchor {
         Anchor { store, counter: 0, loose: false, base: Head::default(), head: Head::default() }
     }
 
     /// Where in the file this anchor belongs.
-    pub(super) const fn offset(&self) -> u64 {
+    pub(in crate::log) const fn offset(&self) -> u64 {
         (self.counter % 2) * SLOT_BYTES as u64
     }
 
     /// A whole anchor file that says only this.
-    pub(super) fn to_file(self) -> [u8; 2 * SLOT_BYTES] {
+    pub(in crate::log) fn to_file(self) -> [u8; 2 * SLOT_BYTES] {
         let mut file = [0; 2 * SLOT_BYTES];
         let at = if self.counter.is_multiple_of(2) { 0 } else { SLOT_BYTES };
         file[at..at + SLOT_BYTES].copy_from_slice(&self.to_slot());
         file
     }
 
-    pub(super) fn to_slot(self) -> [u8; SLOT_BYTES] {
+    pub(in crate::log) fn to_slot(self) -> [u8; SLOT_BYTES] {
         let mut slot = [0; SLOT_BYTES];
         slot[..4].copy_from_slice(&MAGIC);
         slot[4..6].copy_from_slice(&FORMAT.to_le_bytes());
@@ -124,7 +123,7 @@ fn parse(slot: &[u8; SLOT_BYTES]) -> Slot {
 ///
 /// # Errors
 /// [`LogError::Anchor`] when there is none that fits the store, [`LogError::FormatTooNew`], [`LogError::Io`].
-pub(super) fn read(path: &Path, store: StoreId) -> Result<Anchor, LogError> {
+pub(in crate::log) fn read(path: &Path, store: StoreId) -> Result<Anchor, LogError> {
     let unusable = |reason| LogError::Anchor { path: path.to_owned(), reason };
     let anchor = newest(path)?.ok_or_else(|| unusable("it is missing, or neither of its two slots is valid"))?;
     if anchor.store == store { Ok(anchor) } else { Err(unusable("it belongs to another store")) }
@@ -134,7 +133,7 @@ pub(super) fn read(path: &Path, store: StoreId) -> Result<Anchor, LogError> {
 ///
 /// # Errors
 /// [`LogError::FormatTooNew`], [`LogError::Foreign`], [`LogError::Io`].
-pub(super) fn newest(path: &Path) -> Result<Option<Anchor>, LogError> {
+pub(in crate::log) fn newest(path: &Path) -> Result<Option<Anchor>, LogError> {
     let Some(file) = open_file(path, false)? else { return Ok(None) };
     let mut newest: Option<Anchor> = None;
     for index in 0..2 {

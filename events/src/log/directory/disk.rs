@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What the writer asks of a disk. Reading needs no such door: it never changes what is there.
-pub(super) trait Disk: Send {
+pub(in crate::log) trait Disk: Send {
     /// Creates a file that must not exist yet, readable and writable.
     fn create(&self, path: &Path) -> io::Result<File>;
     /// Writes all bytes at this offset.
@@ -21,13 +21,15 @@ pub(super) trait Disk: Send {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Takes a file's name away.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes a folder with everything in it away.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The disk itself.
 #[derive(Debug)]
-pub(super) struct RealDisk;
+pub(in crate::log) struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
@@ -56,6 +58,10 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -2,18 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::file::look_at_files;
+#[cfg(feature = "sled")]
+use super::super::sled::look_at_databases;
 use super::super::{Head, LogError};
-use super::CutTail;
+use super::engine::Survey;
 use super::layout::{Layout, failed, open_file};
-use super::shared::assess_settled;
-use super::store::{self, LAYOUT_FORMAT, StoreId};
+use super::store::{self, LAYOUT_FORMAT};
+use super::{CutTail, Engine, Identity, StoreId};
 use crate::id::Position;
 
 /// What was found in a data directory, with nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The identity of the store.
+    /// The identity of the log.
     pub store: StoreId,
+    /// What keeps its blocks.
+    pub engine: Engine,
     /// The version of the directory's layout that this build writes and that the directory does not exceed.
     pub format: u16,
     /// Where retention has let the log begin.
@@ -22,14 +27,14 @@ pub struct Inspection {
     pub head: Head,
     /// How far the anchor says that it was acknowledged.
     pub anchored: Head,
-    /// Bytes behind the end that are no block: the next writer cuts them, unless one is just writing them.
+    /// What follows the end and is no block: the next writer cuts it, unless one is just writing it.
     pub torn: Option<CutTail>,
-    /// First positions of the segments with their files, in order; all but the last one are sealed.
+    /// First positions of the segments with their paths, in order; all but the last one are sealed.
     pub segments: Vec<(Position, PathBuf)>,
 }
 
 impl Inspection {
-    /// The file in which a position lies.
+    /// The segment in which a position lies.
     pub fn file_of(&self, at: Position) -> Option<&Path> {
         let index = self.segments.partition_point(|(first, _)| *first <= at).checked_sub(1)?;
         Some(&self.segments[index].1)
@@ -39,22 +44,39 @@ impl Inspection {
 /// Looks at the log in `dir` as a reader would.
 ///
 /// # Errors
-/// As [`super::FileReader::open`].
+/// As [`super::read`].
 pub fn inspect(dir: &Path) -> Result<Inspection, LogError> {
-    let layout = Layout::new(dir);
-    let found = assess_settled(&layout)?;
-    let torn = found.torn.then(|| CutTail { at: found.head.next, bytes: found.len - found.end });
+    let (layout, _) = Layout::found(dir)?;
+    let found = look(&layout)?;
     let segments = found.segments.iter().map(|first| (*first, layout.segment(*first))).collect();
-    let (store, head) = (found.store, found.head);
-    Ok(Inspection { store, format: LAYOUT_FORMAT, base: found.anchor.base, head, anchored: found.anchor.head, torn, segments })
+    Ok(Inspection {
+        store: found.store,
+        engine: layout.engine,
+        format: LAYOUT_FORMAT,
+        base: found.anchor.base,
+        head: found.head,
+        anchored: found.anchor.head,
+        torn: found.torn,
+        segments,
+    })
 }
 
-/// The identity of the store in `dir`, whatever the state of its log.
+fn look(layout: &Layout) -> Result<Survey, LogError> {
+    match layout.engine {
+        Engine::File => look_at_files(layout),
+        #[cfg(feature = "sled")]
+        Engine::Sled => look_at_databases(layout),
+        #[cfg(not(feature = "sled"))]
+        Engine::Sled => Err(super::foreign(&layout.dir, super::WITHOUT_SLED)),
+    }
+}
+
+/// The identity and the engine of the log in `dir`, whatever its state.
 ///
 /// # Errors
 /// [`LogError::NotFound`], [`LogError::Foreign`], [`LogError::FormatTooNew`], [`LogError::Io`].
-pub fn identity(dir: &Path) -> Result<StoreId, LogError> {
-    store::read(&Layout::new(dir))?.ok_or_else(|| LogError::NotFound { path: dir.to_owned() })
+pub fn identity(dir: &Path) -> Result<Identity, LogError> {
+    store::read(dir)?.ok_or_else(|| LogError::NotFound { path: dir.to_owned() })
 }
 
 /// The process that has the log in `dir` open for writing, as text; `None` when no process has. Asking takes the lock for an instant.
@@ -62,7 +84,8 @@ pub fn identity(dir: &Path) -> Result<StoreId, LogError> {
 /// # Errors
 /// [`LogError::Foreign`], [`LogError::Io`].
 pub fn holder(dir: &Path) -> Result<Option<String>, LogError> {
-    let path = Layout::new(dir).lock();
+    // The lock is the same whatever the engine.
+    let path = Layout::new(dir, Engine::File).lock();
     let Some(file) = open_file(&path, false)? else { return Ok(None) };
     match file.try_lock_shared() {
         Ok(()) => Ok(None),

@@ -16,7 +16,7 @@ const SYNC_AFTER_COUNT: u32 = 64;
 
 /// The anchor file of the one writer.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(in crate::log) struct Keeper {
     path: PathBuf,
     file: File,
     current: Anchor,
@@ -30,14 +30,14 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Anchor`] when it is missing, [`LogError::Foreign`], [`LogError::Io`].
-    pub(super) fn open(layout: &Layout, current: Anchor) -> Result<Keeper, LogError> {
+    pub(in crate::log) fn open(layout: &Layout, current: Anchor) -> Result<Keeper, LogError> {
         let path = layout.anchor();
         let missing = || LogError::Anchor { path: path.clone(), reason: "it is missing" };
         let file = open_file(&path, true)?.ok_or_else(missing)?;
         Ok(Keeper { path, file, current, synced_at: now(), unsynced: 0 })
     }
 
-    pub(super) const fn current(&self) -> &Anchor {
+    pub(in crate::log) const fn current(&self) -> &Anchor {
         &self.current
     }
 
@@ -45,7 +45,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(super) fn advance(&mut self, disk: &dyn Disk, head: Head) -> Result<(), LogError> {
+    pub(in crate::log) fn advance(&mut self, disk: &dyn Disk, head: Head) -> Result<(), LogError> {
         self.write(disk, Anchor { head, ..self.current })?;
         if self.unsynced >= SYNC_AFTER_COUNT && now().duration_since(self.synced_at) >= SYNC_AFTER {
             self.sync(disk)?;
@@ -57,7 +57,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Io`], [`LogError::Full`].
-    pub(super) fn commit(&mut self, disk: &dyn Disk, anchor: Anchor) -> Result<(), LogError> {
+    pub(in crate::log) fn commit(&mut self, disk: &dyn Disk, anchor: Anchor) -> Result<(), LogError> {
         self.write(disk, anchor)?;
         self.sync(disk)
     }
@@ -74,7 +74,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub(super) fn sync(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
+    pub(in crate::log) fn sync(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
         if self.unsynced == 0 {
             return Ok(());
         }

@@ -1,0 +1,92 @@
+//! What the sled backend does beyond the conformance suite: what sled alone gets wrong, and what is left of a log after it.
+
+mod faults;
+mod plain;
+mod repair;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use self::prelude::*;
+use super::*;
+
+/// What every test here uses beside the engine's own names.
+mod prelude {
+    pub(super) use crate::block::SealedBlock;
+    pub(super) use crate::id::Position;
+    pub(super) use crate::log::conformance::{self, Filler, Harness, assert_holds, write};
+    pub(super) use crate::log::directory::layout::Layout;
+    pub(super) use crate::log::directory::{CutTail, Engine, Options, StoreId};
+    pub(super) use crate::log::{EventLog, LogError};
+}
+
+/// Small databases, so that some dozen blocks make several.
+fn small() -> Options {
+    Options { create: true, segment_bytes: 24 << 10, low_water_bytes: 0, store_id: Some(StoreId([7; 16])), ..Options::default() }
+}
+
+struct Folder(tempfile::TempDir, Options);
+
+impl Harness for Folder {
+    fn open(&mut self) -> Box<dyn EventLog> {
+        Box::new(SledLog::open(self.0.path(), self.1.clone()).unwrap().0)
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn the_sled_log_conforms_with_small_databases() {
+    conformance::run(&mut || Box::new(Folder(tempfile::tempdir().unwrap(), small())));
+}
+
+#[test]
+fn the_sled_log_conforms_with_default_databases() {
+    let options = Options { create: true, ..Options::default() };
+    conformance::run(&mut || Box::new(Folder(tempfile::tempdir().unwrap(), options.clone())));
+}
+
+/// A closed log with this many blocks of about a kilobyte, each synced on its own.
+fn log_of(count: usize) -> (tempfile::TempDir, Vec<SealedBlock>) {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = Filler::new(42).blocks(count);
+    let (mut log, _) = SledLog::open(dir.path(), small()).unwrap();
+    for block in &blocks {
+        write(&mut log, std::slice::from_ref(block));
+    }
+    Box::new(log).close().unwrap();
+    (dir, blocks)
+}
+
+/// The folders of all databases, in order.
+fn databases(dir: &Path) -> Vec<PathBuf> {
+    let layout = Layout::new(dir, Engine::Sled);
+    layout.segments().unwrap().into_iter().map(|first| layout.segment(first)).collect()
+}
+
+fn cut_file(path: &Path, len: impl Fn(u64) -> u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(len(file.metadata().unwrap().len())).unwrap();
+}
+
+/// Flips one bit where there is something.
+fn flip_bit(path: &Path, seed: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64 + 1;
+    let bit = Filler::new(seed).random() % (used * 8);
+    bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Puts a file back as it was, and takes away what sled has made beside it meanwhile.
+fn restore(file: &Path, bytes: &[u8]) {
+    fs::write(file, bytes).unwrap();
+    for entry in file.parent().unwrap().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains("snap.")) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}

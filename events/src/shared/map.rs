@@ -8,7 +8,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 
 /// Entries for which a node has room; it splits when it gets there. More makes a search shorter and a copied node dearer: a node of the
-/// largest entries here, idempotency keys, is 3 KiB, which copies in less time than the rest of a request takes.
+/// largest entries here, idempotency keys, is 1.5 KiB (docs/decisions/0006-copies-of-a-state-share.md).
 const NODE_ROOM: usize = 32;
 /// A node with fewer entries looks for a neighbour to go together with.
 const NODE_MIN: usize = NODE_ROOM / 4;

@@ -24,5 +24,6 @@ pub mod projector;
 pub mod proposal;
 pub mod recent;
 pub mod report;
+pub mod snapshot;
 pub mod submission;
 mod waiters;

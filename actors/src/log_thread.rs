@@ -53,6 +53,7 @@ pub enum LogNews {
 
 enum Order {
     Write(OpenBlock),
+    Commit,
     Retain(Position),
     Close,
 }
@@ -122,6 +123,11 @@ impl LogThread {
     /// Hands over a block; news about it follow.
     pub fn write(&self, block: OpenBlock) {
         self.order(Order::Write(block));
+    }
+
+    /// Makes what was handed over durable before it goes on with what comes later, so that news name the head right here.
+    pub fn commit(&self) {
+        self.order(Order::Commit);
     }
 
     /// Gives up what lies before a position.
@@ -207,7 +213,8 @@ impl<F: Fn(LogNews)> Writer<F> {
         }
     }
 
-    /// Carries out all orders that wait, with one sync at the end; says whether closing was among them.
+    /// Carries out all orders that wait, or those up to the first that asks for a commit, with one sync at the end; says whether closing was
+    /// among them.
     fn commit(&mut self, first: Order, orders: &Receiver<Order>) -> Result<bool, LogError> {
         let (mut close, mut wrote) = (false, false);
         for order in std::iter::once(first).chain(orders.try_iter()) {
@@ -219,10 +226,11 @@ impl<F: Fn(LogNews)> Writer<F> {
                 Order::Retain(position) => {
                     self.log.retain(position)?;
                 }
-                Order::Close => close = true,
-            }
-            if close {
-                break;
+                Order::Commit => break,
+                Order::Close => {
+                    close = true;
+                    break;
+                }
             }
         }
         if wrote {
@@ -310,5 +318,45 @@ impl<F: Fn(LogNews)> Writer<F> {
         } else if was_low && !low {
             tracing::info!(free_bytes, "there is space again, new work is taken");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use ergate_events::id::{Epoch, Ordinal, ShardId};
+    use ergate_events::log::memory::MemoryLog;
+    use ergate_events::time::Timestamp;
+
+    use super::*;
+
+    fn block(position: u64) -> OpenBlock {
+        let mut block = OpenBlock::new(ShardId(0), Epoch(1), Position(position), Ordinal(0));
+        block.push(Timestamp(position + 1), &ergate_events::event::Event::Ready { task: Ordinal(0) });
+        block
+    }
+
+    /// Under load every commit took several blocks, so the hash of the one with a snapshot was never known and the copy was in vain.
+    #[test]
+    fn a_commit_that_is_asked_for_ends_with_the_blocks_before_it() {
+        let (go, wait) = channel::<()>();
+        let (heads, seen) = channel();
+        let news = move |news| {
+            if let LogNews::Durable(head) = news {
+                heads.send(head.next).unwrap();
+                // The first news come while the thread is held here, so that all other orders wait together.
+                wait.recv().unwrap();
+            }
+        };
+        let thread = LogThread::start(Box::new(MemoryLog::new()), Durability::Fsync, Arc::default(), news).unwrap();
+        thread.write(block(0));
+        assert_eq!(seen.recv().unwrap(), Position(1));
+        (1..3).for_each(|position| thread.write(block(position)));
+        thread.commit();
+        (3..6).for_each(|position| thread.write(block(position)));
+        (0..3).for_each(|_| go.send(()).unwrap());
+        thread.close().unwrap();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [Position(3), Position(6)]);
     }
 }

@@ -9,7 +9,7 @@ use ergate_actors::clock::{Clock, SystemClock};
 use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
-use ergate_actors::log_writer::{LogWriter, LogWriterParts, Propose, SnapshotRule, Tail};
+use ergate_actors::log_writer::{LogWriter, LogWriterParts, Propose, Tail};
 use ergate_actors::projector::{Projector, SharedProgress};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::recent::Recent;
@@ -103,7 +103,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         tail: tail_sender,
         submissions: submission_lane,
         reports: report_lane,
-        snapshots: SnapshotRule { every_events: builder.snapshot_every_events, take: snapshots.into_taker(), last: snapshot_at },
+        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
     };
     let mut counters = Arc::default();
     let recent = Arc::new(Recent::default());

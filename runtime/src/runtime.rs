@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, WatchTask};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, SlotsInUse, WatchTask};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
@@ -437,15 +437,16 @@ impl Runtime {
     /// Starts nothing more and waits until nothing runs.
     async fn drain(&self, limit: Duration) {
         let started = Instant::now();
-        let Ok(state) = self.state().await else { return };
-        for (replica, _) in state.work.replicas.iter() {
+        let writer = &self.inner.parts.writer;
+        let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+        for (replica, _) in replicas {
             if self.propose(Proposal::DrainReplica(replica)).await.is_err() {
                 return;
             }
         }
         while started.elapsed() < limit {
-            let Ok(state) = self.state().await else { return };
-            if state.work.replicas.iter().all(|(_, replica)| replica.used() == 0) {
+            let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+            if replicas.iter().all(|(_, used)| *used == 0) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

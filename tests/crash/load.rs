@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use ergate::events::id::TaskId;
 use ergate::events::time::Micros;
-use ergate::{Context, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking};
+use ergate::{
+    Context, Durability, Extras, IntoTask, RequestBatch, RetryPolicy, Runtime, SubmitError, TaskError, TypeSettings, blocking,
+};
 
 use crate::SLED;
 use crate::process::{self, Chance, tell};
@@ -18,8 +20,11 @@ pub(crate) async fn start(dir: &Path) -> Runtime {
         RetryPolicy { attempts: 4, initial: Micros::from_millis(2), max: Micros::from_millis(20), ..RetryPolicy::default() };
     // Every kill loses what ran; here that says nothing about the task.
     let settings = |pool: &str| TypeSettings { retry, losses_max: u32::MAX, pool: pool.to_owned(), ..TypeSettings::default() };
-    let builder = if dir.ends_with(SLED) { Runtime::builder().sled(dir) } else { Runtime::builder().file(dir) };
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let builder = if name.starts_with(SLED) { Runtime::builder().sled(dir) } else { Runtime::builder().file(dir) };
+    let durability = if name.ends_with("memory") { Durability::Memory } else { Durability::Fsync };
     let started = builder
+        .durability(durability)
         .log_options(process::small_files())
         .snapshot_every_events(3_000)
         .pool("default", 2, 32)

@@ -83,8 +83,20 @@ fn nothing_acknowledged_is_lost_or_done_twice_by_kills_on_sled() {
     kills(SLED);
 }
 
+/// A reply that waits for no sync still waits for the system to have the bytes.
+#[test]
+fn without_syncs_a_kill_takes_nothing_either() {
+    for name in ["file-memory", "sled-memory"] {
+        kill_again_and_again(name, 6);
+    }
+}
+
 fn kills(engine: &str) {
-    let cycles: u32 = std::env::var("ERGATE_CRASH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    let cycles = std::env::var("ERGATE_CRASH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    kill_again_and_again(engine, cycles);
+}
+
+fn kill_again_and_again(engine: &str, cycles: u32) {
     let mut chance = Chance::seeded();
     let seed = chance.0;
     eprintln!("crash: {engine}, seed {seed}, {cycles} kills");

@@ -177,6 +177,13 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         self.keeper.commit(self.disk.as_ref(), Anchor { head: self.head, loose: false, ..*self.keeper.current() })
     }
 
+    /// Shows readers what is there.
+    fn show(&self) {
+        let offset = self.active.as_ref().map_or(0, ActiveSegment::bytes);
+        let end = End { next: self.head.next, next_ordinal: self.head.next_ordinal, offset };
+        S::publish(&self.shared, &self.segments, end);
+    }
+
     fn drop_before(&mut self, keep_from: Position) -> Result<(), LogError> {
         self.make_durable()?;
         // The segment that holds `keep_from` stays, and the active one always does.
@@ -185,7 +192,7 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         let base = if first == self.head.next { self.head } else { S::base_of(&self.layout, first)? };
         self.keeper.commit(self.disk.as_ref(), Anchor { base, ..*self.keeper.current() })?;
         let dropped: Vec<_> = self.segments.drain(..kept).collect();
-        self.publish();
+        self.show();
         remove::<S>(&self.layout, self.disk.as_ref(), &dropped)
     }
 }
@@ -223,21 +230,23 @@ impl<S: ActiveSegment> EventLog for DirectoryLog<S> {
         self.usable()?;
         let synced = self.make_durable();
         self.settle(synced)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 
-    fn publish(&mut self) {
-        let offset = self.active.as_ref().map_or(0, ActiveSegment::bytes);
-        let end = End { next: self.head.next, next_ordinal: self.head.next_ordinal, offset };
-        S::publish(&self.shared, &self.segments, end);
+    fn publish(&mut self) -> Result<(), LogError> {
+        self.usable()?;
+        let handed_over = self.active.as_mut().map_or(Ok(()), ActiveSegment::hand_over);
+        self.settle(handed_over)?;
+        self.show();
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), LogError> {
         self.usable()?;
         let rested = self.rest();
         self.settle(rested)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 
@@ -262,7 +271,7 @@ impl<S: ActiveSegment> EventLog for DirectoryLog<S> {
         self.usable()?;
         let finished = self.finish();
         self.settle(finished)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 }

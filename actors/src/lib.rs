@@ -22,6 +22,8 @@ pub mod log_thread;
 pub mod log_writer;
 pub mod projector;
 pub mod proposal;
+pub mod recent;
 pub mod report;
+pub mod snapshot;
 pub mod submission;
 mod waiters;

@@ -4,15 +4,17 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ergate_events::block::OpenBlock;
+use ergate_events::block::{Block, Header, OpenBlock};
 use ergate_events::id::Position;
-use ergate_events::log::{EventLog, Head, LogError};
+use ergate_events::log::{EventLog, Head, LogError, Space};
 use ergate_events::planted::{self, Bug};
+
+use crate::recent::Recent;
 
 /// When a reply may be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub enum LogNews {
 
 enum Order {
     Write(OpenBlock),
+    Commit,
     Retain(Position),
     Close,
 }
@@ -59,14 +62,21 @@ enum Order {
 #[derive(Debug, Default)]
 pub struct LogCounters {
     /// Syncs of blocks.
-    pub syncs: std::sync::atomic::AtomicU64,
+    pub syncs: AtomicU64,
     /// Blocks written.
-    pub blocks: std::sync::atomic::AtomicU64,
+    pub blocks: AtomicU64,
     /// Bytes of blocks written.
-    pub bytes: std::sync::atomic::AtomicU64,
+    pub bytes: AtomicU64,
     /// Whether free space is below the low-water mark.
     pub space_is_low: AtomicBool,
+    /// Bytes that were free when the log thread last looked; 0 before it did.
+    pub free_bytes: AtomicU64,
+    /// The low-water mark.
+    pub low_water_bytes: AtomicU64,
 }
+
+/// A block that is written and not durable yet.
+type Written = (OpenBlock, Header);
 
 /// Sends work to the log thread.
 #[derive(Debug)]
@@ -85,12 +95,21 @@ impl LogThread {
     pub fn start(
         log: Box<dyn EventLog>,
         durability: Durability,
+        recent: Arc<Recent>,
         news: impl Fn(LogNews) + Send + 'static,
     ) -> std::io::Result<LogThread> {
         let (orders, received) = channel();
         let counters = Arc::new(LogCounters::default());
-        let mut writer =
-            Writer { log, durability, news, counters: Arc::clone(&counters), unsynced_since: None, space_seen: Instant::now() };
+        let mut writer = Writer {
+            log,
+            durability,
+            news,
+            recent,
+            written: Vec::new(),
+            counters: Arc::clone(&counters),
+            unsynced_since: None,
+            space_seen: Instant::now(),
+        };
         let thread = std::thread::Builder::new().name("ergate-log".to_owned()).spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| writer.run(&received)));
             let outcome = ran.unwrap_or_else(|_| {
@@ -108,6 +127,11 @@ impl LogThread {
     /// Hands over a block; news about it follow.
     pub fn write(&self, block: OpenBlock) {
         self.order(Order::Write(block));
+    }
+
+    /// Makes what was handed over durable before it goes on with what comes later, so that news name the head right here.
+    pub fn commit(&self) {
+        self.order(Order::Commit);
     }
 
     /// Gives up what lies before a position.
@@ -153,6 +177,9 @@ struct Writer<F> {
     log: Box<dyn EventLog>,
     durability: Durability,
     news: F,
+    recent: Arc<Recent>,
+    /// Blocks that are as good as durable once the mode says so.
+    written: Vec<Written>,
     counters: Arc<LogCounters>,
     /// When the oldest block was written that is not synced yet.
     unsynced_since: Option<Instant>,
@@ -190,22 +217,24 @@ impl<F: Fn(LogNews)> Writer<F> {
         }
     }
 
-    /// Carries out all orders that wait, with one sync at the end; says whether closing was among them.
+    /// Carries out all orders that wait, or those up to the first that asks for a commit, with one sync at the end; says whether closing was
+    /// among them.
     fn commit(&mut self, first: Order, orders: &Receiver<Order>) -> Result<bool, LogError> {
         let (mut close, mut wrote) = (false, false);
         for order in std::iter::once(first).chain(orders.try_iter()) {
             match order {
                 Order::Write(block) => {
-                    self.append(&block)?;
+                    self.append(block)?;
                     wrote = true;
                 }
                 Order::Retain(position) => {
                     self.log.retain(position)?;
                 }
-                Order::Close => close = true,
-            }
-            if close {
-                break;
+                Order::Commit => break,
+                Order::Close => {
+                    close = true;
+                    break;
+                }
             }
         }
         if wrote {
@@ -214,9 +243,10 @@ impl<F: Fn(LogNews)> Writer<F> {
         Ok(close)
     }
 
-    fn append(&mut self, block: &OpenBlock) -> Result<(), LogError> {
+    fn append(&mut self, block: OpenBlock) -> Result<(), LogError> {
         let sealed = block.seal(self.log.head().hash);
         self.log.append(&sealed)?;
+        self.written.push((block, sealed.header));
         self.counters.blocks.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(sealed.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -226,19 +256,21 @@ impl<F: Fn(LogNews)> Writer<F> {
         match self.durability {
             Durability::Fsync if planted::is(Bug::AckBeforeSync) => {
                 (self.news)(LogNews::Durable(self.log.head()));
-                self.log.publish();
+                self.log.publish()?;
+                self.written.clear();
                 return Ok(());
             }
             Durability::Fsync => self.sync()?,
             Durability::Interval(span) => {
-                self.log.publish();
+                self.log.publish()?;
                 let since = *self.unsynced_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= span {
                     self.sync()?;
                 }
             }
-            Durability::Memory => self.log.publish(),
+            Durability::Memory => self.log.publish()?,
         }
+        self.recent.add(self.written.drain(..).map(|(block, header)| Block::sealed(block, header)));
         (self.news)(LogNews::Durable(self.log.head()));
         self.look_at_space();
         Ok(())
@@ -278,17 +310,61 @@ impl<F: Fn(LogNews)> Writer<F> {
         }
         self.space_seen = Instant::now();
         match self.log.space() {
-            Ok(space) => self.note_space(space.is_low(), space.free_bytes),
+            Ok(space) => self.note_space(space),
             Err(error) => tracing::warn!(%error, "free space is unknown"),
         }
     }
 
-    fn note_space(&self, low: bool, free_bytes: u64) {
+    fn note_space(&self, space: Space) {
+        let Space { free_bytes, low_water_bytes } = space;
+        self.counters.free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.counters.low_water_bytes.store(low_water_bytes, Ordering::Relaxed);
+        let low = space.is_low();
         let was_low = self.counters.space_is_low.swap(low, Ordering::Relaxed);
         if low && !was_low {
             tracing::warn!(free_bytes, "space is running out, new work is refused until some is freed");
         } else if was_low && !low {
             tracing::info!(free_bytes, "there is space again, new work is taken");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use ergate_events::id::{Epoch, Ordinal, ShardId};
+    use ergate_events::log::memory::MemoryLog;
+    use ergate_events::time::Timestamp;
+
+    use super::*;
+
+    fn block(position: u64) -> OpenBlock {
+        let mut block = OpenBlock::new(ShardId(0), Epoch(1), Position(position), Ordinal(0));
+        block.push(Timestamp(position + 1), &ergate_events::event::Event::Ready { task: Ordinal(0) });
+        block
+    }
+
+    /// Under load every commit took several blocks, so the hash of the one with a snapshot was never known and the copy was in vain.
+    #[test]
+    fn a_commit_that_is_asked_for_ends_with_the_blocks_before_it() {
+        let (go, wait) = channel::<()>();
+        let (heads, seen) = channel();
+        let news = move |news| {
+            if let LogNews::Durable(head) = news {
+                heads.send(head.next).unwrap();
+                // The first news come while the thread is held here, so that all other orders wait together.
+                wait.recv().unwrap();
+            }
+        };
+        let thread = LogThread::start(Box::new(MemoryLog::new()), Durability::Fsync, Arc::default(), news).unwrap();
+        thread.write(block(0));
+        assert_eq!(seen.recv().unwrap(), Position(1));
+        (1..3).for_each(|position| thread.write(block(position)));
+        thread.commit();
+        (3..6).for_each(|position| thread.write(block(position)));
+        (0..3).for_each(|_| go.send(()).unwrap());
+        thread.close().unwrap();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [Position(3), Position(6)]);
     }
 }

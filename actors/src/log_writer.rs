@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, StreamHandler};
 use ergate_events::command::{Command, Rejection};
-use ergate_events::id::{Ordinal, Position};
+use ergate_events::id::{Ordinal, Position, ReplicaId};
 use ergate_events::log::{Head, LogError};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
@@ -23,6 +23,7 @@ use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogNews, LogThread};
 use crate::proposal::Proposal;
 use crate::report::Report;
+use crate::snapshot::{SnapshotRule, StateCopy};
 use crate::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, Submission, SubmitError};
 use crate::waiters::{Waiters, Watch};
 
@@ -68,16 +69,6 @@ pub struct Tail {
     pub live: usize,
 }
 
-/// When snapshots are taken, and what takes them.
-pub struct SnapshotRule {
-    /// A snapshot is due after so many events.
-    pub every_events: u64,
-    /// Gets the state and the head it was taken at.
-    pub take: Box<dyn FnMut(State, Head) + Send>,
-    /// Where the last one was taken.
-    pub last: Position,
-}
-
 /// What waits for a block to become durable.
 #[derive(Default)]
 struct Pending {
@@ -85,7 +76,7 @@ struct Pending {
     next: Position,
     replies: Vec<Reply>,
     effects: Effects,
-    snapshot: Option<Box<State>>,
+    snapshot: Option<StateCopy>,
 }
 
 enum Reply {
@@ -255,14 +246,15 @@ impl LogWriter {
             }
             return;
         };
-        if pending.next.0 >= self.snapshots.last.0 + self.snapshots.every_events {
-            self.snapshots.last = pending.next;
-            pending.snapshot = Some(Box::new(self.shard.state().clone()));
-        }
-        self.in_flight.push_back(pending);
+        pending.snapshot = self.snapshots.copy(self.shard.state());
         if let Some(log) = &self.log {
             log.write(block);
+            if pending.snapshot.is_some() {
+                // A commit with later blocks would not tell the hash of this one, and without it there is no snapshot.
+                log.commit();
+            }
         }
+        self.in_flight.push_back(pending);
     }
 
     /// Tells everybody what became durable; the tail first, so that whoever hears of an end finds it there.
@@ -272,9 +264,8 @@ impl LogWriter {
         while self.in_flight.front().is_some_and(|pending| pending.next <= head.next) {
             let Some(mut pending) = self.in_flight.pop_front() else { break };
             match pending.snapshot.take() {
-                Some(state) if pending.next == head.next => (self.snapshots.take)(*state, head),
-                // The block was synced together with later ones, so its hash is not known here: the next block tries again.
-                Some(_) => self.snapshots.last = Position(pending.next.0.saturating_sub(self.snapshots.every_events)),
+                Some(copy) if pending.next == head.next => (self.snapshots.take)(copy, head),
+                Some(copy) => self.snapshots.give_up(copy),
                 None => {}
             }
             self.release(pending);
@@ -306,7 +297,7 @@ impl LogWriter {
         self.failed = Some(Arc::clone(error));
         // The reason first: whoever loses an answer below asks for it.
         self.tail.send_modify(|tail| tail.failed = Some(reason));
-        self.in_flight.clear();
+        self.in_flight.drain(..).filter_map(|pending| pending.snapshot).for_each(StateCopy::drop_elsewhere);
         self.open = Pending::default();
         self.waiters = Waiters::default();
         // What comes by the lanes is refused from here on, instead of left to wait.
@@ -557,7 +548,7 @@ impl Handler<WatchTask> for LogWriter {
     }
 }
 
-/// From whoever shows it: a copy of the accepted state, which is cheap while pages are shared.
+/// From whoever shows it: a copy of the accepted state, which shares with it whatever neither changes.
 #[derive(Message)]
 #[rtype(result = "Box<State>")]
 pub struct CopyState;
@@ -567,6 +558,19 @@ impl Handler<CopyState> for LogWriter {
 
     fn handle(&mut self, CopyState: CopyState, _: &mut Context<Self>) -> Self::Result {
         actix::MessageResult(Box::new(self.shard.state().clone()))
+    }
+}
+
+/// From the runtime while it drains: which replicas are there, and how many slots of each are in use.
+#[derive(Message)]
+#[rtype(result = "Vec<(ReplicaId, usize)>")]
+pub struct SlotsInUse;
+
+impl Handler<SlotsInUse> for LogWriter {
+    type Result = Vec<(ReplicaId, usize)>;
+
+    fn handle(&mut self, SlotsInUse: SlotsInUse, _: &mut Context<Self>) -> Self::Result {
+        self.shard.state().work.replicas.iter().map(|(id, replica)| (id, replica.used())).collect()
     }
 }
 

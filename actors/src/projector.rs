@@ -4,12 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
+use ergate_events::block::Block;
 use ergate_events::id::Position;
 use ergate_events::log::{Cursor, LogError, LogReader};
 use ergate_events::view::Progress;
 use tokio::sync::watch;
 
 use crate::log_writer::Tail;
+use crate::recent::Recent;
 
 /// Blocks folded before other messages get their turn.
 const BLOCKS_A_TURN: usize = 64;
@@ -20,7 +22,10 @@ pub type SharedProgress = Arc<Mutex<Progress>>;
 /// Folds the log into views.
 pub struct Projector {
     reader: Arc<dyn LogReader>,
-    from: Position,
+    recent: Arc<Recent>,
+    /// Position of the next block, or, before the first one, any position within it.
+    next: Position,
+    /// Reads what is not recent, from `next` on.
     cursor: Option<Box<dyn Cursor>>,
     tail: watch::Receiver<Tail>,
     progress: SharedProgress,
@@ -29,34 +34,57 @@ pub struct Projector {
 
 impl Projector {
     /// A projector that follows the log from this view on.
-    pub fn new(reader: Arc<dyn LogReader>, start: &Progress, tail: watch::Receiver<Tail>, progress: SharedProgress) -> Projector {
-        let from = start.position;
+    pub fn new(
+        reader: Arc<dyn LogReader>,
+        recent: Arc<Recent>,
+        start: &Progress,
+        tail: watch::Receiver<Tail>,
+        progress: SharedProgress,
+    ) -> Projector {
+        let next = start.position;
         *progress.lock().unwrap_or_else(PoisonError::into_inner) = start.clone();
-        Projector { reader, from, cursor: None, tail, progress, running: false }
+        Projector { reader, recent, next, cursor: None, tail, progress, running: false }
     }
 
     /// Folds what is there, at most [`BLOCKS_A_TURN`] blocks; says whether there may be more.
     fn catch_up(&mut self) -> Result<bool, LogError> {
-        let cursor = match &mut self.cursor {
-            Some(cursor) => cursor,
-            None => self.cursor.insert(self.reader.cursor(self.from)?),
-        };
         for _ in 0..BLOCKS_A_TURN {
-            let Some(block) = cursor.next_block()? else { return Ok(false) };
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            for envelope in block.records() {
-                let envelope = envelope.map_err(|source| LogError::Damaged {
-                    at: block.header.first_position,
-                    path: "the log".into(),
-                    offset: 0,
-                    source,
-                })?;
-                if envelope.position >= self.from {
-                    progress.apply(&envelope);
-                }
+            if let Some(block) = self.recent.at(self.next) {
+                self.cursor = None;
+                self.fold(&block)?;
+            } else if let Some(block) = self.read()? {
+                self.fold(&block)?;
+            } else {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The next block from the log.
+    fn read(&mut self) -> Result<Option<Block>, LogError> {
+        let cursor = match &mut self.cursor {
+            Some(cursor) => cursor,
+            None => self.cursor.insert(self.reader.cursor(self.next)?),
+        };
+        cursor.next_block()
+    }
+
+    fn fold(&mut self, block: &Block) -> Result<(), LogError> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        for envelope in block.records() {
+            let envelope = envelope.map_err(|source| LogError::Damaged {
+                at: block.header.first_position,
+                path: "the log".into(),
+                offset: 0,
+                source,
+            })?;
+            if envelope.position >= self.next {
+                progress.apply(&envelope);
+            }
+        }
+        self.next = block.header.next_position();
+        Ok(())
     }
 }
 
@@ -101,7 +129,7 @@ impl Handler<Wake> for Projector {
                 tracing::error!(error = crate::log_writer::chain(&error), "the views cannot follow the log");
                 self.cursor = None;
                 // What was folded is not folded again.
-                self.from = self.progress.lock().unwrap_or_else(PoisonError::into_inner).position;
+                self.next = self.progress.lock().unwrap_or_else(PoisonError::into_inner).position;
             }
         }
     }

@@ -1,13 +1,13 @@
 //! What the benches share: a shard that has run tasks, and the blocks it wrote.
 
-use ergate::events::block::{Block, Hash, SealedBlock};
-use ergate::events::command::Command;
-use ergate::events::event::{Envelope, RuleVersions};
-use ergate::events::id::{Ordinal, ReplicaId, ShardId, TypeId};
-use ergate::events::shard::Shard;
-use ergate::events::state::State;
-use ergate::events::task::{Outcome, TypeSettings};
-use ergate::events::time::Timestamp;
+use ergate_events::block::{Block, Hash, SealedBlock};
+use ergate_events::command::Command;
+use ergate_events::event::{Envelope, RuleVersions};
+use ergate_events::id::{Ordinal, ReplicaId, ShardId, TypeId};
+use ergate_events::shard::{Answer, Shard};
+use ergate_events::state::State;
+use ergate_events::task::{Outcome, TypeSettings};
+use ergate_events::time::Timestamp;
 
 /// Looks at no event.
 pub(crate) fn nothing(_: &Envelope<'_>, _: &State) {}
@@ -43,12 +43,23 @@ pub(crate) fn shard(slots: u32) -> Shard {
     shard
 }
 
+/// So many different payloads that lz4 finds none of them twice in a block.
+pub(crate) fn payloads() -> Vec<Vec<u8>> {
+    (0..1_024).map(payload).collect()
+}
+
 /// Runs `tasks` tasks from request to success in batches of `batch`; returns the blocks with their chain.
 pub(crate) fn blocks(tasks: u64, batch: u64) -> Vec<SealedBlock> {
+    let mut sealed = Vec::new();
+    work(tasks, batch, &payloads(), &mut |block| sealed.push(block));
+    sealed
+}
+
+/// Runs `tasks` tasks from request to success in batches of `batch` and hands each block on, chained to the one before.
+pub(crate) fn work(tasks: u64, batch: u64, payloads: &[Vec<u8>], each: &mut dyn FnMut(SealedBlock)) {
     let mut shard = shard(65_536);
-    let payloads: Vec<Vec<u8>> = (0..1_024).map(payload).collect();
-    let mut sealed: Vec<SealedBlock> = Vec::new();
     let mut answers = Vec::new();
+    let mut head = Hash::ZERO;
     for first in (0..tasks).step_by(batch as usize) {
         let requests: Vec<Command<'_>> = (first..(first + batch).min(tasks))
             .map(|index| Command::Request {
@@ -62,27 +73,31 @@ pub(crate) fn blocks(tasks: u64, batch: u64) -> Vec<SealedBlock> {
             .map(|index| Command::Succeed { task: Ordinal(index), attempt: 1, outcome: Outcome::Succeeded, result: b"null" })
             .collect();
         for commands in [&requests, &successes] {
-            run(&mut shard, commands, first, &mut answers, &mut sealed);
+            head = run(&mut shard, commands, first, &mut answers, head, each);
         }
     }
-    sealed
 }
 
+/// Decides commands, seals what that filled behind `head`, and returns the new head.
 fn run(
     shard: &mut Shard,
     commands: &[Command<'_>],
     at: u64,
-    answers: &mut Vec<ergate::events::shard::Answer>,
-    sealed: &mut Vec<SealedBlock>,
-) {
+    answers: &mut Vec<Answer>,
+    mut head: Hash,
+    each: &mut dyn FnMut(SealedBlock),
+) -> Hash {
     let mut rest = commands;
     while !rest.is_empty() {
         let taken = shard.batch(Timestamp(at), rest, answers, &mut nothing);
         rest = &rest[taken..];
-        let previous = sealed.last().map_or(Hash::ZERO, |block| block.hash);
-        sealed.extend(shard.seal(previous));
+        if let Some(block) = shard.seal(head) {
+            head = block.hash;
+            each(block);
+        }
     }
     assert!(answers.drain(..).all(|answer| answer.is_ok()), "every command is taken");
+    head
 }
 
 /// Number of records in blocks.

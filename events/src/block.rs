@@ -391,6 +391,16 @@ impl Block {
         Ok(Block { header, body })
     }
 
+    /// The block that was sealed from these records with this header, as reading it back would give it.
+    pub fn sealed(open: OpenBlock, header: Header) -> Block {
+        Block { header, body: open.body }
+    }
+
+    /// Bytes of the body before compression.
+    pub const fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// The hash that the next block must name as its previous one.
     pub fn hash(&self) -> Hash {
         self.header.hash(self.header.previous, &self.body)

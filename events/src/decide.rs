@@ -311,7 +311,7 @@ fn release_slot<'a>(
     replica: ReplicaId,
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
-    let holds = work.replicas.get(replica).is_some_and(|replica| replica.held_by(task, attempt).is_some());
+    let holds = work.replicas.get(replica).is_some() && work.replicas.held_slot(replica, task, attempt).is_some();
     if !holds {
         return Err(Rejection::StaleAttempt { task, attempt });
     }

@@ -232,6 +232,42 @@ impl Serialize for Digest {
 }
 
 impl Event<'_> {
+    /// The name of its kind, as in JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Event::Opened { .. } => "opened",
+            Event::TypeDefined { .. } => "type_defined",
+            Event::Requested { .. } => "requested",
+            Event::Deduplicated { .. } => "deduplicated",
+            Event::Succeeded { .. } => "succeeded",
+            Event::Failed { .. } => "failed",
+            Event::SlotReleased { .. } => "slot_released",
+            Event::Checkpointed { .. } => "checkpointed",
+            Event::HeartbeatMissed { .. } => "heartbeat_missed",
+            Event::CancelRequested { .. } => "cancel_requested",
+            Event::KillRequested { .. } => "kill_requested",
+            Event::Redriven { .. } => "redriven",
+            Event::ReplicaJoined { .. } => "replica_joined",
+            Event::ReplicaDraining { .. } => "replica_draining",
+            Event::ReplicaLeft { .. } => "replica_left",
+            Event::PoolDefined { .. } => "pool_defined",
+            Event::ReplicaReady { .. } => "replica_ready",
+            Event::ReplicaStopped { .. } => "replica_stopped",
+            Event::ClockStepped { .. } => "clock_stepped",
+            Event::LossAccepted { .. } => "loss_accepted",
+            Event::Started { .. } => "started",
+            Event::Ready { .. } => "ready",
+            Event::TimedOut { .. } => "timed_out",
+            Event::RetryScheduled { .. } => "retry_scheduled",
+            Event::Lost { .. } => "lost",
+            Event::Ended { .. } => "ended",
+            Event::DeadLettered { .. } => "dead_lettered",
+            Event::DeadLetterDropped { .. } => "dead_letter_dropped",
+            Event::ReplicaRequested { .. } => "replica_requested",
+            Event::DrainRequested { .. } => "drain_requested",
+        }
+    }
+
     /// Whether the event is an input or derived.
     pub fn origin(&self) -> Origin {
         match self {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::decide::{DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX};
 use crate::id::{Ordinal, ReplicaId};
+use crate::shared::SharedQueue;
 use crate::slab::Phase;
 use crate::state::replicas::Slot;
 use crate::state::work::TimerKind;
@@ -60,7 +61,7 @@ fn slots_match_tasks(state: &State) -> Result<(), String> {
 
 fn slots_add_up(state: &State) -> Result<(), String> {
     state.work.replicas.iter().try_for_each(|(id, replica)| {
-        let used = replica.slots().iter().filter(|slot| **slot != Slot::Free).count();
+        let used = replica.slots().filter(|slot| **slot != Slot::Free).count();
         if used == replica.used() { Ok(()) } else { Err(format!("replica {id} counts {} used slots of {used}", replica.used())) }
     })
 }
@@ -95,7 +96,7 @@ fn queues_match_tasks(state: &State) -> Result<(), String> {
 }
 
 fn live_entries(pool: &crate::state::work::Pool, work: &Work) -> usize {
-    pool.queue.rows().iter().flatten().filter(|entry| entry.is_live(&work.tasks)).count()
+    pool.queue.rows().iter().flat_map(SharedQueue::iter).filter(|entry| entry.is_live(&work.tasks)).count()
 }
 
 fn budgets_hold(state: &State) -> Result<(), String> {

@@ -14,6 +14,7 @@ pub mod log;
 pub mod planted;
 pub mod retry;
 pub mod shard;
+pub mod shared;
 pub mod slab;
 pub mod state;
 pub mod task;

@@ -1,7 +1,7 @@
 //! Live tasks by ordinal: pages of dense slots, each with the payloads of its tasks, freed when their last task ends.
 //!
 //! Pages are shared: a clone of the slab costs a pointer a page, and a page is copied only when it is changed while a clone lives.
-//! So a snapshot can be written elsewhere while the shard goes on.
+//! Its payloads are not copied with it, and what few tasks have is not either, so such a copy is small whatever the tasks carry.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,12 +12,16 @@ use crate::id::{Ordinal, Position, ReplicaId, TypeId};
 use crate::task::{RetryPolicy, Timeouts};
 use crate::time::Timestamp;
 
-/// Tasks in a page: large enough that a page's bookkeeping is nothing, small enough that one long-lived task pins little.
-const PAGE_TASKS: u64 = 256;
+/// Tasks in a page: enough that a page's bookkeeping is nothing beside its tasks and that a clone of a million of them costs less than a
+/// millisecond; few enough that copying the page of one task, which a change beside a clone does, costs little and that a long-lived one
+/// pins little.
+const PAGE_TASKS: u64 = 64;
 /// Pages kept in the dense row before a row that is mostly holes is thinned out.
-const DENSE_PAGES_MAX: usize = 4_096;
+const DENSE_PAGES_MAX: usize = 16_384;
+/// Payloads of more bytes lie apart, each on its own, so that the buffer of a page stays below 256 KiB.
+const APART_BYTES: usize = 4 << 10;
 /// Dead payload bytes that a page may hold beyond its live ones before it is compacted.
-const ARENA_SLACK_BYTES: usize = 64 << 10;
+const ARENA_SLACK_BYTES: usize = 16 << 10;
 
 /// Where a live task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, serde::Serialize)]
@@ -63,7 +67,8 @@ pub struct Task {
     /// When the wait of [`Phase::Delayed`], [`Phase::Backoff`] or [`Phase::Cancelling`] ends.
     pub due: Timestamp,
     /// What few tasks have.
-    pub extra: Option<Box<Extra>>,
+    pub extra: Option<Arc<Extra>>,
+    /// Where its payload begins in its page's buffer, or its index among those that lie apart.
     payload_offset: u32,
     payload_len: u32,
 }
@@ -85,7 +90,7 @@ pub struct Extra {
 
 impl Task {
     /// A task that was just requested and waits for nothing; its payload is put beside it by [`Slab::insert`].
-    pub fn new(task_type: TypeId, priority: u8, at: Timestamp, position: Position, extra: Option<Box<Extra>>) -> Task {
+    pub fn new(task_type: TypeId, priority: u8, at: Timestamp, position: Position, extra: Option<Arc<Extra>>) -> Task {
         Task {
             phase: Phase::Ready,
             priority,
@@ -122,7 +127,7 @@ impl Task {
 
     /// The rarely used part, made when it is first needed.
     pub fn extra_mut(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
+        Arc::make_mut(self.extra.get_or_insert_default())
     }
 }
 
@@ -139,6 +144,8 @@ pub struct Slab {
     live: usize,
     /// Payload bytes of live tasks.
     bytes: u64,
+    /// Payload bytes of the last page that was filled: what the next one is likely to need.
+    usual_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -146,8 +153,37 @@ struct Page {
     tasks: Box<[Option<Task>]>,
     live: u32,
     /// Payloads of the page's tasks, one after another.
-    arena: Vec<u8>,
+    arena: Arena,
     arena_dead: usize,
+    /// Payloads of more than [`APART_BYTES`].
+    apart: Vec<Option<Arc<[u8]>>>,
+}
+
+/// A page's buffer.
+#[derive(Clone, Debug)]
+enum Arena {
+    /// More tasks of the page will come.
+    Open(Vec<u8>),
+    /// The page is full; clones of it share the bytes.
+    Frozen(Arc<Vec<u8>>),
+}
+
+impl Arena {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Arena::Open(bytes) => bytes,
+            Arena::Frozen(bytes) => bytes,
+        }
+    }
+
+    /// Freezes the buffer of a full page.
+    fn freeze(&mut self) {
+        if let Arena::Open(bytes) = self {
+            let mut bytes = std::mem::take(bytes);
+            bytes.shrink_to_fit();
+            *self = Arena::Frozen(Arc::new(bytes));
+        }
+    }
 }
 
 impl Slab {
@@ -174,30 +210,40 @@ impl Slab {
     /// Puts a task with its payload under the next ordinal.
     ///
     /// # Panics
-    /// When the payloads of one page pass 4 GiB, which 256 payloads of [`crate::task::PAYLOAD_BYTES_MAX`] cannot.
+    /// When the payloads of one page pass 4 GiB, which 64 payloads of [`crate::task::PAYLOAD_BYTES_MAX`] cannot.
     pub fn insert(&mut self, mut task: Task, payload: &[u8]) -> Ordinal {
         let ordinal = self.next;
         self.next = Ordinal(ordinal.0 + 1);
         self.live += 1;
         self.bytes += payload.len() as u64;
         let page = Arc::make_mut(self.page_for_insert(ordinal.0 / PAGE_TASKS));
-        task.payload_offset = u32::try_from(page.arena.len()).expect("a page's payloads are far below 4 GiB");
+        task.payload_offset = u32::try_from(page.keep(payload)).expect("a page's payloads are far below 4 GiB");
         task.payload_len = u32::try_from(payload.len()).expect("a payload is far below 4 GiB");
-        page.arena.extend_from_slice(payload);
-        page.tasks[(ordinal.0 % PAGE_TASKS) as usize] = Some(task);
+        let index = ordinal.0 % PAGE_TASKS;
+        page.tasks[index as usize] = Some(task);
         page.live += 1;
+        if index == PAGE_TASKS - 1 {
+            page.arena.freeze();
+            self.usual_bytes = page.arena.bytes().len();
+        }
         ordinal
     }
 
     /// Puts a task back under its own ordinal, which is not below the next one; for loading a snapshot.
     pub fn restore(&mut self, ordinal: Ordinal, task: Task, payload: &[u8]) {
         debug_assert!(ordinal >= self.next, "a snapshot lists its tasks in order");
-        self.next = ordinal;
+        self.skip_to(ordinal);
         self.insert(task, payload);
     }
 
     /// Moves on to this ordinal without creating tasks; for loading a snapshot.
     pub fn skip_to(&mut self, next: Ordinal) {
+        let left = Ordinal(self.next.0.saturating_sub(1));
+        if next.0 / PAGE_TASKS > left.0 / PAGE_TASKS
+            && let Some(page) = self.page_mut(left)
+        {
+            Arc::make_mut(page).arena.freeze();
+        }
         self.next = self.next.max(next);
     }
 
@@ -218,7 +264,7 @@ impl Slab {
         if slot.is_none() {
             self.holes -= 1;
         }
-        slot.get_or_insert_with(|| Arc::new(Page::new()))
+        slot.get_or_insert_with(|| Arc::new(Page::new(self.usual_bytes)))
     }
 
     /// Moves every page aside before a gap that no row should span; a snapshot of one old task and one new one has such a gap.
@@ -266,11 +312,10 @@ impl Slab {
         let page = Arc::make_mut(self.page_mut(ordinal)?);
         let task = page.tasks[(ordinal.0 % PAGE_TASKS) as usize].take()?;
         page.live -= 1;
-        page.arena_dead += task.payload_len as usize;
-        let (empty, wasteful) = (page.live == 0, page.arena_dead > page.arena.len() / 2 + ARENA_SLACK_BYTES);
+        page.forget(&task);
+        let (empty, wasteful) = (page.live == 0, page.arena_dead > page.arena.bytes().len() / 2 + ARENA_SLACK_BYTES);
         if empty && filling {
-            page.arena.clear();
-            page.arena_dead = 0;
+            page.clear();
         } else if empty {
             self.drop_page(ordinal.0 / PAGE_TASKS);
         } else if wasteful {
@@ -325,24 +370,83 @@ impl Slab {
 }
 
 impl Page {
-    fn new() -> Page {
-        Page { tasks: vec![None; PAGE_TASKS as usize].into_boxed_slice(), live: 0, arena: Vec::new(), arena_dead: 0 }
+    fn new(arena_bytes: usize) -> Page {
+        let tasks = vec![None; PAGE_TASKS as usize].into_boxed_slice();
+        Page { tasks, live: 0, arena: Arena::Open(Vec::with_capacity(arena_bytes)), arena_dead: 0, apart: Vec::new() }
     }
 
     fn payload(&self, task: &Task) -> &[u8] {
-        &self.arena[task.payload_offset as usize..][..task.payload_len as usize]
+        let (offset, len) = (task.payload_offset as usize, task.payload_len as usize);
+        if len > APART_BYTES {
+            return self.apart[offset].as_deref().expect("it stays as long as its task");
+        }
+        &self.arena.bytes()[offset..][..len]
+    }
+
+    /// Takes a payload in; returns what [`Task::payload_offset`] is to be.
+    fn keep(&mut self, payload: &[u8]) -> usize {
+        if payload.len() > APART_BYTES {
+            self.apart.push(Some(payload.into()));
+            return self.apart.len() - 1;
+        }
+        if let Arena::Frozen(bytes) = &mut self.arena {
+            // A full page takes no task, so this does not happen; were it to, it would be as if the page had never been full.
+            self.arena = Arena::Open(bytes.to_vec());
+        }
+        let Arena::Open(bytes) = &mut self.arena else { unreachable!("it was just opened") };
+        bytes.extend_from_slice(payload);
+        bytes.len() - payload.len()
+    }
+
+    /// Gives up the payload of a task that is gone.
+    fn forget(&mut self, task: &Task) {
+        if task.payload_len as usize > APART_BYTES {
+            self.apart[task.payload_offset as usize] = None;
+        } else {
+            self.arena_dead += task.payload_len as usize;
+        }
+    }
+
+    /// Gives up all payloads of a page without tasks that goes on being filled.
+    fn clear(&mut self) {
+        if let Arena::Open(bytes) = &mut self.arena {
+            bytes.clear();
+            self.arena_dead = 0;
+        }
+        self.apart.clear();
     }
 
     /// Rewrites the arena with the payloads of live tasks only.
     fn compact(&mut self) {
-        let mut arena = Vec::with_capacity(self.arena.len() - self.arena_dead);
-        for task in self.tasks.iter_mut().flatten() {
-            let payload = &self.arena[task.payload_offset as usize..][..task.payload_len as usize];
+        let mut arena = Vec::with_capacity(self.arena.bytes().len() - self.arena_dead);
+        for task in self.tasks.iter_mut().flatten().filter(|task| task.payload_len as usize <= APART_BYTES) {
+            let payload = &self.arena.bytes()[task.payload_offset as usize..][..task.payload_len as usize];
             task.payload_offset = u32::try_from(arena.len()).expect("it is shorter than the arena before");
             arena.extend_from_slice(payload);
         }
-        self.arena = arena;
+        self.arena = match self.arena {
+            Arena::Open(_) => Arena::Open(arena),
+            Arena::Frozen(_) => Arena::Frozen(Arc::new(arena)),
+        };
         self.arena_dead = 0;
+    }
+}
+
+#[cfg(test)]
+impl Slab {
+    /// How many pointers a clone copies.
+    pub(crate) fn clone_work(&self) -> usize {
+        self.dense.len() + self.stragglers.len()
+    }
+
+    /// How many pages of both have been copied since one was cloned from the other.
+    pub(crate) fn pages_apart(&self, other: &Slab) -> usize {
+        let numbers = (self.first_page..).take(self.dense.len()).chain(self.stragglers.keys().copied());
+        let pages = numbers.filter_map(|number| {
+            let ordinal = Ordinal(number * PAGE_TASKS);
+            Some((self.page(ordinal)?, other.page(ordinal)?))
+        });
+        pages.filter(|(own, others)| !Arc::ptr_eq(own, others)).count()
     }
 }
 
@@ -381,6 +485,27 @@ mod tests {
         assert!(slab.remove(Ordinal(0)).is_some() && slab.is_empty() && slab.stragglers.is_empty());
     }
 
+    /// A page was copied with all its payloads, up to 256 MiB of them, when one of its tasks changed while a snapshot was written.
+    #[test]
+    fn a_page_is_copied_without_its_payloads() {
+        let mut slab = Slab::default();
+        let (small, large) = (vec![1; APART_BYTES], vec![2; APART_BYTES + 1]);
+        for index in 0..PAGE_TASKS {
+            slab.insert(task(), if index % 2 == 0 { &small } else { &large });
+        }
+        let clone = slab.clone();
+        let place = |slab: &Slab, ordinal| slab.payload(Ordinal(ordinal)).map(<[u8]>::as_ptr);
+        slab.get_mut(Ordinal(0)).expect("it lives").attempt = 9;
+        assert_eq!((slab.pages_apart(&clone), place(&slab, 0), place(&slab, 1)), (1, place(&clone, 0), place(&clone, 1)));
+        for ordinal in 0..PAGE_TASKS - 2 {
+            slab.remove(Ordinal(ordinal));
+        }
+        let payloads =
+            |slab: &Slab| [PAGE_TASKS - 2, PAGE_TASKS - 1].map(|ordinal| slab.payload(Ordinal(ordinal)).map(<[u8]>::to_vec));
+        assert_eq!(payloads(&slab), [Some(small), Some(large)]);
+        assert_eq!((clone.len() as u64, clone.payload(Ordinal(0)).map(<[u8]>::len)), (PAGE_TASKS, Some(APART_BYTES)));
+    }
+
     /// A state image with two live tasks far apart was read by walking over every page between them.
     #[test]
     fn a_gap_is_crossed_in_one_step() {
@@ -411,7 +536,7 @@ mod tests {
     #[test]
     fn payloads_of_ended_tasks_are_given_back_while_their_page_lives() {
         let mut slab = Slab::default();
-        let large = vec![7; 100_000];
+        let large = vec![7; APART_BYTES];
         for _ in 0..200 {
             slab.insert(task(), &large);
         }
@@ -419,7 +544,8 @@ mod tests {
             slab.remove(Ordinal(ordinal));
         }
         let page = slab.page(Ordinal(0)).expect("task 0 lives");
-        assert!(page.arena.len() < 3 * large.len() + 2 * ARENA_SLACK_BYTES, "{} bytes kept", page.arena.len());
+        let kept = page.arena.bytes().len();
+        assert!(kept < 3 * large.len() + 2 * ARENA_SLACK_BYTES, "{kept} bytes kept");
         assert_eq!(slab.payload(Ordinal(0)), Some(&large[..]));
     }
 

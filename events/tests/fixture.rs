@@ -37,6 +37,8 @@ fn fold(blocks: &[Block]) -> (State, Vec<String>) {
         assert_eq!(block.header.previous, head, "the chain holds");
         for envelope in block.records() {
             let envelope = envelope.expect("a frozen record can be read");
+            let line = serde_json::to_value(&envelope).expect("every envelope has a JSON form");
+            assert_eq!(line["event"], envelope.event.name());
             lines.push(serde_json::to_string(&envelope).expect("every envelope has a JSON form"));
             state.apply(&envelope);
         }

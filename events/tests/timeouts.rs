@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Story, failure, plain, stale, success};
 use ergate_events::command::Command;
-use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::event::Envelope;
+use ergate_events::id::{Ordinal, ReplicaId, ShardId, TypeId};
+use ergate_events::shard::Shard;
+use ergate_events::state::State;
 use ergate_events::task::{Ask, RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
 
@@ -201,4 +206,47 @@ fn three_thousand_attempts_that_are_overdue_at_once_are_spread_over_batches() {
     let news = story.news();
     assert_eq!(news.iter().filter(|line| line.starts_with("timed out")).count(), 3_000);
     assert_eq!(story.used(0), 3_000);
+}
+
+/// Decides commands, and then whatever is due, in as many batches as it takes.
+fn settle(shard: &mut Shard, at: u64, commands: &[Command<'_>]) {
+    let (mut rest, mut answers) = (commands, Vec::new());
+    while !rest.is_empty() || shard.next_due() <= Timestamp(at) {
+        let taken = shard.batch(Timestamp(at), rest, &mut answers, &mut |_: &Envelope<'_>, _: &State| {});
+        drop(shard.take_open());
+        rest = &rest[taken..];
+    }
+    assert!(answers.iter().all(Result::is_ok), "every command is taken");
+}
+
+/// Each overdue attempt was looked for from the first slot on, and each late report among all slots: the square of their number, and most
+/// of a minute without an answer.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test takes the time, not the core")]
+fn sixty_five_thousand_attempts_time_out_together_and_report_late_in_a_moment() {
+    const ATTEMPTS: u32 = 65_536;
+    let once = TypeSettings { retry: RetryPolicy::NEVER, dead_letter: false, ..plain() };
+    let mut shard = Shard::new(ShardId(0), State::default());
+    let request = Command::Request { task_type: TypeId(0), payload: b"", key: None, asks: &[] };
+    let mut begin = vec![
+        Command::DefineType { name: "job", settings: &once, by: "test" },
+        Command::JoinReplica { replica: ReplicaId(0), pool: "default", slots: ATTEMPTS },
+    ];
+    begin.extend(std::iter::repeat_n(request, ATTEMPTS as usize));
+    settle(&mut shard, 1, &begin);
+    let used = |shard: &Shard| shard.state().work.replicas.get(ReplicaId(0)).map_or(0, |replica| replica.used());
+    assert_eq!(used(&shard), ATTEMPTS as usize);
+
+    let begun = Instant::now();
+    settle(&mut shard, 61_000_000, &[]);
+    let overdue = begun.elapsed();
+    assert_eq!(shard.state().work.ended[2], u64::from(ATTEMPTS));
+    let late: Vec<_> = (0..u64::from(ATTEMPTS)).rev().map(|task| success(task, 1)).collect();
+    let begun = Instant::now();
+    settle(&mut shard, 62_000_000, &late);
+    let reported = begun.elapsed();
+    assert_eq!(used(&shard), 0);
+    // A tenth of it is usual; the rest is for machines that do other things.
+    let moment = Duration::from_secs(5);
+    assert!(overdue < moment && reported < moment, "overdue in {overdue:?}, reported late in {reported:?}");
 }

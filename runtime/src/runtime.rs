@@ -1,17 +1,18 @@
 //! A running runtime: submit, wait, look, stop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, WatchTask};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, SlotsInUse, WatchTask};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
-use ergate_events::log::{LogError, LogReader};
+use ergate_events::log::{LogError, LogReader, Space};
 use ergate_events::state::State;
 use ergate_events::time::Micros;
 use ergate_events::view::Progress;
@@ -190,7 +191,7 @@ impl Runtime {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
         let parts = &self.inner.parts;
-        if parts.counters.space_is_low.load(std::sync::atomic::Ordering::Relaxed) {
+        if parts.counters.space_is_low.load(Relaxed) {
             return Err(SubmitError::Busy {
                 reason: "the disk is nearly full; free some space",
                 retry_after: Micros::from_secs(1),
@@ -357,6 +358,12 @@ impl Runtime {
         &self.inner.parts.counters
     }
 
+    /// How much space is left for the log, as its thread last saw it; nothing is free and nothing wanted before it looked.
+    pub fn space(&self) -> Space {
+        let LogCounters { free_bytes, low_water_bytes, .. } = self.log_counters();
+        Space { free_bytes: free_bytes.load(Relaxed), low_water_bytes: low_water_bytes.load(Relaxed) }
+    }
+
     /// How often actors were started again.
     pub fn restarts(&self) -> &Restarts {
         &self.inner.parts.restarts
@@ -439,15 +446,16 @@ impl Runtime {
     /// Starts nothing more and waits until nothing runs.
     async fn drain(&self, limit: Duration) {
         let started = Instant::now();
-        let Ok(state) = self.state().await else { return };
-        for (replica, _) in state.work.replicas.iter() {
+        let writer = &self.inner.parts.writer;
+        let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+        for (replica, _) in replicas {
             if self.propose(Proposal::DrainReplica(replica)).await.is_err() {
                 return;
             }
         }
         while started.elapsed() < limit {
-            let Ok(state) = self.state().await else { return };
-            if state.work.replicas.iter().all(|(_, replica)| replica.used() == 0) {
+            let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+            if replicas.iter().all(|(_, used)| *used == 0) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

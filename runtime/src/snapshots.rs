@@ -1,11 +1,12 @@
 //! Writes snapshots beside the running shard, and gives up what they make unnecessary.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use actix::Addr;
 use ergate_actors::clock::Clock;
 use ergate_actors::log_writer::{LogWriter, Retain};
+use ergate_actors::snapshot::{SnapshotRule, StateCopy};
 use ergate_events::id::Position;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{Head, LogError, LogReader};
@@ -24,7 +25,7 @@ pub(crate) struct Snapshots {
     retention: Retention,
     clock: Arc<dyn Clock>,
     retain: Arc<OnceLock<Addr<LogWriter>>>,
-    /// Whether one is being written.
+    /// Whether one is being taken.
     busy: Arc<AtomicBool>,
 }
 
@@ -43,31 +44,29 @@ impl Snapshots {
         Arc::clone(&self.retain)
     }
 
-    /// Whether a snapshot is being written now.
+    /// Whether a snapshot is being taken now.
     pub(crate) fn busy(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.busy)
     }
 
-    /// What the log writer calls with a state and the head it was taken at: hands it to a thread; skipped while one is still writing.
-    pub(crate) fn into_taker(self) -> Box<dyn FnMut(State, Head) + Send> {
+    /// What the log writer follows: every so many events it makes a copy, which goes to a thread that writes it and drops it.
+    pub(crate) fn into_rule(self, every_events: u64, last: Position) -> SnapshotRule {
         let this = Arc::new(self);
+        // Without a place to write to, none is ever due.
+        let every_events = if this.store.is_some() { every_events } else { u64::MAX };
         let busy = this.busy();
-        Box::new(move |state, head| {
-            if this.store.is_none() || busy.swap(true, Ordering::AcqRel) {
-                return;
-            }
-            let (this, done) = (Arc::clone(&this), Arc::clone(&busy));
+        let take = Box::new(move |copy: StateCopy, head: Head| {
+            let this = Arc::clone(&this);
             let spawned = std::thread::Builder::new().name("ergate-snapshot".to_owned()).spawn(move || {
-                if let Err(error) = this.take(&state, &head) {
+                if let Err(error) = this.take(copy.state(), &head) {
                     tracing::warn!(%error, "a snapshot was not taken; the log goes on without it");
                 }
-                done.store(false, Ordering::Release);
             });
             if let Err(error) = spawned {
                 tracing::warn!(%error, "a snapshot was not taken; the log goes on without it");
-                busy.store(false, Ordering::Release);
             }
-        })
+        });
+        SnapshotRule { every_events, take, last, busy }
     }
 
     fn take(&self, state: &State, head: &Head) -> Result<(), LogError> {

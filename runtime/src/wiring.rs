@@ -9,9 +9,10 @@ use ergate_actors::clock::{Clock, SystemClock};
 use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
-use ergate_actors::log_writer::{LogWriter, LogWriterParts, Propose, SnapshotRule, Tail};
+use ergate_actors::log_writer::{LogWriter, LogWriterParts, Propose, Tail};
 use ergate_actors::projector::{Projector, SharedProgress};
 use ergate_actors::proposal::Proposal;
+use ergate_actors::recent::Recent;
 use ergate_actors::submission::Submission;
 use ergate_events::id::{Epoch, ShardId, TypeId};
 use ergate_events::log::LogReader;
@@ -104,11 +105,12 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         tail: tail_sender,
         submissions: submission_lane,
         reports: report_lane,
-        snapshots: SnapshotRule { every_events: builder.snapshot_every_events, take: snapshots.into_taker(), last: snapshot_at },
+        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
     };
     let mut counters = Arc::default();
+    let recent = Arc::new(Recent::default());
     let writer = LogWriter::start_with(parts, |news| {
-        let thread = LogThread::start(log, builder.durability, news)?;
+        let thread = LogThread::start(log, builder.durability, Arc::clone(&recent), news)?;
         counters = Arc::clone(&thread.counters);
         Ok(thread)
     })
@@ -116,7 +118,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     // Nobody else sets it.
     let _ = retain_through.set(writer.clone());
     let progress = SharedProgress::default();
-    let projector = start_projector(&reader, &view, &tail, &progress, &restarts);
+    let projector = start_projector(&reader, &recent, &view, &tail, &progress, &restarts);
     let types = define(&builder, &writer).await.map_err(|error| match tail.borrow().failed.clone() {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
@@ -181,18 +183,20 @@ async fn propose(writer: &Addr<LogWriter>, proposal: Proposal) -> Result<(), Sta
 /// Starts the projector on a thread of its own, and starts it again from the beginning of its view whenever it fails.
 fn start_projector(
     reader: &Arc<dyn LogReader>,
+    recent: &Arc<Recent>,
     view: &Progress,
     tail: &watch::Receiver<Tail>,
     progress: &SharedProgress,
     restarts: &Arc<Restarts>,
 ) -> Arc<Mutex<Addr<Projector>>> {
     let arbiter = Arbiter::new();
-    let (reader, view, tail, progress, restarts) =
-        (Arc::clone(reader), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
+    let (reader, recent, view, tail, progress, restarts) =
+        (Arc::clone(reader), Arc::clone(recent), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
     let handle = arbiter.handle();
     let start = move || {
-        let (reader, view, tail, progress) = (Arc::clone(&reader), view.clone(), tail.clone(), Arc::clone(&progress));
-        Projector::start_in_arbiter(&handle, move |_| Projector::new(reader, &view, tail, progress))
+        let (reader, recent, view, tail, progress) =
+            (Arc::clone(&reader), Arc::clone(&recent), view.clone(), tail.clone(), Arc::clone(&progress));
+        Projector::start_in_arbiter(&handle, move |_| Projector::new(reader, recent, &view, tail, progress))
     };
     let current = Arc::new(Mutex::new(start()));
     let watched = Arc::clone(&current);

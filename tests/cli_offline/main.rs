@@ -4,7 +4,11 @@
 mod config;
 mod damage;
 mod doctor;
+mod export;
+#[path = "../support/frozen.rs"]
+mod frozen;
 mod log;
+mod memory;
 mod repair;
 mod replay;
 mod support;

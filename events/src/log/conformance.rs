@@ -203,7 +203,7 @@ fn a_block_is_seen_only_after_sync_or_publish(harness: &mut dyn Harness) {
         assert_eq!(reader.span(), before, "nothing is seen yet");
         assert!(cursor.next_block().expect("no error").is_none());
         if index == 0 {
-            log.publish()
+            log.publish().expect("published")
         } else {
             log.sync().expect("synced")
         }

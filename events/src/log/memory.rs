@@ -67,14 +67,14 @@ impl EventLog for MemoryLog {
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
-        self.publish();
-        Ok(())
+        self.publish()
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), LogError> {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         shared.blocks.append(&mut self.pending);
         shared.next = self.head.next;
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), LogError> {

@@ -61,8 +61,12 @@ pub trait EventLog: Send {
     /// [`LogError::Io`], after which nothing more is written by this process: a failed sync says nothing about what is on disk.
     fn sync(&mut self) -> Result<(), LogError>;
 
-    /// Makes everything appended visible to readers without waiting for the disk; for the durability modes that say so.
-    fn publish(&mut self);
+    /// Hands everything appended to the system, so that the end of the process takes none of it, and makes it visible to readers
+    /// without waiting for the disk; for the durability modes that say so.
+    ///
+    /// # Errors
+    /// As [`EventLog::append`].
+    fn publish(&mut self) -> Result<(), LogError>;
 
     /// Does what can wait while nobody waits: syncs the head anchor, prepares the next segment.
     ///

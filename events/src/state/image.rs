@@ -10,7 +10,7 @@ use bincode::{Decode, Encode};
 
 use super::control::Control;
 use super::keys::KeyTable;
-use super::replicas::Replicas;
+use super::replicas::{Replica, Replicas};
 use super::work::{DeadLetter, Pool, TaskType, Work};
 use super::{State, queue::ReadyQueue};
 use crate::block::Hash;
@@ -71,8 +71,6 @@ impl State {
     /// # Errors
     /// What `out` answers.
     pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut replicas = self.work.replicas.clone();
-        replicas.normalize();
         let top = Top {
             version: IMAGE_VERSION,
             epoch: self.epoch,
@@ -84,7 +82,7 @@ impl State {
             types: self.work.types.iter().map(|known| (known.name.clone(), (*known.settings).clone())).collect(),
             pools: self.work.pools.iter().map(|pool| pool.name.clone()).collect(),
             control: self.control.clone(),
-            replicas,
+            replicas: self.work.replicas.clone(),
             tasks: self.work.tasks.len() as u64,
             dead: self.work.dead.len() as u64,
         };
@@ -125,8 +123,8 @@ impl State {
             unsettled: true,
         };
         define(&mut state.work, top.types, top.pools)?;
-        let slots = state.work.replicas.present.values().chain(state.work.replicas.gone.values());
-        if slots.clone().any(|replica| replica.pool as usize >= state.work.pools.len()) {
+        let lost = |(_, replica): (_, &Replica)| replica.pool as usize >= state.work.pools.len();
+        if state.work.replicas.iter().chain(state.work.replicas.gone()).any(lost) {
             return Err(ImageError::Inconsistent("a replica's pool is not listed"));
         }
         if !state.work.replicas.are_possible() {
@@ -152,7 +150,7 @@ impl State {
                 return Err(ImageError::Inconsistent("dead letters are out of order"));
             }
             state.work.dead_bytes += payload.len();
-            state.work.dead.insert(ordinal, DeadLetter { task, payload, cause, ended_at });
+            state.work.dead.insert(ordinal, Arc::new(DeadLetter { task, payload, cause, ended_at }));
         }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));

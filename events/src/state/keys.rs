@@ -1,11 +1,10 @@
 //! Idempotency keys: which task a key stands for, and until when. Bounded, and looked at only by requests that carry a key.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bincode::{Decode, Encode};
 
 use crate::event::Digest;
 use crate::id::Ordinal;
+use crate::shared::{SharedMap, SharedSet};
 use crate::time::Timestamp;
 
 /// Most keys that are valid at one time; when all are in use, requests with a key are refused.
@@ -27,8 +26,8 @@ pub struct KeyEntry {
 /// All valid keys, and some that have expired.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct KeyTable {
-    entries: BTreeMap<[u8; 16], KeyEntry>,
-    expiries: BTreeSet<(Timestamp, [u8; 16])>,
+    entries: SharedMap<[u8; 16], KeyEntry>,
+    expiries: SharedSet<(Timestamp, [u8; 16])>,
 }
 
 impl KeyTable {
@@ -65,7 +64,7 @@ impl KeyTable {
         for _ in 0..SWEEP_MAX {
             match self.expiries.first().copied() {
                 Some((expires, old)) if expires <= at => {
-                    self.expiries.pop_first();
+                    self.expiries.remove(&(expires, old));
                     self.entries.remove(&old);
                 }
                 Some(_) | None => break,
@@ -75,6 +74,14 @@ impl KeyTable {
             self.expiries.remove(&(old.expires, key.0));
         }
         self.expiries.insert((entry.expires, key.0));
+    }
+}
+
+#[cfg(test)]
+impl KeyTable {
+    /// How many nodes one has for itself since it was cloned from the other.
+    pub(crate) fn nodes_apart(&self, other: &KeyTable) -> usize {
+        self.entries.nodes_apart(&other.entries) + self.expiries.nodes_apart(&other.expiries)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Ready tasks of one pool: a row for each priority, in the order in which they became ready.
 
-use std::collections::VecDeque;
-
 use crate::id::{Ordinal, Position};
+use crate::shared::SharedQueue;
 use crate::slab::{Phase, Slab};
 use crate::task::PRIORITY_MAX;
 
@@ -12,7 +11,7 @@ const STALE_MAX: usize = 1_024;
 /// The ready tasks of a pool. An entry whose task went elsewhere stays until it is met or swept.
 #[derive(Clone, Debug, Default)]
 pub struct ReadyQueue {
-    rows: [VecDeque<Entry>; PRIORITY_MAX as usize + 1],
+    rows: [SharedQueue<Entry>; PRIORITY_MAX as usize + 1],
     ready: usize,
 }
 
@@ -51,15 +50,21 @@ impl ReadyQueue {
         self.ready = self.ready.saturating_sub(1);
         let row = &mut self.rows[usize::from(priority.min(PRIORITY_MAX))];
         while row.front().is_some_and(|entry| !entry.is_live(tasks)) {
-            row.pop_front();
+            row.drop_front();
         }
         if row.len() > 2 * self.ready + STALE_MAX {
-            row.retain(|entry| entry.is_live(tasks));
+            *row = row.iter().filter(|entry| entry.is_live(tasks)).copied().collect();
         }
     }
 
     /// The rows from the lowest priority to the highest.
-    pub(crate) const fn rows(&self) -> &[VecDeque<Entry>; PRIORITY_MAX as usize + 1] {
+    pub(crate) const fn rows(&self) -> &[SharedQueue<Entry>; PRIORITY_MAX as usize + 1] {
         &self.rows
+    }
+
+    /// How many pointers and entries a clone copies.
+    #[cfg(test)]
+    pub(crate) fn clone_work(&self) -> usize {
+        self.rows.iter().map(SharedQueue::clone_work).sum()
     }
 }

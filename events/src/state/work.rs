@@ -1,13 +1,14 @@
 //! The work half: the tasks of one shard, the queues they wait in and the slots they run in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::{KeyEntry, KeyTable};
 use super::queue::ReadyQueue;
-use super::replicas::{Replica, Replicas, Slot};
+use super::replicas::{Replicas, Slot};
 use crate::event::{Cause, Departure, Digest, Envelope, Event, Timeout};
 use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::shared::{SharedMap, SharedSet};
 use crate::slab::{Phase, Slab, Task};
 use crate::task::{Ask, IdempotencyKey, Outcome, PRIORITY_MAX, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::Timestamp;
@@ -72,11 +73,11 @@ pub struct Work {
     /// Slots.
     pub replicas: Replicas,
     /// What happens when, but for the ends of running attempts, which [`Replicas`] knows.
-    pub timers: BTreeSet<(Timestamp, Ordinal, TimerKind)>,
+    pub timers: SharedSet<(Timestamp, Ordinal, TimerKind)>,
     /// Idempotency keys.
     pub keys: KeyTable,
     /// Dead letters, oldest first.
-    pub dead: BTreeMap<Ordinal, DeadLetter>,
+    pub dead: SharedMap<Ordinal, Arc<DeadLetter>>,
     /// Payload bytes of all dead letters.
     pub dead_bytes: usize,
     /// Ended tasks by outcome, in the order of [`Outcome::ALL`].
@@ -125,7 +126,7 @@ impl Work {
             Event::Started { task, attempt, replica } => self.start(task, attempt, replica, at),
             Event::Succeeded { task, outcome, .. } => self.finish(task, outcome),
             Event::Failed { task, .. } => self.fail(task),
-            Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout),
+            Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout, at),
             Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } => {}
             Event::RetryScheduled { task, due } => self.schedule_retry(task, due),
             Event::Ready { task } => self.make_ready(task, at, position),
@@ -139,7 +140,7 @@ impl Work {
             Event::CancelRequested { task, .. } => self.request_cancel(task, at),
             Event::KillRequested { .. } => {}
             Event::Ended { task, outcome, .. } => {
-                if self.end(task, Replica::hold).is_some() {
+                if self.end(task, Replicas::hold).is_some() {
                     self.count(outcome);
                 }
             }
@@ -153,7 +154,7 @@ impl Work {
                     replica.draining = true;
                 }
             }
-            Event::ReplicaLeft { replica, departure } => self.remove_replica(replica, departure),
+            Event::ReplicaLeft { replica, departure } => self.replicas.leave(replica, departure),
             Event::Opened { .. }
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }
@@ -242,7 +243,7 @@ impl Work {
 
     fn finish(&mut self, ordinal: Ordinal, outcome: Outcome) {
         // The executor reported, so the slot is free.
-        if self.end(ordinal, Replica::give_back).is_some() {
+        if self.end(ordinal, Replicas::give_back).is_some() {
             self.count(outcome);
         }
     }
@@ -255,13 +256,11 @@ impl Work {
         task.failures = task.failures.saturating_add(1);
         let (replica, slot) = (task.replica, task.slot);
         self.leave_slot(ordinal);
-        if let Some(replica) = self.replicas.find_mut(replica) {
-            replica.give_back(slot);
-        }
-        self.forget_gone(replica);
+        self.replicas.give_back(replica, slot);
+        self.replicas.forget_gone(replica);
     }
 
-    fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout) {
+    fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout, at: Timestamp) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         match timeout {
             Timeout::StartToClose | Timeout::Heartbeat => {
@@ -271,10 +270,8 @@ impl Work {
                 task.failures = task.failures.saturating_add(1);
                 let (replica, slot) = (task.replica, task.slot);
                 self.leave_slot(ordinal);
-                if let Some(replica) = self.replicas.find_mut(replica) {
-                    replica.hold(slot);
-                }
-                self.forget_gone(replica);
+                self.replicas.time_out(replica, slot, at);
+                self.replicas.forget_gone(replica);
             }
             // The end that follows by rule takes the task out with its timers.
             Timeout::ScheduleToStart | Timeout::ScheduleToClose | Timeout::CancelGrace => {}
@@ -339,17 +336,13 @@ impl Work {
             task.phase = Phase::Ready;
         }
         self.enqueue(ordinal, at, position);
-        if let Some(replica) = self.replicas.find_mut(replica) {
-            replica.give_back(slot);
-        }
-        self.forget_gone(replica);
+        self.replicas.give_back(replica, slot);
+        self.replicas.forget_gone(replica);
     }
 
     fn release(&mut self, task: Ordinal, attempt: u32, id: ReplicaId) {
-        if let Some(replica) = self.replicas.find_mut(id)
-            && let Some(slot) = replica.held_by(task, attempt)
-        {
-            replica.give_back(slot);
+        if let Some(slot) = self.replicas.held_slot(id, task, attempt) {
+            self.replicas.give_back(id, slot);
         }
     }
 
@@ -367,7 +360,7 @@ impl Work {
     }
 
     /// Takes a task out with everything that waits for it; `leave` says what becomes of a slot that it has.
-    fn end(&mut self, ordinal: Ordinal, leave: impl FnOnce(&mut Replica, u32)) -> Option<Task> {
+    fn end(&mut self, ordinal: Ordinal, leave: impl FnOnce(&mut Replicas, ReplicaId, u32)) -> Option<Task> {
         let task = self.tasks.remove(ordinal)?;
         let timeouts = *self.timeouts(&task);
         if let Some(limit) = timeouts.schedule_to_close {
@@ -388,10 +381,8 @@ impl Work {
                 if task.phase == Phase::Cancelling {
                     self.timers.remove(&(task.due, ordinal, TimerKind::CancelGrace));
                 }
-                if let Some(replica) = self.replicas.find_mut(task.replica) {
-                    leave(replica, task.slot);
-                }
-                self.forget_gone(task.replica);
+                leave(&mut self.replicas, task.replica, task.slot);
+                self.replicas.forget_gone(task.replica);
             }
         }
         Some(task)
@@ -404,10 +395,10 @@ impl Work {
 
     fn bury(&mut self, ordinal: Ordinal, cause: Cause, at: Timestamp) {
         let Some(payload) = self.tasks.payload(ordinal).map(Box::<[u8]>::from) else { return };
-        let Some(task) = self.end(ordinal, Replica::hold) else { return };
+        let Some(task) = self.end(ordinal, Replicas::hold) else { return };
         self.count(Outcome::Failed);
         self.dead_bytes += payload.len();
-        self.dead.insert(ordinal, DeadLetter { task, payload, cause, ended_at: at });
+        self.dead.insert(ordinal, Arc::new(DeadLetter { task, payload, cause, ended_at: at }));
     }
 
     fn exhume(&mut self, ordinal: Ordinal) {
@@ -421,10 +412,12 @@ impl Work {
             self.tasks.skip_to(Ordinal(self.tasks.next().0 + 1));
             return;
         };
-        let (old, payload) = (letter.task.clone(), letter.payload.clone());
+        let letter = Arc::clone(letter);
+        let old = &letter.task;
         self.exhume(ordinal);
         // A new task with a full budget; the old one's idempotency key stays with the old one.
-        self.admit(Task::new(old.task_type, old.priority, at, position, old.extra), &payload, None, at);
+        let task = Task::new(old.task_type, old.priority, at, position, old.extra.clone());
+        self.admit(task, &letter.payload, None, at);
     }
 
     fn define_type(&mut self, id: TypeId, name: &str, settings: &TypeSettings) {
@@ -438,64 +431,41 @@ impl Work {
     fn join_replica(&mut self, id: ReplicaId, pool: &str, slots: u32) {
         if !self.replicas.knows(id) {
             let pool = self.pool_index(pool);
-            self.replicas.present.insert(id, Replica::new(pool, slots));
-        }
-    }
-
-    fn remove_replica(&mut self, id: ReplicaId, departure: Departure) {
-        if let Some(mut replica) = self.replicas.present.remove(&id) {
-            replica.shrink();
-            replica.departure = departure;
-            self.replicas.gone.insert(id, replica);
-            self.forget_gone(id);
-        }
-    }
-
-    /// Forgets a replica that is gone once all its attempts have been returned.
-    fn forget_gone(&mut self, id: ReplicaId) {
-        if let Some(replica) = self.replicas.gone.get_mut(&id) {
-            replica.shrink();
-            if replica.slots().is_empty() {
-                self.replicas.gone.remove(&id);
-            }
+            self.replicas.join(id, pool, slots);
         }
     }
 
     /// The replica that keeps a slot for this attempt although it no longer counts.
     pub fn holder(&self, task: Ordinal, attempt: u32) -> Option<ReplicaId> {
-        self.replicas.iter().find(|(_, replica)| replica.held_by(task, attempt).is_some()).map(|(id, _)| id)
+        self.replicas.holder(task, attempt)
     }
 
     /// The newest attempt of this task that keeps a slot although it no longer counts, and its replica.
     pub fn holder_of(&self, task: Ordinal) -> Option<(ReplicaId, u32)> {
-        let held = self.slots().filter_map(|(id, slot)| match *slot {
-            Slot::Held { task: held, attempt } if held == task => Some((id, attempt)),
-            Slot::Held { .. } | Slot::Busy { .. } | Slot::Free => None,
-        });
-        held.max_by_key(|(_, attempt)| *attempt)
+        self.replicas.holder_of(task)
     }
 
     /// Rebuilds queues and timers from the tasks; for loading a snapshot.
     pub(crate) fn rebuild(&mut self) {
         let mut ready: Vec<(Position, Ordinal)> = Vec::new();
-        let mut timers = BTreeSet::new();
+        let mut timers = Vec::new();
         for (ordinal, task, _) in self.tasks.iter() {
             let timeouts = self.timeouts(task);
             if let Some(limit) = timeouts.schedule_to_close {
-                timers.insert((task.requested_at.after(limit), ordinal, TimerKind::ScheduleToClose));
+                timers.push((task.requested_at.after(limit), ordinal, TimerKind::ScheduleToClose));
             }
             match task.phase {
                 Phase::Ready => {
                     ready.push((task.ready_position, ordinal));
                     if let Some(limit) = timeouts.schedule_to_start {
-                        timers.insert((task.ready_at.after(limit), ordinal, TimerKind::ScheduleToStart));
+                        timers.push((task.ready_at.after(limit), ordinal, TimerKind::ScheduleToStart));
                     }
                 }
                 Phase::Delayed | Phase::Backoff => {
-                    timers.insert((task.due, ordinal, TimerKind::Wake));
+                    timers.push((task.due, ordinal, TimerKind::Wake));
                 }
                 Phase::Cancelling => {
-                    timers.insert((task.due, ordinal, TimerKind::CancelGrace));
+                    timers.push((task.due, ordinal, TimerKind::CancelGrace));
                 }
                 Phase::Running => {}
             }
@@ -506,15 +476,14 @@ impl Work {
             let pool = self.types[usize::from(task.task_type.0)].pool;
             self.pools[pool as usize].queue.push(ordinal, task.priority, position);
         }
-        self.timers = timers;
+        // In order they fill their nodes.
+        timers.sort_unstable();
+        self.timers = timers.into_iter().collect();
     }
 
     /// Busy and held slots of all replicas, for invariants and views.
     pub fn slots(&self) -> impl Iterator<Item = (ReplicaId, &Slot)> {
-        self.replicas
-            .iter()
-            .chain(self.replicas.gone())
-            .flat_map(|(id, replica)| replica.slots().iter().map(move |slot| (id, slot)))
+        self.replicas.iter().chain(self.replicas.gone()).flat_map(|(id, replica)| replica.slots().map(move |slot| (id, slot)))
     }
 }
 

@@ -236,7 +236,7 @@ fn is_consequence(event: &Event<'_>) -> bool {
 
 /// Whether the invariants cost little enough to be checked after every event.
 fn is_small(state: &State) -> bool {
-    let slots: usize = state.work.replicas.iter().map(|(_, replica)| replica.slots().len()).sum();
+    let slots: usize = state.work.replicas.iter().map(|(_, replica)| replica.size()).sum();
     state.work.tasks.len() < 100 && slots < 200
 }
 

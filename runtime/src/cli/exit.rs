@@ -35,6 +35,9 @@ pub(crate) enum Trouble {
     /// What was asked about is not there.
     #[error("{0}")]
     NotFound(String),
+    /// There is too little space, and nobody freed any.
+    #[error("gave up waiting for space: {0}; free some and start again")]
+    NoSpace(String),
     /// A file cannot be written.
     #[error("failed to write {path}")]
     Unwritable {
@@ -120,7 +123,7 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     Some(match cause.downcast_ref::<Trouble>()? {
         Trouble::Usage(_) => 2,
         Trouble::NotFound(_) => Exit::NotFound.code(),
-        Trouble::Unwritable { .. } => 8,
+        Trouble::NoSpace(_) | Trouble::Unwritable { .. } => 8,
     })
 }
 

@@ -16,6 +16,8 @@ mod pump;
 mod record;
 mod replay;
 mod signals;
+mod sorted_json;
+mod space;
 mod submit;
 mod table;
 mod task;

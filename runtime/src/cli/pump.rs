@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::progress::{DRAW_EVERY, Display, number};
 use super::signals::Signals;
+use super::space::SpaceWatch;
 
 /// Most requests in one batch.
 pub(crate) const BATCH_REQUESTS: usize = 1_000;
@@ -84,6 +85,7 @@ pub(crate) async fn run<T: Send + 'static>(
     let mut feed = Feed { runtime, source, held: None, submitting: None, at_end: false };
     let mut in_flight: JoinSet<Vec<(T, Answer)>> = JoinSet::new();
     let mut tick = tokio::time::interval(DRAW_EVERY);
+    let mut space = SpaceWatch::default();
     while !(feed.at_end && in_flight.is_empty()) {
         tokio::select! {
             biased;
@@ -98,6 +100,7 @@ pub(crate) async fn run<T: Send + 'static>(
             _ = tick.tick() => {
                 let (done, total) = sink.progress()?;
                 display.update(done, total, &detail(runtime));
+                space.look(runtime);
             }
             Some(answers) = in_flight.join_next() => {
                 answers?.into_iter().try_for_each(|(tag, answer)| sink.answered(tag, answer))?;

@@ -37,6 +37,20 @@ pub(crate) fn of(block: &Block) -> impl Iterator<Item = Result<Record<'_>, LogEr
     })
 }
 
+/// A record with its fields, `time` in RFC 3339 beside `recorded_at` in µs, and ids of tasks in full. A redriven task is the new one,
+/// `of` the old one.
+#[derive(serde::Serialize)]
+pub(crate) struct Full<'a> {
+    #[serde(flatten)]
+    envelope: &'a Envelope<'a>,
+    time: &'a str,
+    // These two take the place of the event's own, which are ordinals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<TaskId>,
+}
+
 impl Record<'_> {
     /// Whether the record creates this task or is about it.
     pub(crate) fn concerns(&self, task: Ordinal) -> bool {
@@ -49,22 +63,21 @@ impl Record<'_> {
         Some(TaskId { shard: self.shard, ordinal })
     }
 
-    /// The record as a JSON object: its fields, `time` in RFC 3339 beside `recorded_at` in µs, and ids of tasks in full. A redriven
-    /// task is the new one, `of` the old one.
+    /// The record as a program sees it; `time` is when it was recorded, as [`moment::time`] prints it.
+    pub(crate) fn full<'b>(&'b self, time: &'b str) -> Full<'b> {
+        let full = |ordinal| TaskId { shard: self.shard, ordinal };
+        let of = if let Event::Deduplicated { of, .. } | Event::Redriven { task: of, .. } = self.envelope.event {
+            Some(of)
+        } else {
+            None
+        };
+        let task = self.task().filter(|_| !matches!(self.envelope.event, Event::Deduplicated { .. }));
+        Full { envelope: &self.envelope, time, of: of.map(full), task }
+    }
+
+    /// [`Record::full`] as a tree of values.
     pub(crate) fn json(&self) -> Result<Map<String, Value>, serde_json::Error> {
-        let mut object = Map::new();
-        if let Value::Object(fields) = serde_json::to_value(&self.envelope)? {
-            object = fields;
-        }
-        object.insert("time".to_owned(), moment::time(self.envelope.recorded_at).into());
-        let full = |ordinal| Value::from(TaskId { shard: self.shard, ordinal }.to_string());
-        if let Event::Deduplicated { of, .. } | Event::Redriven { task: of, .. } = self.envelope.event {
-            object.insert("of".to_owned(), full(of));
-        }
-        if let Some(task) = self.task().filter(|_| !matches!(self.envelope.event, Event::Deduplicated { .. })) {
-            object.insert("task".to_owned(), task.to_string().into());
-        }
-        Ok(object)
+        serde_json::from_value(serde_json::to_value(self.full(&moment::time(self.envelope.recorded_at)))?)
     }
 
     /// Position, time, name, task and the rest of the record, each as a short text.

@@ -89,6 +89,12 @@ pub(in crate::log) trait ActiveSegment: Sized + Send + 'static {
     /// [`LogError::Io`], [`LogError::Full`].
     fn append(&mut self, disk: &dyn Disk, block: &SealedBlock, options: &Options) -> Result<(), LogError>;
 
+    /// Hands all blocks to the system, so that they outlive the process.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], [`LogError::Full`].
+    fn hand_over(&mut self) -> Result<(), LogError>;
+
     /// Makes all blocks durable.
     ///
     /// # Errors

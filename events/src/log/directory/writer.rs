@@ -207,6 +207,12 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         )
     }
 
+    /// Shows readers what is there.
+    fn show(&self) {
+        let offset = self.active.as_ref().map_or(0, ActiveSegment::bytes);
+        S::publish(&self.shared, &self.segments, End::of(&self.head, offset));
+    }
+
     fn drop_before(&mut self, keep_from: Position) -> Result<(), LogError> {
         self.make_durable()?;
         // The segment that holds `keep_from` stays, and the active one always does.
@@ -216,7 +222,7 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         self.seals.drain(..kept);
         self.keeper.commit(self.disk.as_ref(), Anchor { base, sealed: seal_of_all(&self.seals), ..*self.keeper.current() })?;
         let dropped: Vec<_> = self.segments.drain(..kept).collect();
-        self.publish();
+        self.show();
         remove::<S>(&self.layout, self.disk.as_ref(), &dropped)
     }
 }
@@ -254,20 +260,23 @@ impl<S: ActiveSegment> EventLog for DirectoryLog<S> {
         self.usable()?;
         let synced = self.make_durable();
         self.settle(synced)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 
-    fn publish(&mut self) {
-        let offset = self.active.as_ref().map_or(0, ActiveSegment::bytes);
-        S::publish(&self.shared, &self.segments, End::of(&self.head, offset));
+    fn publish(&mut self) -> Result<(), LogError> {
+        self.usable()?;
+        let handed_over = self.active.as_mut().map_or(Ok(()), ActiveSegment::hand_over);
+        self.settle(handed_over)?;
+        self.show();
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), LogError> {
         self.usable()?;
         let rested = self.rest();
         self.settle(rested)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 
@@ -292,7 +301,7 @@ impl<S: ActiveSegment> EventLog for DirectoryLog<S> {
         self.usable()?;
         let finished = self.finish();
         self.settle(finished)?;
-        self.publish();
+        self.show();
         Ok(())
     }
 }

@@ -110,8 +110,12 @@ impl ActiveSegment for Active {
         Ok(())
     }
 
+    fn hand_over(&mut self) -> Result<(), LogError> {
+        self.database.flush()
+    }
+
     fn sync(&mut self, disk: &dyn Disk) -> Result<(), LogError> {
-        self.database.flush()?;
+        self.hand_over()?;
         disk.sync_data(&self.file).map_err(failed("sync", &self.path))
     }
 

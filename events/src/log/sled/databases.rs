@@ -166,7 +166,8 @@ impl Databases {
                 let slot = shared.slot(first);
                 let slot = lock(&slot);
                 if slot.strong_count() == 0 {
-                    let _ = shared.open_database(first);
+                    // Not worth the ballast.
+                    let _ = Database::open(&shared.layout.segment(first), first);
                     return;
                 }
             }

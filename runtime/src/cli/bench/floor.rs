@@ -13,11 +13,14 @@ use ergate::events::log::LogReader;
 /// Records taken from the log as samples; they are written again and again.
 const SAMPLES: usize = 100_000;
 
-/// Writes `events` records with `fsyncs` syncs and returns records a second.
+/// Bytes that are written together where no sync says how many.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Writes `events` records with `fsyncs` syncs, which may be none, and returns records a second.
 pub(super) fn run(reader: &dyn LogReader, from: Position, events: u64, fsyncs: u64, path: &Path) -> anyhow::Result<f64> {
     let samples = samples(reader, from)?;
     anyhow::ensure!(!samples.is_empty() && events > 0, "no events were written, so there is nothing to compare with");
-    let per_sync = events.div_ceil(fsyncs.max(1));
+    let per_sync = (fsyncs > 0).then(|| events.div_ceil(fsyncs));
     let mut file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
     let mut buffer = Vec::new();
     let began = Instant::now();
@@ -25,9 +28,12 @@ pub(super) fn run(reader: &dyn LogReader, from: Position, events: u64, fsyncs: u
         buffer.extend_from_slice(&(record.len() as u32).to_le_bytes());
         buffer.extend_from_slice(&crc32c::crc32c(record).to_le_bytes());
         buffer.extend_from_slice(record);
-        if index % per_sync == 0 || index == events {
+        let sync = per_sync.is_some_and(|per_sync| index % per_sync == 0 || index == events);
+        if sync || index == events || (per_sync.is_none() && buffer.len() >= WRITE_BYTES) {
             file.write_all(&buffer).with_context(|| format!("failed to write {}", path.display()))?;
             buffer.clear();
+        }
+        if sync {
             file.sync_data().with_context(|| format!("failed to sync {}", path.display()))?;
         }
     }

@@ -11,10 +11,16 @@ use ergate::{RequestBatch, Runtime, SubmitError};
 use tokio::sync::{Mutex, mpsc};
 
 use super::BenchArgs;
+use crate::cli::exit::Trouble;
+use crate::cli::space::{SpaceWatch, describe};
 use crate::cli::{Globals, output};
 
 /// How long a submitter that finds the runtime busy waits before it tries again.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// How often somebody looks at what is done and at the space.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is said how many tasks are done.
+const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// What the submitters share.
 struct Shared {
@@ -41,26 +47,37 @@ pub(super) async fn run(runtime: &Runtime, args: &BenchArgs, globals: &Globals) 
     });
     let local = tokio::task::LocalSet::new();
     let submitters: Vec<_> = (0..args.submitters).map(|_| local.spawn_local(submit(Rc::clone(&shared), args.clone()))).collect();
-    let watched = Rc::clone(&shared);
-    let (tasks, quiet) = (args.tasks, globals.quiet || args.json);
-    let reporter = local.spawn_local(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            if !quiet {
-                output::note(&format!("{} of {tasks} tasks done", watched.done.get()));
-            }
+    let working = async {
+        for submitter in submitters {
+            submitter.await??;
         }
-    });
-    local
-        .run_until(async {
-            for submitter in submitters {
-                submitter.await??;
-            }
-            reporter.abort();
-            Ok::<(), anyhow::Error>(())
-        })
-        .await?;
+        Ok::<(), anyhow::Error>(())
+    };
+    let either = async {
+        tokio::select! {
+            done = working => done,
+            error = watch(&shared, args, globals) => Err(error),
+        }
+    };
+    local.run_until(either).await?;
     Ok(shared.waits.take())
+}
+
+/// Says how far the load is, and gives up on a disk that stays nearly full.
+async fn watch(shared: &Shared, args: &BenchArgs, globals: &Globals) -> anyhow::Error {
+    let mut space = SpaceWatch::default();
+    let mut said = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let low_for = space.look(&shared.runtime);
+        if low_for >= args.space_wait && low_for > Duration::ZERO {
+            return Trouble::NoSpace(describe(shared.runtime.space())).into();
+        }
+        if !globals.quiet && low_for.is_zero() && said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            output::note(&format!("{} of {} tasks done", shared.done.get(), args.tasks));
+        }
+    }
 }
 
 async fn submit(shared: Rc<Shared>, args: BenchArgs) -> anyhow::Result<()> {

@@ -1,9 +1,6 @@
-//! Processor time and memory of this process, from /proc.
+//! Processor time and memory of this process.
 
 use std::time::{Duration, Instant};
-
-/// Ticks of /proc/self/stat a second: 100 on every Linux that Rust supports.
-const TICKS_A_SECOND: u64 = 100;
 
 /// Time used so far.
 pub(super) struct Usage {
@@ -19,7 +16,7 @@ pub(super) struct Used {
 
 impl Usage {
     pub(super) fn now() -> Usage {
-        Usage { at: Instant::now(), cpu: cpu().unwrap_or_default() }
+        Usage { at: Instant::now(), cpu: cpu() }
     }
 
     pub(super) fn since(&self, earlier: &Usage) -> Used {
@@ -27,15 +24,19 @@ impl Usage {
     }
 }
 
-/// User and system time; fields 14 and 15 of proc_pid_stat(5), counted behind the name, which may hold anything.
-fn cpu() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND))
+/// User and system time of all threads, to the nanosecond.
+fn cpu() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default())
 }
 
-/// Largest resident memory so far in MB (10^6 bytes); 0 where the system does not say.
+/// Lets the largest resident memory be what it is now, so that a run does not answer for the one before. Linux only; elsewhere it
+/// stays the largest of the process.
+pub(super) fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Largest resident memory since [`forget_peak`] in MB (10^6 bytes); 0 where the system does not say.
 pub(super) fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,20 +1,22 @@
 //! `ergate log export`: the log as JSON lines or as CloudEvents 1.0.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use ergate::events::event::Event;
-use ergate::events::id::Position;
+use ergate::events::event::{Envelope, Event};
+use ergate::events::id::{Position, TaskId};
 use ergate::events::log::LogError;
 use ergate::events::task::Ask;
-use serde_json::{Map, Value};
+use ergate::events::time::Timestamp;
 
 use crate::cli::bar::Bar;
 use crate::cli::exit::Trouble;
-use crate::cli::moment::Moment;
+use crate::cli::moment::{self, Moment};
 use crate::cli::offline::{self, Next, Place};
-use crate::cli::record::{Record, plain};
+use crate::cli::record::{Full, Record};
+use crate::cli::sorted_json::Line;
 use crate::cli::{Exit, Globals};
 
 /// What to write, and where.
@@ -72,6 +74,7 @@ fn begin(place: &Place, from: Option<Moment>) -> Result<Position, LogError> {
 fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
     let end = place.reader.span().next;
     let bar = Bar::new(globals, "exporting", from.0, end.0);
+    let mut lines = Lines::new(args.format, place);
     place.each_record(from, &mut |record| {
         let (position, at) = (record.envelope.position, record.envelope.recorded_at);
         let over = match args.until {
@@ -84,7 +87,8 @@ fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
             return Ok(Next::Enough);
         }
         if !matches!(args.from, Some(Moment::Time(from)) if at < from) {
-            write_line(place, args.format, record, out)?;
+            // Not straight into `out`: serde_json's error hides what the system said, and so whether anybody still reads.
+            out.write_all(lines.of(record)?)?;
         }
         if position.0.is_multiple_of(1_024) {
             bar.at(position.0);
@@ -93,38 +97,67 @@ fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
     })
 }
 
-fn write_line(place: &Place, format: ExportFormat, record: &Record<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let object = match format {
-        ExportFormat::Ndjson => record.json()?,
-        ExportFormat::Cloudevents => cloud_event(&place.store.to_string(), record)?,
-    };
-    // Not `to_writer`: its error hides what the system said, and so whether anybody still reads.
-    let mut line = serde_json::to_vec(&object)?;
-    line.push(b'\n');
-    Ok(out.write_all(&line)?)
+/// Makes lines out of records.
+struct Lines {
+    format: ExportFormat,
+    source: String,
+    line: Line,
+    /// The time of the last record, and how it is printed: all records of a batch have one.
+    at: Timestamp,
+    time: String,
 }
 
-/// CloudEvents 1.0, structured mode; `sequence` is padded so that it sorts as text, `traceparent` is the requester's.
-fn cloud_event(store: &str, record: &Record<'_>) -> Result<Map<String, Value>, serde_json::Error> {
-    let data = record.json()?;
-    let text = |name: &str| data.get(name).map_or_else(String::new, plain);
-    let mut event = Map::new();
-    let mut put = |name: &str, value: String| event.insert(name.to_owned(), value.into());
-    put("specversion", "1.0".to_owned());
-    put("id", format!("{}-{}", record.shard, record.envelope.position));
-    put("source", format!("/ergate/{store}"));
-    put("type", format!("dev.ergate.{}.v1", text("event")));
-    put("time", text("time"));
-    if let Some(task) = record.task() {
-        put("subject", task.to_string());
+impl Lines {
+    fn new(format: ExportFormat, place: &Place) -> Lines {
+        let (at, source) = (Timestamp(0), format!("/ergate/{}", place.store));
+        Lines { format, source, line: Line::default(), at, time: moment::time(at) }
     }
-    put("datacontenttype", "application/json".to_owned());
-    put("sequence", format!("{:020}", record.envelope.position.0));
-    if let Some(parent) = trace_parent(&record.envelope.event) {
-        put("traceparent", parent.to_owned());
+
+    fn of(&mut self, record: &Record<'_>) -> Result<&[u8], serde_json::Error> {
+        if self.at != record.envelope.recorded_at {
+            self.at = record.envelope.recorded_at;
+            self.time = moment::time(self.at);
+        }
+        match self.format {
+            ExportFormat::Ndjson => self.line.write(&record.full(&self.time)),
+            ExportFormat::Cloudevents => self.cloud_event(record),
+        }
     }
-    event.insert("data".to_owned(), Value::Object(data));
-    Ok(event)
+
+    /// CloudEvents 1.0, structured mode; `sequence` is padded so that it sorts as text, `traceparent` is the requester's.
+    fn cloud_event(&mut self, record: &Record<'_>) -> Result<&[u8], serde_json::Error> {
+        let Envelope { position, event, .. } = &record.envelope;
+        self.line.write(&CloudEvent {
+            data: record.full(&self.time),
+            datacontenttype: "application/json",
+            id: format_args!("{}-{position}", record.shard),
+            sequence: format_args!("{:020}", position.0),
+            source: &self.source,
+            specversion: "1.0",
+            subject: record.task(),
+            time: &self.time,
+            traceparent: trace_parent(event),
+            kind: format_args!("dev.ergate.{}.v1", event.name()),
+        })
+    }
+}
+
+/// In the order of their names, which saves putting them in order.
+#[derive(serde::Serialize)]
+struct CloudEvent<'a> {
+    data: Full<'a>,
+    datacontenttype: &'static str,
+    id: fmt::Arguments<'a>,
+    sequence: fmt::Arguments<'a>,
+    source: &'a str,
+    specversion: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<TaskId>,
+    time: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: fmt::Arguments<'a>,
 }
 
 fn trace_parent<'a>(event: &'a Event<'_>) -> Option<&'a str> {

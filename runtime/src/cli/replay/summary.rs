@@ -215,7 +215,7 @@ fn replicas(state: &State) -> Vec<ReplicaSummary> {
                     ReplicaPhase::Ready => "ready",
                     ReplicaPhase::Draining => "draining",
                 },
-                slots: slots.map_or(0, |replica| replica.slots().len() as u64),
+                slots: slots.map_or(0, |replica| replica.size() as u64),
                 used: slots.map_or(0, |replica| replica.used() as u64),
             }
         })

@@ -117,7 +117,7 @@ impl Generator {
         self.blocks.push(block.header.first_position);
         self.previous = block.hash;
         self.log.append(&block).unwrap();
-        self.log.publish();
+        self.log.publish().unwrap();
         self.open.restart();
     }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verifies a log of the engine `file` by docs/log-format.md alone: `verify.py DIR`.
 
-Written from that page, without a look at the code that it checks, and with nothing but Python's standard library. It does the steps of
+It needs nothing but that page and Python's standard library. It does the steps of
 "What a verifier checks" but the last, which needs the rules, and prints the hash of the last block.
 """
 

@@ -75,7 +75,7 @@ impl ActiveSegment for Active {
     ) -> Result<(Option<Active>, Arc<Databases>), LogError> {
         ballast::hold(layout);
         let bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
-        shared.view.set(survey.view(bytes));
+        shared.open_to_readers(survey.view(bytes));
         let Some(newest) = newest else { return Ok((None, shared)) };
         if let Some(torn) = survey.torn {
             newest.database.cut(torn.at)?;

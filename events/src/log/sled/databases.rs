@@ -10,7 +10,7 @@ use super::super::LogError;
 use super::super::directory::engine::Survey;
 use super::super::directory::layout::Layout;
 use super::super::directory::store;
-use super::super::directory::view::Published;
+use super::super::directory::view::{Published, View};
 use super::database::Database;
 use super::{ballast, recover};
 use crate::id::Position;
@@ -38,9 +38,13 @@ impl Databases {
         if let Some(shared) = Databases::known(layout) {
             return shared;
         }
-        let shared = Arc::new(Databases::new(layout, None));
-        shared.register();
-        shared
+        Arc::new(Databases::new(layout, None))
+    }
+
+    /// Shows what was found of the log to everybody in this process.
+    pub(super) fn open_to_readers(self: &Arc<Self>, view: View) {
+        self.view.set(view);
+        self.register();
     }
 
     fn new(layout: &Layout, lock: Option<File>) -> Databases {
@@ -73,8 +77,7 @@ impl Databases {
         let held = store::lock(layout)?;
         let shared = Arc::new(Databases::new(layout, Some(held)));
         let (survey, newest) = recover::survey(&shared)?;
-        shared.view.set(survey.view(newest.map_or(0, |newest| newest.bytes)));
-        shared.register();
+        shared.open_to_readers(survey.view(newest.map_or(0, |newest| newest.bytes)));
         Ok((shared, survey))
     }
 

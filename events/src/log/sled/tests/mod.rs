@@ -48,6 +48,33 @@ fn the_sled_log_conforms_with_default_databases() {
     conformance::run(&mut || Box::new(Folder(tempfile::tempdir().unwrap(), options.clone())));
 }
 
+/// What docs/log-format.md says to whoever reads the databases with a sled of their own.
+#[test]
+fn blocks_lie_there_as_the_page_says() {
+    let (dir, blocks) = log_of(30);
+    let (mut found, mut filler) = (Vec::new(), Filler::new(8));
+    let (mut log, _) = SledLog::open(dir.path(), small()).unwrap();
+    let large = Filler::after(&log.head(), filler.random()).block(3, 20_000);
+    write(&mut log, std::slice::from_ref(&large));
+    Box::new(log).close().unwrap();
+    for database in databases(dir.path()) {
+        let tree = sled::open(database).unwrap().open_tree("blocks").unwrap();
+        for entry in tree.iter() {
+            let (key, chunk) = entry.unwrap();
+            let (position, number) = (&key[..8], u16::from_be_bytes([key[8], key[9]]));
+            match number {
+                0 => found.push((position.to_vec(), chunk.to_vec())),
+                _ => found.last_mut().unwrap().1.extend_from_slice(&chunk),
+            }
+            assert!(chunk.len() <= 7_000);
+        }
+    }
+    let written = blocks.iter().chain([&large]);
+    let written: Vec<_> =
+        written.map(|block| (block.header.first_position.0.to_be_bytes().to_vec(), block.bytes.clone())).collect();
+    assert!(found == written);
+}
+
 /// A closed log with this many blocks of about a kilobyte, each synced on its own.
 fn log_of(count: usize) -> (tempfile::TempDir, Vec<SealedBlock>) {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ergate_actors::log_thread::LogCounters;
 use ergate_events::id::Position;
 use ergate_events::log::index::{Pace, TaskIndex};
 use ergate_events::log::{LogError, LogReader};
@@ -31,13 +32,14 @@ pub(crate) struct Indexer {
 struct Work {
     index: TaskIndex,
     reader: Arc<dyn LogReader>,
+    counters: Arc<LogCounters>,
     stopping: AtomicBool,
 }
 
 impl Indexer {
     /// Starts the thread.
-    pub(crate) fn start(index: TaskIndex, reader: Arc<dyn LogReader>) -> Indexer {
-        let work = Arc::new(Work { index, reader, stopping: AtomicBool::new(false) });
+    pub(crate) fn start(index: TaskIndex, reader: Arc<dyn LogReader>, counters: Arc<LogCounters>) -> Indexer {
+        let work = Arc::new(Work { index, reader, counters, stopping: AtomicBool::new(false) });
         let its = Arc::clone(&work);
         let spawned = std::thread::Builder::new().name("ergate-index".to_owned()).spawn(move || its.run());
         let thread = spawned.inspect_err(|error| tracing::warn!(%error, "no indexes are built while the runtime runs")).ok();
@@ -51,6 +53,9 @@ impl Indexer {
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let joined = thread.join();
             let _ = joined.inspect_err(|_| tracing::error!("the thread that builds indexes panicked"));
+        }
+        if self.work.is_short_of_space() {
+            return;
         }
         let deadline = Instant::now() + REST_TIME_MAX;
         let next = self.work.reader.span().next;
@@ -87,13 +92,18 @@ impl Work {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// What is left is for the log; an index can be built at any time.
+    fn is_short_of_space(&self) -> bool {
+        self.counters.space_is_low.load(Ordering::Relaxed)
+    }
+
     /// Builds the indexes of all whole steps that are durable, and drops those of what retention has dropped.
     fn follow(&self) -> Result<(), LogError> {
         let span = self.reader.span();
         self.index.prune(span.first)?;
         let from = self.index.reaches()?;
         let steps = (span.next.0 - from.0) / STEP_EVENTS;
-        if steps == 0 {
+        if steps == 0 || self.is_short_of_space() {
             return Ok(());
         }
         let until = Position(from.0 + steps * STEP_EVENTS);

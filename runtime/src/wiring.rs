@@ -123,7 +123,7 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
     })?;
-    let indexer = index.map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader))));
+    let indexer = index.map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader), Arc::clone(&counters))));
     Ok(Parts {
         submissions,
         writer,

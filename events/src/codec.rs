@@ -25,7 +25,9 @@ pub mod v1 {
     use bincode::config::{Config, standard};
 
     use super::{Event, RECORD_BYTES_MAX};
+    use crate::id::{Ordinal, ReplicaId, TypeId};
     use crate::planted::{self, Bug};
+    use crate::task::Outcome;
 
     /// Little-endian, variable-length integers, nothing that claims more than [`RECORD_BYTES_MAX`].
     pub const fn config() -> impl Config {
@@ -54,7 +56,11 @@ pub mod v1 {
     /// Reads the time at the beginning of a record, and how many bytes it took.
     #[inline]
     pub(crate) fn decode_elapsed(body: &[u8]) -> Result<(u64, usize), bincode::error::DecodeError> {
-        bincode::borrow_decode_from_slice(body, config())
+        match body.first() {
+            // Nearly always 0, for the records of a batch have one time.
+            Some(byte) if *byte < LONG_16 => Ok((u64::from(*byte), 1)),
+            Some(_) | None => bincode::borrow_decode_from_slice(body, config()),
+        }
     }
 
     /// Reads the event behind the time of a record, and how many bytes it took.
@@ -63,9 +69,155 @@ pub mod v1 {
     /// copies its hundred bytes, at a third of the cost of folding it.
     #[inline]
     pub(crate) fn decode_event(body: &[u8]) -> Result<(Event<'_>, usize), bincode::error::DecodeError> {
+        if let Some(usual) = usual(body) {
+            return Ok(usual);
+        }
         if planted::is(Bug::NoLimit) {
             return bincode::borrow_decode_from_slice(body, standard());
         }
         bincode::borrow_decode_from_slice(body, config())
+    }
+    /// First bytes of integers that take 2, 4 and 8 more; smaller ones are the integer.
+    const LONG_16: u8 = 251;
+    const LONG_32: u8 = 252;
+    const LONG_64: u8 = 253;
+    /// Numbers of the variants that [`usual`] reads.
+    const REQUESTED: u8 = 2;
+    const SUCCEEDED: u8 = 4;
+    const STARTED: u8 = 20;
+
+    /// The records of a task that goes well, which are nearly all there are, read without bincode's layers: in a third of the time.
+    /// `None` leaves the record, or what is wrong with it, to bincode.
+    #[inline]
+    fn usual(body: &[u8]) -> Option<(Event<'_>, usize)> {
+        let mut rest = Rest { bytes: body };
+        let event = match rest.byte()? {
+            REQUESTED => {
+                let (task_type, payload) = (TypeId(rest.u16()?), rest.slice()?);
+                let plain = rest.byte()? == 0 && rest.byte()? == 0;
+                plain.then(|| Event::Requested { task_type, payload, key: None, asks: Vec::new() })?
+            }
+            SUCCEEDED => {
+                let (task, attempt) = (Ordinal(rest.u64()?), rest.u32()?);
+                Event::Succeeded { task, attempt, outcome: outcome(rest.byte()?)?, result: rest.slice()? }
+            }
+            STARTED => Event::Started { task: Ordinal(rest.u64()?), attempt: rest.u32()?, replica: ReplicaId(rest.u32()?) },
+            _ => return None,
+        };
+        Some((event, body.len() - rest.bytes.len()))
+    }
+
+    const fn outcome(number: u8) -> Option<Outcome> {
+        match number {
+            0 => Some(Outcome::Succeeded),
+            1 => Some(Outcome::Partial),
+            _ => None,
+        }
+    }
+
+    /// What is left to read.
+    struct Rest<'a> {
+        bytes: &'a [u8],
+    }
+
+    impl<'a> Rest<'a> {
+        fn byte(&mut self) -> Option<u8> {
+            let (first, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
+            Some(*first)
+        }
+
+        fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+            let (first, rest) = self.bytes.split_first_chunk()?;
+            self.bytes = rest;
+            Some(*first)
+        }
+
+        fn u16(&mut self) -> Option<u16> {
+            match self.byte()? {
+                small @ 0..LONG_16 => Some(u16::from(small)),
+                LONG_16 => self.array().map(u16::from_le_bytes),
+                _ => None,
+            }
+        }
+
+        fn u32(&mut self) -> Option<u32> {
+            match self.byte()? {
+                small @ 0..LONG_16 => Some(u32::from(small)),
+                LONG_16 => self.array().map(u16::from_le_bytes).map(u32::from),
+                LONG_32 => self.array().map(u32::from_le_bytes),
+                _ => None,
+            }
+        }
+
+        fn u64(&mut self) -> Option<u64> {
+            match self.byte()? {
+                small @ 0..LONG_16 => Some(u64::from(small)),
+                LONG_16 => self.array().map(u16::from_le_bytes).map(u64::from),
+                LONG_32 => self.array().map(u32::from_le_bytes).map(u64::from),
+                LONG_64 => self.array().map(u64::from_le_bytes),
+                _ => None,
+            }
+        }
+
+        /// Bytes behind their length. Those that come near the limit are left to bincode, which counts exactly.
+        fn slice(&mut self) -> Option<&'a [u8]> {
+            let len = usize::try_from(self.u64()?).ok().filter(|len| *len < RECORD_BYTES_MAX / 2)?;
+            let (slice, rest) = self.bytes.split_at_checked(len)?;
+            self.bytes = rest;
+            Some(slice)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::log::conformance::Filler;
+
+        /// As [`decode_event`] without [`usual`].
+        fn plain(body: &[u8]) -> Option<(Event<'_>, usize)> {
+            bincode::borrow_decode_from_slice(body, config()).ok()
+        }
+
+        #[test]
+        fn what_is_read_without_bincode_is_what_bincode_reads() {
+            let mut random = Filler::new(1);
+            let mut read = 0;
+            for _ in 0..200_000 {
+                let len = random.random() % 40;
+                let mut body: Vec<u8> = (0..len).map(|_| random.random() as u8).collect();
+                // The bytes that decide most: the variant, and the first byte of integers.
+                for at in 0..body.len() {
+                    body[at] = match random.random() % 8 {
+                        0 if at == 0 => [REQUESTED, SUCCEEDED, STARTED][random.random() as usize % 3],
+                        0 => LONG_16 + (random.random() % 5) as u8,
+                        1 | 2 => (random.random() % 4) as u8,
+                        _ if at == 0 => [REQUESTED, SUCCEEDED, STARTED][random.random() as usize % 3],
+                        _ => body[at],
+                    };
+                }
+                if let Some(usual) = usual(&body) {
+                    assert_eq!(Some(usual), plain(&body), "{body:?}");
+                    read += 1;
+                }
+            }
+            assert!(read > 10_000, "{read} of the bodies were records");
+        }
+
+        #[test]
+        fn the_usual_records_are_read_without_bincode() {
+            let (task, replica) = (Ordinal(u64::MAX), ReplicaId(300));
+            let events = [
+                Event::Requested { task_type: TypeId(7), payload: b"payload", key: None, asks: Vec::new() },
+                Event::Started { task, attempt: 70_000, replica },
+                Event::Succeeded { task: Ordinal(1), attempt: 1, outcome: Outcome::Succeeded, result: b"" },
+                Event::Succeeded { task: Ordinal(1), attempt: 1, outcome: Outcome::Partial, result: &[9; 300] },
+            ];
+            for event in events {
+                let mut body = Vec::new();
+                encode(0, &event, &mut body);
+                assert_eq!(usual(&body[1..]), Some((event, body.len() - 1)));
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ pub(in crate::log) trait Disk: Send {
     /// Takes a file's name away.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes a folder with everything in it away.
+    #[cfg_attr(not(feature = "sled"), allow(dead_code, reason = "segments of the other engine are files"))]
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;

@@ -125,6 +125,18 @@ impl Header {
         HEADER_BYTES + self.stored_len as usize
     }
 
+    /// Bytes of the whole block as a header of any format claims, ours or a newer one: lengths and checksum lie in the same places.
+    pub(crate) fn claimed_len(header: &[u8]) -> usize {
+        let claimed = header.get(48..52).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        HEADER_BYTES + (claimed as usize).min(BODY_BYTES_MAX)
+    }
+
+    /// Whether a block of any format, with nothing behind it, has the checksum that it names.
+    pub(crate) fn is_whole(block: &[u8]) -> bool {
+        let named = block.get(CRC_AT..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
+        block.len() >= HEADER_BYTES && named == Some(checksum(block))
+    }
+
     /// Reads a header; the checksum is checked with the body, by [`Block::parse`].
     ///
     /// # Errors

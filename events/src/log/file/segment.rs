@@ -172,7 +172,18 @@ impl Window {
 
     /// The block at `at`, its checksum verified.
     pub(super) fn block(&mut self, file: &File, at: u64, limit: u64) -> Result<Block, ReadError> {
-        let header = self.header(file, at, limit)?;
+        let header = match self.header(file, at, limit) {
+            Err(ReadError::Block(newer @ BlockError::FormatTooNew { .. })) => return Err(self.newer(file, at, limit, newer)?),
+            header => header?,
+        };
         Ok(Block::parse(self.bytes(file, at, header.block_len(), limit)?)?)
+    }
+
+    /// A newer build's block is whole; a flipped bit in the format is damage.
+    fn newer(&mut self, file: &File, at: u64, limit: u64, newer: BlockError) -> Result<ReadError, ReadError> {
+        let len = Header::claimed_len(self.bytes(file, at, HEADER_BYTES, limit)?);
+        let block = self.bytes(file, at, len, limit)?;
+        let whole = block.get(..len).is_some_and(Header::is_whole);
+        Ok(if whole { newer } else { BlockError::Header("its format is unknown and its checksum does not match") }.into())
     }
 }

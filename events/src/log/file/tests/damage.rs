@@ -169,6 +169,9 @@ fn a_whole_block_that_does_not_belong_there_is_refused() {
     foreign_shard.push(Timestamp(head.last_time.0), &Event::Ready { task: Ordinal(0) });
     let mut newer = Filler::after(&head, 1).block(2, 20).bytes;
     newer[4] = 99;
+    // What a newer build writes has the checksum that it should; without it this is damage.
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&newer[..52]), &newer[56..]);
+    newer[52..56].copy_from_slice(&crc.to_le_bytes());
     let later = Filler::after(&Head { next: head.next.next(), ..head }, 1).block(1, 1).bytes;
     let file = last_segment(dir.path());
     let before = fs::read(&file).unwrap();
@@ -384,5 +387,20 @@ fn a_file_cut_anywhere_is_harmless_or_named() {
     for closed in [true, false] {
         let harmless = damage_at_random(2, closed, |random, file, len| file.set_len(random.random() % len).unwrap());
         assert!(harmless < 100, "{harmless} of 200");
+    }
+}
+
+/// A bit of the format was taken for a newer build's block, and the advice was to use a newer build.
+#[test]
+fn a_flipped_bit_in_the_format_is_damage() {
+    let (dir, _) = store_of(40);
+    let file = segment_files(dir.path())[0].clone();
+    let whole = fs::read(&file).unwrap();
+    for bit in 0..16 {
+        let mut bytes = whole.clone();
+        bytes[4 + bit / 8] ^= 1 << (bit % 8);
+        fs::write(&file, bytes).unwrap();
+        let error = FileLog::open(dir.path(), small()).err().unwrap();
+        assert!(matches!(error, LogError::Damaged { .. }), "bit {bit}: {error}");
     }
 }

@@ -236,6 +236,9 @@ pub struct OpenBlock {
     first_time: Timestamp,
     last_time: Timestamp,
     created: u64,
+    format: u16,
+    /// Offset of the request record after the last one that is answered up to here, where requests come from a topic.
+    pub source_next: u64,
     body: Vec<u8>,
 }
 
@@ -251,6 +254,8 @@ impl OpenBlock {
             first_time: Timestamp(0),
             last_time: Timestamp(0),
             created: 0,
+            format: 1,
+            source_next: 0,
             body: Vec::new(),
         }
     }
@@ -266,6 +271,7 @@ impl OpenBlock {
         self.last_time = at;
         self.count += 1;
         self.created += u64::from(event.creates_task());
+        self.format = self.format.max(event.format());
     }
 
     /// The shard whose log it belongs to.
@@ -303,6 +309,7 @@ impl OpenBlock {
         self.first_position = self.next_position();
         self.first_ordinal = self.next_ordinal();
         self.created = 0;
+        self.format = 1;
         self.count = 0;
         self.body.clear();
     }
@@ -319,7 +326,7 @@ impl OpenBlock {
             bytes.extend_from_slice(&self.body);
         }
         let mut header = Header {
-            format: FORMAT,
+            format: self.format,
             shard: self.shard,
             epoch: self.epoch,
             count: self.count,
@@ -336,7 +343,8 @@ impl OpenBlock {
         header.crc = checksum(&bytes);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&header.crc.to_le_bytes());
         let hash = header.hash(previous, &self.body);
-        SealedBlock { header, hash, last_time: self.last_time, next_ordinal: self.next_ordinal(), bytes }
+        let (last_time, next_ordinal, source_next) = (self.last_time, self.next_ordinal(), self.source_next);
+        SealedBlock { header, hash, last_time, next_ordinal, source_next, bytes }
     }
 }
 
@@ -366,6 +374,8 @@ pub struct SealedBlock {
     pub last_time: Timestamp,
     /// Ordinal that the first task created after it gets.
     pub next_ordinal: Ordinal,
+    /// See [`OpenBlock::source_next`].
+    pub source_next: u64,
     /// Header and stored bytes.
     pub bytes: Vec<u8>,
 }

@@ -1,6 +1,6 @@
 //! What may be asked of the core, and why the answer may be no.
 
-use crate::event::{Departure, Event, RuleVersions};
+use crate::event::{Departure, Event, RuleVersions, ShardReading};
 use crate::id::{Ordinal, Position, ReplicaId, TypeId};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -47,6 +47,19 @@ pub enum Command<'a> {
     StepClock { from: Timestamp, to: Timestamp },
     /// Go on without acknowledged events that are gone.
     AcceptLoss { missing: u64, by: &'a str, reason: &'a str },
+    /// The next request comes from the record with this offset.
+    MoveSource { next: u64 },
+    /// The next record is no request that can be taken.
+    RefuseRequest { reason: &'a str },
+    /// This is how far the shards are.
+    ObserveShards { shards: &'a [ShardReading] },
+}
+
+impl Rejection {
+    /// Whether the same request may be taken later, for what is full now will have room again.
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Rejection::KeysFull { .. } | Rejection::TasksFull { .. } | Rejection::PayloadsFull { .. })
+    }
 }
 
 impl<'a> Command<'a> {
@@ -75,6 +88,9 @@ impl<'a> Command<'a> {
             Event::ReplicaStopped { replica, departure } => Command::StopReplica { replica, departure },
             Event::ClockStepped { from, to } => Command::StepClock { from, to },
             Event::LossAccepted { missing, by, reason } => Command::AcceptLoss { missing, by, reason },
+            Event::SourceMoved { next } => Command::MoveSource { next },
+            Event::RequestRefused { reason } => Command::RefuseRequest { reason },
+            Event::ShardsObserved { ref shards } => Command::ObserveShards { shards },
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }
@@ -98,19 +114,19 @@ pub enum Rejection {
     #[error("{0} is not a defined task type; register it before submitting")]
     UnknownType(TypeId),
     /// No request has this ordinal.
-    #[error("task 0-{0} was never requested")]
+    #[error("this shard has no task number {0}")]
     UnknownTask(Ordinal),
     /// The task is over.
-    #[error("task 0-{0} has already ended")]
+    #[error("task number {0} has already ended")]
     TaskEnded(Ordinal),
     /// The attempt is not the task's current one; what it reports is not taken.
-    #[error("attempt {attempt} of task 0-{task} is not the current one; its report was refused")]
+    #[error("attempt {attempt} of task number {task} is not the current one; its report was refused")]
     StaleAttempt { task: Ordinal, attempt: u32 },
     /// The task is not a dead letter.
-    #[error("task 0-{0} is not a dead letter")]
+    #[error("task number {0} is not a dead letter")]
     NotDead(Ordinal),
     /// The same key was used for other work.
-    #[error("the idempotency key was used for task 0-{of} with another payload; use a new key for new work")]
+    #[error("the idempotency key was used for task number {of} with another payload; use a new key for new work")]
     KeyConflict { of: Ordinal },
     /// The table of idempotency keys is full.
     #[error("all {max} idempotency keys are in use; retry in {retry_after}, or submit without a key")]
@@ -132,6 +148,9 @@ pub enum Rejection {
     /// The replica is not known, or not in the state that the command needs.
     #[error("replica {0} is unknown or cannot do that now")]
     WrongReplica(ReplicaId),
+    /// The record lies before those that were answered.
+    #[error("record {next} of the requests was answered before; the next one is {expected}")]
+    RecordAnswered { next: u64, expected: u64 },
     /// The log holds events decided by a newer rule than this build knows.
     #[error("the log asks for rule versions that this build does not know; use a newer build")]
     UnknownRules,

@@ -1,5 +1,7 @@
 //! The rules: what a command leads to in a state, or why the answer is no. Every function here reads and none changes anything.
 
+use std::cmp::Ordering;
+
 use crate::command::{Command, Rejection};
 use crate::event::{Cause, Digest, Event, RuleVersions, Timeout};
 use crate::id::{Epoch, Ordinal, PoolId, ReplicaId, TypeId};
@@ -74,6 +76,17 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
             out.push(Event::LossAccepted { missing, by, reason });
             Ok(())
         }
+        Command::MoveSource { next } => move_source(&state.work, next, out),
+        Command::RefuseRequest { reason } => {
+            within("the reason", reason.len(), MESSAGE_BYTES_MAX)?;
+            out.push(Event::RequestRefused { reason });
+            Ok(())
+        }
+        Command::ObserveShards { shards } => {
+            within("the list of shards", shards.len(), usize::from(u16::MAX))?;
+            out.push(Event::ShardsObserved { shards: shards.to_vec() });
+            Ok(())
+        }
     }
 }
 
@@ -135,6 +148,18 @@ fn open<'a>(state: &State, rules: RuleVersions, writer: &'a str, out: &mut Vec<E
     Ok(())
 }
 
+/// Records are answered once, in their order: a jump ahead is recorded, one back is refused.
+fn move_source(work: &Work, next: u64, out: &mut Vec<Event<'_>>) -> Result<(), Rejection> {
+    match next.cmp(&work.source_next) {
+        Ordering::Less => Err(Rejection::RecordAnswered { next, expected: work.source_next }),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => {
+            out.push(Event::SourceMoved { next });
+            Ok(())
+        }
+    }
+}
+
 fn define_type<'a>(
     work: &Work,
     name: &'a str,
@@ -193,7 +218,9 @@ fn check_ask(ask: &Ask<'_>) -> Result<(), Rejection> {
         Ask::Priority(value) => priority(value),
         Ask::Retry(ref policy) => check_policy(policy),
         Ask::Timeouts(ref timeouts) => check_span("the start-to-close timeout", timeouts.start_to_close),
-        Ask::ContentType(text) | Ask::TraceParent(text) => texts(&[("a setting of the request", text)]),
+        Ask::ContentType(text) | Ask::TraceParent(text) | Ask::ReplyTo(text) | Ask::CorrelationId(text) => {
+            texts(&[("a setting of the request", text)])
+        }
         Ask::Label(name, value) => texts(&[("a label's name", name), ("a label's value", value)]),
         Ask::NotBefore(_) => Ok(()),
     }

@@ -7,7 +7,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, TypeId};
+use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::Timestamp;
 
@@ -210,6 +210,28 @@ pub enum Event<'a> {
     ReplicaRequested { replica: ReplicaId, pool: PoolId },
     /// Derived: a pool has more replicas than it should.
     DrainRequested { replica: ReplicaId },
+
+    /// Input: the next request comes from the record with this offset; those before it that were not read are no requests.
+    SourceMoved { next: u64 },
+    /// Input: the next record was no request that could be taken; it went to the dead-letter topic.
+    RequestRefused { reason: &'a str },
+    /// Input: how far the shards were when the control half looked.
+    ShardsObserved { shards: Vec<ShardReading> },
+}
+
+/// How far a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ShardReading {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Everything before it was seen.
+    pub position: Position,
+    /// Live tasks without a slot.
+    pub waiting: u64,
+    /// Live tasks with a slot.
+    pub running: u64,
+    /// Request records that nobody has read yet.
+    pub lag: u64,
 }
 
 /// The first 128 bits of the BLAKE3 hash of a payload.
@@ -265,6 +287,9 @@ impl Event<'_> {
             Event::DeadLetterDropped { .. } => "dead_letter_dropped",
             Event::ReplicaRequested { .. } => "replica_requested",
             Event::DrainRequested { .. } => "drain_requested",
+            Event::SourceMoved { .. } => "source_moved",
+            Event::RequestRefused { .. } => "request_refused",
+            Event::ShardsObserved { .. } => "shards_observed",
         }
     }
 
@@ -290,7 +315,10 @@ impl Event<'_> {
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ClockStepped { .. }
-            | Event::LossAccepted { .. } => Origin::Input,
+            | Event::LossAccepted { .. }
+            | Event::SourceMoved { .. }
+            | Event::RequestRefused { .. }
+            | Event::ShardsObserved { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
             | Event::TimedOut { .. }
@@ -312,7 +340,8 @@ impl Event<'_> {
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => Half::Control,
+            | Event::DrainRequested { .. }
+            | Event::ShardsObserved { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
             | Event::Deduplicated { .. }
@@ -334,7 +363,9 @@ impl Event<'_> {
             | Event::Lost { .. }
             | Event::Ended { .. }
             | Event::DeadLettered { .. }
-            | Event::DeadLetterDropped { .. } => Half::Work,
+            | Event::DeadLetterDropped { .. }
+            | Event::SourceMoved { .. }
+            | Event::RequestRefused { .. } => Half::Work,
         }
     }
 
@@ -375,8 +406,26 @@ impl Event<'_> {
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => None,
+            | Event::DrainRequested { .. }
+            | Event::SourceMoved { .. }
+            | Event::RequestRefused { .. }
+            | Event::ShardsObserved { .. } => None,
         }
+    }
+
+    /// The format version that a block with this event must have, so that an older build says "newer format" and not "damaged".
+    pub fn format(&self) -> u16 {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "whatever is not named here was there from the beginning")]
+        match self {
+            Event::SourceMoved { .. } | Event::RequestRefused { .. } | Event::ShardsObserved { .. } => 2,
+            Event::Requested { asks, .. } if asks.iter().any(|ask| matches!(ask, Ask::ReplyTo(_) | Ask::CorrelationId(_))) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether the event answers one record of the requests topic; the shard's own count of them follows from it.
+    pub const fn answers_record(&self) -> bool {
+        matches!(self, Event::Requested { .. } | Event::Deduplicated { .. } | Event::RequestRefused { .. })
     }
 
     /// The task that ends with this event, and how. A dead letter ends its task; a redrive of it is a new task.

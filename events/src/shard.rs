@@ -131,6 +131,7 @@ impl Shard {
         self.open.push(at, &event);
         let envelope = Envelope { position: self.state.position, recorded_at: at, event };
         self.state.apply(&envelope);
+        self.open.source_next = self.state.work.source_next;
         observer.observe(&envelope, &self.state);
     }
 

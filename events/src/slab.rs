@@ -86,6 +86,10 @@ pub struct Extra {
     pub content_type: Option<Box<str>>,
     /// W3C trace context of the requester.
     pub trace_parent: Option<Box<str>>,
+    /// The topic that gets its end.
+    pub reply_to: Option<Box<str>>,
+    /// The requester's own name for the request.
+    pub correlation_id: Option<Box<str>>,
 }
 
 impl Task {

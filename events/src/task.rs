@@ -132,6 +132,10 @@ pub enum Ask<'a> {
     TraceParent(&'a str),
     /// A name and a value to find the task by.
     Label(&'a str, &'a str),
+    /// The topic that gets the end of the task.
+    ReplyTo(&'a str),
+    /// The requester's own name for the request; told with the end of the task.
+    CorrelationId(&'a str),
 }
 
 /// The requester's name for a piece of work: the same key again within the window is the same task.

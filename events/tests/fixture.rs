@@ -1,6 +1,6 @@
 //! Frozen logs, one for each released format version: they must fold for ever, to the same events and the same state.
 //!
-//! `tests/fixtures/v1/` holds `log.blocks` (raw blocks, one after another), `events.jsonl` (an envelope a line) and `state.txt`
+//! `tests/fixtures/vN/` holds `log.blocks` (raw blocks, one after another), `events.jsonl` (an envelope a line) and `state.txt`
 //! (the hash of the last block and the digest of the state). A change that makes this test fail needs a new format version
 //! beside the old one; a new layout of state images alone changes only the digest in `state.txt`.
 
@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use common::{audit, everything};
 use ergate_events::block::{Block, Hash, OpenBlock};
+use ergate_events::codec::FORMAT;
 use ergate_events::event::Event;
 use ergate_events::id::{Ordinal, ShardId};
 use ergate_events::state::State;
 use ergate_events::time::Micros;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/v1")
+fn folder(format: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/fixtures/v{format}"))
 }
 
 fn parse_all(mut bytes: &[u8]) -> Vec<Block> {
@@ -53,8 +54,12 @@ fn summary(blocks: &[Block], state: &State) -> String {
 }
 
 #[test]
-fn the_frozen_log_of_format_1_folds_to_what_it_always_did() {
-    let read = |name: &str| fs::read(folder().join(name)).expect("the fixture is part of the repository");
+fn the_frozen_logs_fold_to_what_they_always_did() {
+    (1..=FORMAT).for_each(folds_as_ever);
+}
+
+fn folds_as_ever(format: u16) {
+    let read = |name: &str| fs::read(folder(format).join(name)).expect("the fixture is part of the repository");
     let blocks = parse_all(&read("log.blocks"));
     let codecs: Vec<u8> = blocks.iter().map(|block| block.header.codec).collect();
     assert!(codecs.len() >= 3 && codecs.contains(&0) && codecs.contains(&1), "{codecs:?}");
@@ -88,13 +93,13 @@ fn write_the_fixture() {
         raw.extend(sealed.1);
     }
     let (state, lines) = fold(&blocks);
-    fs::create_dir_all(folder()).expect("the folder can be made");
+    fs::create_dir_all(folder(FORMAT)).expect("the folder can be made");
     for (name, bytes) in [
         ("log.blocks", raw),
         ("events.jsonl", (lines.join("\n") + "\n").into_bytes()),
         ("state.txt", summary(&blocks, &state).into_bytes()),
     ] {
-        let mut file = fs::File::create_new(folder().join(name)).expect("a frozen fixture is never overwritten");
+        let mut file = fs::File::create_new(folder(FORMAT).join(name)).expect("a frozen fixture is never overwritten");
         file.write_all(&bytes).expect("it fits");
     }
 }

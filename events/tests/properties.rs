@@ -333,7 +333,7 @@ proptest! {
         prop_assert!(Block::parse(&bytes).is_err());
         let _ = v1::decode(&bytes);
         let _ = State::decode(&bytes);
-        let mut image = vec![1];
+        let mut image = vec![2];
         image.extend_from_slice(&bytes);
         let _ = State::decode(&image);
     }
@@ -396,7 +396,7 @@ fn hostile_lengths_ask_for_no_memory() {
             let bytes: Vec<u8> = prefix.iter().chain(&claim).copied().collect();
             assert!(v1::decode(&bytes).is_err(), "{bytes:?}");
         }
-        let image: Vec<u8> = [1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0].iter().chain(&claim).copied().collect();
+        let image: Vec<u8> = [2, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0].iter().chain(&claim).copied().collect();
         assert!(State::decode(&image).is_err());
     }
     let mut open = OpenBlock::new(ShardId(0), Epoch(0), Position(0), Ordinal(0));

@@ -21,7 +21,7 @@ use crate::task::TypeSettings;
 use crate::time::Timestamp;
 
 /// Version of the layout below; another one is refused.
-const IMAGE_VERSION: u16 = 1;
+const IMAGE_VERSION: u16 = 2;
 /// Most bytes that one part of an image may claim while it is decoded.
 const PART_BYTES_MAX: usize = 1 << 30;
 
@@ -57,6 +57,7 @@ struct Top {
     last_at: Timestamp,
     next_ordinal: Ordinal,
     ended: [u64; 5],
+    source_next: u64,
     types: Vec<(String, TypeSettings)>,
     pools: Vec<String>,
     control: Control,
@@ -79,6 +80,7 @@ impl State {
             last_at: self.last_at,
             next_ordinal: self.next_ordinal(),
             ended: self.work.ended,
+            source_next: self.work.source_next,
             types: self.work.types.iter().map(|known| (known.name.clone(), (*known.settings).clone())).collect(),
             pools: self.work.pools.iter().map(|pool| pool.name.clone()).collect(),
             control: self.control.clone(),
@@ -114,7 +116,7 @@ impl State {
         let top: Top = take(&mut rest)?;
         let keys: KeyTable = take(&mut rest)?;
         let mut state = State {
-            work: Work { replicas: top.replicas, keys, ended: top.ended, ..Work::default() },
+            work: Work { replicas: top.replicas, keys, ended: top.ended, source_next: top.source_next, ..Work::default() },
             control: top.control,
             epoch: top.epoch,
             rules: top.rules,

@@ -63,7 +63,7 @@ impl State {
                 self.control.apply(&envelope.event);
                 self.unsettled = true;
             }
-            Event::ClockStepped { .. } | Event::LossAccepted { .. } => {}
+            Event::ClockStepped { .. } | Event::LossAccepted { .. } | Event::ShardsObserved { .. } => {}
             Event::TypeDefined { .. }
             | Event::Requested { .. }
             | Event::Deduplicated { .. }
@@ -85,7 +85,9 @@ impl State {
             | Event::Lost { .. }
             | Event::Ended { .. }
             | Event::DeadLettered { .. }
-            | Event::DeadLetterDropped { .. } => self.work.apply(envelope),
+            | Event::DeadLetterDropped { .. }
+            | Event::SourceMoved { .. }
+            | Event::RequestRefused { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();
         self.last_at = self.last_at.max(envelope.recorded_at);

@@ -82,6 +82,8 @@ pub struct Work {
     pub dead_bytes: usize,
     /// Ended tasks by outcome, in the order of [`Outcome::ALL`].
     pub ended: [u64; 5],
+    /// Offset of the next request record, where requests come from a topic; elsewhere a count that nobody reads.
+    pub source_next: u64,
 }
 
 impl Work {
@@ -127,7 +129,8 @@ impl Work {
             Event::Succeeded { task, outcome, .. } => self.finish(task, outcome),
             Event::Failed { task, .. } => self.fail(task),
             Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout, at),
-            Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } => {}
+            Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } | Event::RequestRefused { .. } => {}
+            Event::SourceMoved { next } => self.source_next = next,
             Event::RetryScheduled { task, due } => self.schedule_retry(task, due),
             Event::Ready { task } => self.make_ready(task, at, position),
             Event::Lost { task, attempt, departure } => self.lose(task, attempt, departure, at, position),
@@ -162,8 +165,10 @@ impl Work {
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => {}
+            | Event::DrainRequested { .. }
+            | Event::ShardsObserved { .. } => {}
         }
+        self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));
     }
 
     fn request(
@@ -498,6 +503,8 @@ fn take_asks(task: &mut Task, asks: &[Ask<'_>]) -> Option<Timestamp> {
             Ask::Timeouts(timeouts) => task.extra_mut().timeouts = Some(timeouts),
             Ask::ContentType(text) => task.extra_mut().content_type = Some(text.into()),
             Ask::TraceParent(text) => task.extra_mut().trace_parent = Some(text.into()),
+            Ask::ReplyTo(text) => task.extra_mut().reply_to = Some(text.into()),
+            Ask::CorrelationId(text) => task.extra_mut().correlation_id = Some(text.into()),
             Ask::Label(_, _) => {}
         }
     }

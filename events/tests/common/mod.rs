@@ -4,8 +4,8 @@
 use ergate_events::audit::{Audit, Depth};
 use ergate_events::block::{Block, Hash};
 use ergate_events::command::{Command, Rejection};
-use ergate_events::event::{Departure, Envelope, Event, RuleVersions, hex};
-use ergate_events::id::{Ordinal, ReplicaId, ShardId, TypeId};
+use ergate_events::event::{Departure, Envelope, Event, RuleVersions, ShardReading, hex};
+use ergate_events::id::{Ordinal, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
@@ -355,6 +355,9 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::DeadLetterDropped { task } => format!("dropped {task}"),
         Event::ReplicaRequested { replica, pool } => format!("wanted {replica} {pool}"),
         Event::DrainRequested { replica } => format!("unwanted {replica}"),
+        Event::SourceMoved { next } => format!("source at {next}"),
+        Event::RequestRefused { .. } => "record refused".to_owned(),
+        Event::ShardsObserved { shards } => format!("{} shards seen", shards.len()),
     }
 }
 
@@ -393,6 +396,17 @@ fn working_day(story: &mut Story) {
     story.tell(&Command::StepClock { from, to: from.after(Micros::from_secs(60)) }).expect("clocks do that");
     story.tell(&Command::AcceptLoss { missing: 3, by: "me", reason: "the disk" }).expect("one may");
     story.tell(&Command::Open { rules: RuleVersions::CURRENT, writer: "test 2" }).expect("a log can be opened again");
+    from_a_topic(story);
+}
+
+/// What only a shard with a requests topic has.
+fn from_a_topic(story: &mut Story) {
+    let next = story.shard.state().work.source_next + 7;
+    story.tell(&Command::MoveSource { next }).expect("it lies ahead");
+    story.tell(&Command::RefuseRequest { reason: "type: missing" }).expect("a record may be anything");
+    story.submit(&request(b"reply", &[Ask::ReplyTo("answers"), Ask::CorrelationId("c-1")]));
+    let reading = ShardReading { shard: ShardId(3), position: Position(9), waiting: 1, running: 2, lag: 300 };
+    story.tell(&Command::ObserveShards { shards: &[reading] }).expect("shards can be looked at");
 }
 
 /// Everything that can go wrong.

@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use ergate_events::event::{Cause, Envelope, Event, Timeout};
-use ergate_events::id::{Ordinal, PoolId, ReplicaId, TypeId};
+use ergate_events::id::{Ordinal, PoolId, ReplicaId, ShardId, TypeId};
+use ergate_events::log::Outgoing;
 use ergate_events::shard::Observer;
 use ergate_events::slab::Phase;
 use ergate_events::state::State;
 use ergate_events::task::Outcome;
 use ergate_events::time::{Micros, Timestamp};
 
+use crate::results::{Ending, Results};
 use crate::submission::{EndFailure, TaskEnd};
 use crate::waiters::Waiters;
 
@@ -112,12 +114,18 @@ pub(crate) struct Effects {
     pub(crate) starts: Vec<(ReplicaId, Attempts)>,
     pub(crate) instructions: Vec<Instruction>,
     pub(crate) ends: Vec<(Ordinal, TaskEnd)>,
+    /// Offsets of records that were refused, with the reasons.
+    pub(crate) refused: Vec<(u64, String)>,
+    /// What goes out with the block.
+    pub(crate) messages: Vec<Outgoing>,
 }
 
 /// Turns events into effects as they are decided.
 pub(crate) struct Collector<'a> {
     pub(crate) effects: &'a mut Effects,
     pub(crate) waiters: &'a Waiters,
+    /// Who is told of ends by a message, and the shard that they are told of.
+    pub(crate) results: Option<(&'a mut Results, ShardId)>,
     /// Somebody may wait for every task from here on, see the log writer's field of this name.
     pub(crate) fresh: Ordinal,
     /// The last failure seen; the end that may follow it in the same batch tells it on.
@@ -145,6 +153,14 @@ impl Observer for Collector<'_> {
             }
             Event::ReplicaRequested { replica, pool } => self.start_replica(state, replica, pool),
             Event::DrainRequested { replica } => self.effects.instructions.push(Instruction::DrainReplica(replica)),
+            Event::RequestRefused { ref reason } => {
+                self.effects.refused.push((state.work.source_next - 1, reason.clone().into_owned()));
+            }
+            Event::Requested { .. } | Event::Redriven { .. } => {
+                if let Some((results, _)) = &mut self.results {
+                    results.created(&envelope.event, state);
+                }
+            }
             Event::TypeDefined { task_type, name, .. } => {
                 self.effects.instructions.push(Instruction::DefineType { id: task_type, name: name.to_owned() });
             }
@@ -164,10 +180,22 @@ impl Collector<'_> {
     }
 
     fn wants(&self, task: Ordinal) -> bool {
-        task >= self.fresh || self.waiters.wants(task)
+        task >= self.fresh || self.waiters.wants(task) || self.tells(task)
+    }
+
+    fn tells(&self, task: Ordinal) -> bool {
+        self.results.as_ref().is_some_and(|(results, _)| results.wants(task))
+    }
+
+    /// Sends a message about an end to whoever wants one.
+    fn tell(&mut self, task: Ordinal, end: &Ending<'_>) {
+        if let Some((results, shard)) = self.results.as_mut().filter(|(results, _)| results.wants(task)) {
+            self.effects.messages.append(&mut results.ended(*shard, task, end));
+        }
     }
 
     fn succeed(&mut self, task: Ordinal, outcome: Outcome, result: &[u8]) {
+        self.tell(task, &Ending { outcome, result, failure: None });
         if self.wants(task) {
             self.effects.ends.push((task, TaskEnd { outcome, result: result.into(), failure: None }));
         }
@@ -179,6 +207,7 @@ impl Collector<'_> {
         }
         let last = self.last_failure.take().filter(|(failed, _, _)| *failed == task);
         let (class, message) = last.map_or_else(Default::default, |(_, class, message)| (class, message));
+        self.tell(task, &Ending { outcome, result: &[], failure: Some((cause, &class, &message)) });
         let failure = Some(Box::new(EndFailure { cause, class, message }));
         self.effects.ends.push((task, TaskEnd { outcome, result: Box::default(), failure }));
     }

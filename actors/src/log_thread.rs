@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ergate_events::block::{Block, Header, OpenBlock};
 use ergate_events::id::Position;
-use ergate_events::log::{EventLog, Head, LogError, Space};
+use ergate_events::log::{EventLog, Head, LogError, Outgoing, Space};
 use ergate_events::planted::{self, Bug};
 
 use crate::recent::Recent;
@@ -52,7 +52,7 @@ pub enum LogNews {
 }
 
 enum Order {
-    Write(OpenBlock),
+    Write(OpenBlock, Vec<Outgoing>),
     Commit,
     Retain(Position),
     Close,
@@ -124,9 +124,9 @@ impl LogThread {
         Ok(LogThread { orders, thread: Some(thread), counters })
     }
 
-    /// Hands over a block; news about it follow.
-    pub fn write(&self, block: OpenBlock) {
-        self.order(Order::Write(block));
+    /// Hands over a block and the messages that go out with it; news about it follow.
+    pub fn write(&self, block: OpenBlock, messages: Vec<Outgoing>) {
+        self.order(Order::Write(block, messages));
     }
 
     /// Makes what was handed over durable before it goes on with what comes later, so that news name the head right here.
@@ -223,8 +223,9 @@ impl<F: Fn(LogNews)> Writer<F> {
         let (mut close, mut wrote) = (false, false);
         for order in std::iter::once(first).chain(orders.try_iter()) {
             match order {
-                Order::Write(block) => {
+                Order::Write(block, messages) => {
                     self.append(block)?;
+                    messages.into_iter().for_each(|message| self.log.send(message));
                     wrote = true;
                 }
                 Order::Retain(position) => {
@@ -358,11 +359,11 @@ mod tests {
             }
         };
         let thread = LogThread::start(Box::new(MemoryLog::new()), Durability::Fsync, Arc::default(), news).unwrap();
-        thread.write(block(0));
+        thread.write(block(0), Vec::new());
         assert_eq!(seen.recv().unwrap(), Position(1));
-        (1..3).for_each(|position| thread.write(block(position)));
+        (1..3).for_each(|position| thread.write(block(position), Vec::new()));
         thread.commit();
-        (3..6).for_each(|position| thread.write(block(position)));
+        (3..6).for_each(|position| thread.write(block(position), Vec::new()));
         (0..3).for_each(|_| go.send(()).unwrap());
         thread.close().unwrap();
         assert_eq!(seen.iter().collect::<Vec<_>>(), [Position(3), Position(6)]);

@@ -46,12 +46,19 @@ pub struct Extras {
     pub trace_parent: Option<String>,
     /// Names and values to find the task by.
     pub labels: Vec<(String, String)>,
+    /// The topic that gets the end of the task.
+    pub reply_to: Option<String>,
+    /// The requester's own name for the request.
+    pub correlation_id: Option<String>,
 }
 
 impl Extras {
     /// Bytes that they take in memory, about.
     fn bytes(&self) -> usize {
-        let texts = [&self.key, &self.content_type, &self.trace_parent].into_iter().flatten().map(String::len);
+        let texts = [&self.key, &self.content_type, &self.trace_parent, &self.reply_to, &self.correlation_id]
+            .into_iter()
+            .flatten()
+            .map(String::len);
         let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
         size_of::<Extras>() + texts.chain(labels).sum::<usize>()
     }
@@ -68,6 +75,8 @@ impl Extras {
         asks.extend(self.timeouts.map(Ask::Timeouts));
         asks.extend(self.content_type.as_deref().map(Ask::ContentType));
         asks.extend(self.trace_parent.as_deref().map(Ask::TraceParent));
+        asks.extend(self.reply_to.as_deref().map(Ask::ReplyTo));
+        asks.extend(self.correlation_id.as_deref().map(Ask::CorrelationId));
         asks.extend(self.labels.iter().map(|(name, value)| Ask::Label(name, value)));
         asks
     }

@@ -47,10 +47,12 @@ pub enum Command<'a> {
     StepClock { from: Timestamp, to: Timestamp },
     /// Go on without acknowledged events that are gone.
     AcceptLoss { missing: u64, by: &'a str, reason: &'a str },
-    /// The next request comes from the record with this offset.
-    MoveSource { next: u64 },
-    /// The next record is no request that can be taken.
-    RefuseRequest { reason: &'a str },
+    /// The next request comes from the record with the offset `next`; `from` was the next one so far, `None` in an audit.
+    MoveSource { from: Option<u64>, next: u64 },
+    /// Do the work that this record asks for, or refuse the record if the rules do. It must be the next one.
+    TakeRecord { offset: u64, task_type: TypeId, payload: &'a [u8], key: Option<IdempotencyKey<'a>>, asks: &'a [Ask<'a>] },
+    /// This record is no request that can be taken. It must be the next one; `None` in an audit.
+    RefuseRecord { offset: Option<u64>, reason: &'a str },
     /// This is how far the shards are.
     ObserveShards { shards: &'a [ShardReading] },
 }
@@ -88,8 +90,8 @@ impl<'a> Command<'a> {
             Event::ReplicaStopped { replica, departure } => Command::StopReplica { replica, departure },
             Event::ClockStepped { from, to } => Command::StepClock { from, to },
             Event::LossAccepted { missing, by, reason } => Command::AcceptLoss { missing, by, reason },
-            Event::SourceMoved { next } => Command::MoveSource { next },
-            Event::RequestRefused { reason } => Command::RefuseRequest { reason },
+            Event::SourceMoved { next } => Command::MoveSource { from: None, next },
+            Event::RequestRefused { ref reason } => Command::RefuseRecord { offset: None, reason },
             Event::ShardsObserved { ref shards } => Command::ObserveShards { shards },
             Event::Deduplicated { .. }
             | Event::Started { .. }
@@ -148,9 +150,9 @@ pub enum Rejection {
     /// The replica is not known, or not in the state that the command needs.
     #[error("replica {0} is unknown or cannot do that now")]
     WrongReplica(ReplicaId),
-    /// The record lies before those that were answered.
-    #[error("record {next} of the requests was answered before; the next one is {expected}")]
-    RecordAnswered { next: u64, expected: u64 },
+    /// Records are answered once and in order, and this is not the next one.
+    #[error("record {offset} of the requests is not the next one, which is {next}")]
+    NotNext { offset: u64, next: u64 },
     /// The log holds events decided by a newer rule than this build knows.
     #[error("the log asks for rule versions that this build does not know; use a newer build")]
     UnknownRules,

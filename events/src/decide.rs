@@ -1,7 +1,5 @@
 //! The rules: what a command leads to in a state, or why the answer is no. Every function here reads and none changes anything.
 
-use std::cmp::Ordering;
-
 use crate::command::{Command, Rejection};
 use crate::event::{Cause, Digest, Event, RuleVersions, Timeout};
 use crate::id::{Epoch, Ordinal, PoolId, ReplicaId, TypeId};
@@ -76,10 +74,15 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
             out.push(Event::LossAccepted { missing, by, reason });
             Ok(())
         }
-        Command::MoveSource { next } => move_source(&state.work, next, out),
-        Command::RefuseRequest { reason } => {
+        Command::MoveSource { from, next } => move_source(&state.work, from, next, out),
+        Command::TakeRecord { offset, task_type, payload, key, asks } => {
+            next_record(&state.work, Some(offset))?;
+            take_record(request(&state.work, task_type, payload, key, asks, at, out), out)
+        }
+        Command::RefuseRecord { offset, reason } => {
+            next_record(&state.work, offset)?;
             within("the reason", reason.len(), MESSAGE_BYTES_MAX)?;
-            out.push(Event::RequestRefused { reason });
+            out.push(Event::RequestRefused { reason: reason.into() });
             Ok(())
         }
         Command::ObserveShards { shards } => {
@@ -148,15 +151,31 @@ fn open<'a>(state: &State, rules: RuleVersions, writer: &'a str, out: &mut Vec<E
     Ok(())
 }
 
-/// Records are answered once, in their order: a jump ahead is recorded, one back is refused.
-fn move_source(work: &Work, next: u64, out: &mut Vec<Event<'_>>) -> Result<(), Rejection> {
-    match next.cmp(&work.source_next) {
-        Ordering::Less => Err(Rejection::RecordAnswered { next, expected: work.source_next }),
-        Ordering::Equal => Ok(()),
-        Ordering::Greater => {
-            out.push(Event::SourceMoved { next });
+/// Records are answered once and in order.
+fn next_record(work: &Work, offset: Option<u64>) -> Result<(), Rejection> {
+    let next = work.source_next;
+    offset.filter(|offset| *offset != next).map_or(Ok(()), |offset| Err(Rejection::NotNext { offset, next }))
+}
+
+fn move_source(work: &Work, from: Option<u64>, next: u64, out: &mut Vec<Event<'_>>) -> Result<(), Rejection> {
+    next_record(work, from)?;
+    if next < work.source_next {
+        return Err(Rejection::NotNext { offset: next, next: work.source_next });
+    }
+    if next > work.source_next {
+        out.push(Event::SourceMoved { next });
+    }
+    Ok(())
+}
+
+/// Whoever wrote a record gets no answer but the log: what will never be taken is refused there, what may be taken later has to wait.
+fn take_record(answer: Result<(), Rejection>, out: &mut Vec<Event<'_>>) -> Result<(), Rejection> {
+    match answer {
+        Err(rejection) if !rejection.is_busy() => {
+            out.push(Event::RequestRefused { reason: rejection.to_string().into() });
             Ok(())
         }
+        answer => answer,
     }
 }
 

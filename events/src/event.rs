@@ -4,6 +4,8 @@
 //! them by rule and could be computed again, which is what the audit does. Old variants are never edited: a new fact is a new
 //! variant at the end, so a number once written keeps its meaning (`codec.rs`).
 
+use std::borrow::Cow;
+
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -214,7 +216,7 @@ pub enum Event<'a> {
     /// Input: the next request comes from the record with this offset; those before it that were not read are no requests.
     SourceMoved { next: u64 },
     /// Input: the next record was no request that could be taken; it went to the dead-letter topic.
-    RequestRefused { reason: &'a str },
+    RequestRefused { reason: Cow<'a, str> },
     /// Input: how far the shards were when the control half looked.
     ShardsObserved { shards: Vec<ShardReading> },
 }

@@ -44,6 +44,9 @@ fn split(text: &str) -> Vec<String> {
 /// A Rust type as the page calls it.
 fn page_type(rust: &str) -> String {
     let inner = |prefix: &str| rust.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>')).map(page_type);
+    if rust == "Cow<'a, str>" {
+        return "text".to_owned();
+    }
     if let Some(inner) = inner("Box<") {
         return inner;
     }

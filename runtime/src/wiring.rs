@@ -106,6 +106,8 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
         submissions: submission_lane,
         reports: report_lane,
         snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
+        intake: None,
+        pace: std::time::Duration::ZERO,
     };
     let mut counters = Arc::default();
     let recent = Arc::new(Recent::default());

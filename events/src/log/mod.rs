@@ -83,6 +83,11 @@ pub trait EventLog: Send {
     /// A reader of everything durable, now and later; any number may exist, on any thread.
     fn reader(&self) -> Arc<dyn LogReader>;
 
+    /// Sends a message with the blocks of the next sync, and only with them; a log without topics has nowhere to send it.
+    fn send(&mut self, message: Outgoing) {
+        drop(message);
+    }
+
     /// Gives up the blocks before the one that holds `keep_from`; whole segments only, so less may go than asked.
     /// Returns the first position that is still there. A base snapshot at or after it must be durable before.
     ///
@@ -95,6 +100,19 @@ pub trait EventLog: Send {
     /// # Errors
     /// As [`EventLog::sync`].
     fn close(self: Box<Self>) -> Result<(), LogError>;
+}
+
+/// A message to others that goes out with the blocks that it belongs to, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub topic: String,
+    /// Its key, if it has one.
+    pub key: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// What it says.
+    pub value: Option<Vec<u8>>,
 }
 
 /// How much space is left below the low-water mark's reserve.
@@ -190,6 +208,12 @@ pub enum LogError {
     /// There is no space left.
     #[error("no space left for {path}; free some space and start again: everything acknowledged is kept")]
     Full { path: PathBuf },
+    /// Another engine took the shard over.
+    #[error("another engine has taken over shard {shard}: {reason}; this one steps down from it")]
+    Fenced { shard: crate::id::ShardId, reason: String },
+    /// The brokers did not do what they were asked.
+    #[error("failed to {step} on Kafka ({topic}): {reason}; see `ergate kafka doctor`")]
+    Kafka { step: &'static str, topic: String, reason: String },
     /// An earlier write failed, so this process writes no more.
     #[error("the log refuses to write after an earlier failure ({reason}); restart to recover from what is durable")]
     Poisoned { reason: String },

@@ -402,8 +402,8 @@ fn working_day(story: &mut Story) {
 /// What only a shard with a requests topic has.
 fn from_a_topic(story: &mut Story) {
     let next = story.shard.state().work.source_next + 7;
-    story.tell(&Command::MoveSource { next }).expect("it lies ahead");
-    story.tell(&Command::RefuseRequest { reason: "type: missing" }).expect("a record may be anything");
+    story.tell(&Command::MoveSource { from: None, next }).expect("it lies ahead");
+    story.tell(&Command::RefuseRecord { offset: None, reason: "type: missing" }).expect("a record may be anything");
     story.submit(&request(b"reply", &[Ask::ReplyTo("answers"), Ask::CorrelationId("c-1")]));
     let reading = ShardReading { shard: ShardId(3), position: Position(9), waiting: 1, running: 2, lag: 300 };
     story.tell(&Command::ObserveShards { shards: &[reading] }).expect("shards can be looked at");

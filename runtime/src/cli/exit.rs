@@ -52,7 +52,7 @@ pub(crate) enum Trouble {
 /// Printed below the help.
 pub(crate) const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 tasks did not succeed · 4 some input refused · \
 5 the log is damaged or incomplete · 6 not found · 7 the data directory is in use · 8 no space, or not writable · \
-9 written by a newer version · 130 interrupted";
+9 written by a newer version · 10 the brokers did not do it · 130 interrupted";
 
 impl Exit {
     const fn code(self) -> u8 {
@@ -137,7 +137,8 @@ const fn recover_code(error: &RecoverError) -> u8 {
 const fn log_code(error: &LogError) -> u8 {
     match error {
         LogError::NotFound { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
-        LogError::Locked { .. } => 7,
+        LogError::Locked { .. } | LogError::Fenced { .. } => 7,
+        LogError::Kafka { .. } => 10,
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
         LogError::FormatTooNew { .. } => 9,
         LogError::Damaged { .. }

@@ -97,6 +97,8 @@ fn of_log(error: &LogError) -> Option<Described> {
         LogError::Anchor { path, .. } => file("anchor", path),
         LogError::Foreign { path, .. } => file("foreign", path),
         LogError::NotFound { .. }
+        | LogError::Fenced { .. }
+        | LogError::Kafka { .. }
         | LogError::Locked { .. }
         | LogError::OtherEngine { .. }
         | LogError::Io { .. }

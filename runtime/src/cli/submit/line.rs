@@ -148,6 +148,7 @@ impl<'a> Line<'a> {
             content_type: self.content_type,
             trace_parent: self.trace_parent,
             labels: self.labels,
+            ..Extras::default()
         };
         Ok((!is_plain(&extras)).then(|| Box::new(extras)))
     }
@@ -155,7 +156,7 @@ impl<'a> Line<'a> {
 
 /// Whether it asks for nothing; the usual request costs no allocation.
 fn is_plain(extras: &Extras) -> bool {
-    let Extras { key, key_window, priority, not_before, retry, timeouts, content_type, trace_parent, labels } = extras;
+    let Extras { key, key_window, priority, not_before, retry, timeouts, content_type, trace_parent, labels, .. } = extras;
     key.is_none()
         && key_window.is_none()
         && priority.is_none()

@@ -3,9 +3,12 @@
 //! Data comes by two bounded lanes, submissions and reports, each a stream of batches; control messages come by the mailbox, which is
 //! looked at first. While [`BLOCKS_IN_FLIGHT_MAX`] blocks wait for the disk the data lanes are not read: that is the backpressure.
 
+mod intake;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, StreamHandler};
 use ergate_events::command::{Command, Rejection};
@@ -21,6 +24,8 @@ use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY, ReplicaIdl
 use crate::effects::{Collector, Effects};
 use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogNews, LogThread};
+use crate::log_writer::intake::Intake;
+pub use crate::log_writer::intake::IntakeParts;
 use crate::proposal::Proposal;
 use crate::report::Report;
 use crate::snapshot::{SnapshotRule, StateCopy};
@@ -56,6 +61,14 @@ pub struct LogWriter {
     snapshots: SnapshotRule,
     /// Answers while the runtime closes.
     closing: Option<oneshot::Sender<Result<(), LogError>>>,
+    /// Records that requests come from, where they come from a topic.
+    intake: Option<Intake>,
+    /// Blocks are handed over at most this often, unless they are full.
+    pace: Duration,
+    /// When the last block was handed over.
+    handed_over: Instant,
+    /// Whether a timer is set for the next one.
+    pacing: bool,
 }
 
 /// What a shard's log looks like from outside.
@@ -100,6 +113,10 @@ pub struct LogWriterParts {
     pub reports: Lane<Report>,
     /// When snapshots are taken.
     pub snapshots: SnapshotRule,
+    /// Requests from a topic, where they come from one.
+    pub intake: Option<IntakeParts>,
+    /// Time between two blocks that are not full: zero for a log whose sync is cheap, more where a commit costs others something.
+    pub pace: Duration,
 }
 
 impl LogWriter {
@@ -117,6 +134,7 @@ impl LogWriter {
             let valve = Valve::default();
             <LogWriter as StreamHandler<Vec<Submission>>>::add_stream(parts.submissions.behind(&valve), context);
             <LogWriter as StreamHandler<Vec<Report>>>::add_stream(parts.reports.behind(&valve), context);
+            let intake = parts.intake.map(|intake| Intake::start(intake, context));
             let news = context.address();
             let thread = log(Box::new(move |item| {
                 // Past a full mailbox, for nothing repeats lost news: there is one for each block in flight, and a failure.
@@ -147,6 +165,10 @@ impl LogWriter {
                 fresh: Ordinal(u64::MAX),
                 snapshots: parts.snapshots,
                 closing: None,
+                intake,
+                pace: parts.pace,
+                handed_over: Instant::now(),
+                pacing: false,
             }
         });
         outcome.map(|()| address)
@@ -154,8 +176,10 @@ impl LogWriter {
 
     /// Decides one batch and collects its effects; returns how many commands it took.
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
-        let mut collector =
-            Collector { effects: &mut self.open.effects, waiters: &self.waiters, fresh: self.fresh, last_failure: None };
+        let id = self.shard.open_block().shard();
+        let results = self.intake.as_mut().map(|intake| (&mut intake.results, id));
+        let (effects, waiters) = (&mut self.open.effects, &self.waiters);
+        let mut collector = Collector { effects, waiters, results, fresh: self.fresh, last_failure: None };
         // Until the log is taken over, time stands where it ended: downtime is nobody's running time.
         let now = if self.opened { self.clock.now() } else { Timestamp(0) };
         self.shard.batch(now, commands, answers, &mut collector)
@@ -228,11 +252,31 @@ impl LogWriter {
         if self.failed.is_some() {
             return;
         }
-        if self.in_flight.is_empty() || self.shard.open_block().body_len() >= ergate_events::shard::BLOCK_BYTES_TARGET {
+        let is_full = self.shard.open_block().body_len() >= ergate_events::shard::BLOCK_BYTES_TARGET;
+        if is_full || (self.in_flight.is_empty() && self.is_time(context)) {
             self.hand_over();
         }
         self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX || self.closing.is_some());
         self.set_alarm(context);
+    }
+
+    /// Whether the pace allows another block now; if not, a timer asks again when it does.
+    fn is_time(&mut self, context: &Context<Self>) -> bool {
+        let wait = self.pace.saturating_sub(self.handed_over.elapsed());
+        if wait.is_zero() || self.closing.is_some() {
+            return true;
+        }
+        if !self.pacing && self.shard.open_block().count() > 0 {
+            self.pacing = true;
+            let address = context.address();
+            actix::spawn(async move {
+                tokio::time::sleep(wait).await;
+                // Past a full mailbox, for the block waits for nothing else, and there is one at a time.
+                address.do_send(Paced);
+            });
+        }
+        // What recorded nothing has nothing to wait for.
+        self.shard.open_block().count() == 0
     }
 
     fn hand_over(&mut self) {
@@ -248,7 +292,8 @@ impl LogWriter {
         };
         pending.snapshot = self.snapshots.copy(self.shard.state());
         if let Some(log) = &self.log {
-            log.write(block);
+            log.write(block, std::mem::take(&mut pending.effects.messages));
+            self.handed_over = Instant::now();
             if pending.snapshot.is_some() {
                 // A commit with later blocks would not tell the hash of this one, and without it there is no snapshot.
                 log.commit();
@@ -389,6 +434,7 @@ impl Handler<LookAfter> for LogWriter {
 
     fn handle(&mut self, LookAfter: LookAfter, context: &mut Context<Self>) {
         self.look_after(context);
+        self.take_records(context);
     }
 }
 
@@ -465,11 +511,26 @@ impl Handler<News> for LogWriter {
         match news {
             LogNews::Durable(head) => {
                 self.become_durable(head);
+                self.take_records(context);
                 self.commit(context);
                 self.finish_closing(context);
             }
             LogNews::Failed(error) => self.fail(&error, context),
         }
+    }
+}
+
+/// From its own timer: the open block may be handed over.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Paced;
+
+impl Handler<Paced> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Paced: Paced, context: &mut Context<Self>) {
+        self.pacing = false;
+        self.commit(context);
     }
 }
 

@@ -314,18 +314,22 @@ impl OpenBlock {
         self.body.clear();
     }
 
-    /// Compresses, checksums and chains the block to the block before it.
+    /// The block as reading it back would give it, had it been stored as it is; for records that did not come as a block.
     ///
     /// # Panics
-    /// When the block is empty or its body is longer than [`BODY_BYTES_MAX`]; the shard seals before that.
-    pub fn seal(&self, previous: Hash) -> SealedBlock {
+    /// As [`OpenBlock::seal`].
+    pub fn into_block(self, previous: Hash) -> Block {
+        let mut header = self.header(previous);
+        let bytes = header.to_bytes();
+        header.crc = crc32c::crc32c_append(checksum(&bytes), &self.body);
+        Block { header, body: self.body }
+    }
+
+    /// The header of the block if it is stored as it is, but for the checksum.
+    fn header(&self, previous: Hash) -> Header {
         assert!(self.count > 0 && self.body.len() <= BODY_BYTES_MAX, "a block holds 1 record to {BODY_BYTES_MAX} bytes");
-        let mut bytes = vec![0; HEADER_BYTES];
-        let codec = u8::from(self.body.len() >= COMPRESS_BYTES_MIN && compress(&self.body, &mut bytes));
-        if codec == 0 {
-            bytes.extend_from_slice(&self.body);
-        }
-        let mut header = Header {
+        let body_len = u32::try_from(self.body.len()).expect("checked above");
+        Header {
             format: self.format,
             shard: self.shard,
             epoch: self.epoch,
@@ -333,12 +337,26 @@ impl OpenBlock {
             first_position: self.first_position,
             first_ordinal: self.first_ordinal,
             first_time: self.first_time,
-            codec,
-            body_len: u32::try_from(self.body.len()).expect("checked above"),
-            stored_len: u32::try_from(bytes.len() - HEADER_BYTES).expect("lz4 output kept only where it is shorter"),
+            codec: 0,
+            body_len,
+            stored_len: body_len,
             crc: 0,
             previous,
-        };
+        }
+    }
+
+    /// Compresses, checksums and chains the block to the block before it.
+    ///
+    /// # Panics
+    /// When the block is empty or its body is longer than [`BODY_BYTES_MAX`]; the shard seals before that.
+    pub fn seal(&self, previous: Hash) -> SealedBlock {
+        let mut header = self.header(previous);
+        let mut bytes = vec![0; HEADER_BYTES];
+        header.codec = u8::from(self.body.len() >= COMPRESS_BYTES_MIN && compress(&self.body, &mut bytes));
+        if header.codec == 0 {
+            bytes.extend_from_slice(&self.body);
+        }
+        header.stored_len = u32::try_from(bytes.len() - HEADER_BYTES).expect("lz4 output kept only where it is shorter");
         bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
         header.crc = checksum(&bytes);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&header.crc.to_le_bytes());

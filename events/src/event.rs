@@ -47,7 +47,8 @@ pub enum Half {
 }
 
 /// The versions of the rules under which derived events are decided, from one opening of the log to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RuleVersions {
     /// Task life: what follows a failure, a time-out, a cancellation (`decide.rs`, `due.rs`).
     pub task: u16,
@@ -101,7 +102,7 @@ impl Timeout {
 }
 
 /// Why a task ended without having succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The last allowed attempt failed.
@@ -119,7 +120,7 @@ pub enum Cause {
 }
 
 /// Why a replica left its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Departure {
     /// It had nothing left to do and was no longer wanted.

@@ -10,6 +10,8 @@ pub mod due;
 pub mod event;
 pub mod id;
 pub mod invariant;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod log;
 pub mod planted;
 pub mod retry;

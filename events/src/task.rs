@@ -22,6 +22,7 @@ pub const PRIORITY_DEFAULT: u8 = 4;
 
 /// How often, and after which delays, a failed attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetryPolicy {
     /// Attempts in all, the first one included; at least 1.
     pub attempts: u32,
@@ -55,6 +56,7 @@ impl RetryPolicy {
 
 /// The four limits on how long a task may take, with Temporal's names and meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// From becoming ready to being started.
     pub schedule_to_start: Option<Micros>,
@@ -75,6 +77,7 @@ impl Default for Timeouts {
 
 /// Everything the rules need to know about a task type.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TypeSettings {
     /// The pool whose slots run tasks of this type.
     pub pool: String,

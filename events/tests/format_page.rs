@@ -188,6 +188,40 @@ fn the_worked_log_is_read_as_the_records_that_the_page_lists() {
     assert_eq!(lines.next(), None);
 }
 
+#[cfg(feature = "json")]
+#[test]
+fn the_worked_json_is_the_block_and_gives_its_hash() {
+    use ergate_events::json::{decode, encode};
+    let block = Block::parse(&worked(2)).expect("the worked block can be read");
+    let page = fenced("Block 2 as JSON").replace('\n', "");
+    let mut json = Vec::new();
+    encode(&block, block.hash(), &mut json).expect("the worked records can be read");
+    assert_eq!(page, String::from_utf8(json).expect("JSON is UTF-8"));
+    let (read, hash) = decode(page.as_bytes()).expect("the JSON of the page is a block");
+    assert_eq!((read.hash(), hash), (block.hash(), block.hash()));
+    let (_, rest) = PAGE.split_once("What the hash is over, as it follows from that:\n\n```text\n").expect("the page lists the bytes");
+    let lines = rest.split_once("```").expect("the fence ends").0.lines();
+    let digits = lines.flat_map(|line| line.split(';').next().unwrap_or(line).split_whitespace());
+    let bytes: Vec<u8> = digits.map(|byte| u8::from_str_radix(byte, 16).expect("two digits a byte")).collect();
+    assert_eq!(bytes[72..], worked(2)[88..], "the body");
+    assert_eq!(Hash(*blake3::hash(&bytes).as_bytes()), hash);
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn the_page_lists_the_fields_of_a_block_as_json() {
+    let block = Block::parse(&worked(1)).expect("the worked block can be read");
+    let mut json = Vec::new();
+    ergate_events::json::encode(&block, block.hash(), &mut json).expect("the worked records can be read");
+    let (_, section) = PAGE.split_once("\n## Blocks as JSON\n").expect("the page has the section");
+    let table = section.split("\n\n").find(|part| part.starts_with("| field |")).expect("a table follows");
+    let listed: Vec<&str> = table.lines().skip(2).filter_map(|row| row.split('`').nth(1)).collect();
+    let json = String::from_utf8(json).expect("JSON is UTF-8");
+    let (head, _) = json.split_once("\"events\":").expect("there are events");
+    let found: Vec<&str> = head.split(",\"").filter_map(|field| field.trim_start_matches("{\"").split('"').next()).collect();
+    assert_eq!(listed, [&found[..], &["events"]].concat());
+}
+
 #[test]
 fn the_worked_log_is_what_a_shard_writes() {
     let (mut shard, mut answers) = (Shard::new(ShardId(0), State::default()), Vec::new());

@@ -16,7 +16,6 @@ mod pump;
 mod record;
 mod replay;
 mod signals;
-mod sorted_json;
 mod space;
 mod submit;
 mod table;

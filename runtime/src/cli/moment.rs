@@ -47,8 +47,7 @@ impl fmt::Display for Moment {
 
 /// A moment in RFC 3339, UTC, with µs; as a bare number where no calendar reaches.
 pub(crate) fn time(at: Timestamp) -> String {
-    let known = i64::try_from(at.0).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-    known.map_or_else(|| format!("{}µs", at.0), |time| format!("{time:.6}"))
+    at.rfc3339()
 }
 
 /// As [`time`], and a dash for a moment that never comes.

@@ -1,8 +1,9 @@
 //! One record of the log as programs and people see it.
 
-use ergate::events::block::Block;
-use ergate::events::event::{Envelope, Event};
-use ergate::events::id::{Ordinal, ShardId, TaskId};
+use ergate::events::block::{Block, BlockError};
+use ergate::events::event::Envelope;
+use ergate::events::id::{Ordinal, Position, ShardId, TaskId};
+use ergate::events::json::Full;
 use ergate::events::log::LogError;
 use serde_json::{Map, Value};
 
@@ -21,34 +22,20 @@ pub(crate) struct Record<'a> {
     pub(crate) creates: Option<Ordinal>,
 }
 
+/// What is told of a block that cannot be read.
+pub(crate) fn damaged(at: Position, source: BlockError) -> LogError {
+    LogError::Damaged { at, path: "log".into(), offset: 0, source }
+}
+
 /// The records of a block, in order; ends after the first that cannot be read.
 pub(crate) fn of(block: &Block) -> impl Iterator<Item = Result<Record<'_>, LogError>> {
     let (mut next, shard) = (block.header.first_ordinal, block.header.shard);
     block.records().map(move |envelope| {
-        let envelope = envelope.map_err(|source| LogError::Damaged {
-            at: block.header.first_position,
-            path: "log".into(),
-            offset: 0,
-            source,
-        })?;
+        let envelope = envelope.map_err(|source| damaged(block.header.first_position, source))?;
         let creates = envelope.event.creates_task().then_some(next);
         next.0 = next.0.saturating_add(u64::from(creates.is_some()));
         Ok(Record { envelope, shard, creates })
     })
-}
-
-/// A record with its fields, `time` in RFC 3339 beside `recorded_at` in µs, and ids of tasks in full. A redriven task is the new one,
-/// `of` the old one.
-#[derive(serde::Serialize)]
-pub(crate) struct Full<'a> {
-    #[serde(flatten)]
-    envelope: &'a Envelope<'a>,
-    time: &'a str,
-    // These two take the place of the event's own, which are ordinals.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    of: Option<TaskId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<TaskId>,
 }
 
 impl Record<'_> {
@@ -65,14 +52,7 @@ impl Record<'_> {
 
     /// The record as a program sees it; `time` is when it was recorded, as [`moment::time`] prints it.
     pub(crate) fn full<'b>(&'b self, time: &'b str) -> Full<'b> {
-        let full = |ordinal| TaskId { shard: self.shard, ordinal };
-        let of = if let Event::Deduplicated { of, .. } | Event::Redriven { task: of, .. } = self.envelope.event {
-            Some(of)
-        } else {
-            None
-        };
-        let task = self.task().filter(|_| !matches!(self.envelope.event, Event::Deduplicated { .. }));
-        Full { envelope: &self.envelope, time, of: of.map(full), task }
+        Full::new(&self.envelope, self.shard, self.creates, time)
     }
 
     /// [`Record::full`] as a tree of values.

@@ -1,4 +1,4 @@
-//! `ergate log export`: the log as JSON lines or as CloudEvents 1.0.
+//! `ergate log export`: the log as JSON lines, an event or a block each, or as CloudEvents 1.0.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ergate::events::event::{Envelope, Event};
 use ergate::events::id::{Position, TaskId};
+use ergate::events::json::{self, EventWriter, Full, Line};
 use ergate::events::log::LogError;
 use ergate::events::task::Ask;
 use ergate::events::time::Timestamp;
@@ -15,8 +16,7 @@ use crate::cli::bar::Bar;
 use crate::cli::exit::Trouble;
 use crate::cli::moment::{self, Moment};
 use crate::cli::offline::{self, Next, Place};
-use crate::cli::record::{Full, Record};
-use crate::cli::sorted_json::Line;
+use crate::cli::record::{self, Record};
 use crate::cli::{Exit, Globals};
 
 /// What to write, and where.
@@ -43,6 +43,8 @@ pub(crate) enum ExportFormat {
     Ndjson,
     /// A CloudEvents 1.0 object in JSON
     Cloudevents,
+    /// A whole block with its place in the chain and its events, for a verifier; blocks that --from and --until cut through are whole
+    Blocks,
 }
 
 pub(crate) fn run(args: &ExportArgs, globals: &Globals) -> anyhow::Result<Exit> {
@@ -72,18 +74,40 @@ fn begin(place: &Place, from: Option<Moment>) -> Result<Position, LogError> {
 }
 
 fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
+    if args.format == ExportFormat::Blocks {
+        blocks(place, args, from, globals, out)
+    } else {
+        events(place, args, from, globals, out)
+    }
+}
+
+/// Writes the blocks that have an event in the span.
+fn blocks(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
+    let end = place.reader.span().next;
+    let bar = Bar::new(globals, "exporting", from.0, end.0);
+    let (mut cursor, mut line) = (place.reader.cursor(from)?, Vec::new());
+    while let Some(block) = cursor.next_block()? {
+        let first = block.header.first_position;
+        if args.is_over(first, block.header.first_time) || first >= end {
+            break;
+        }
+        line.clear();
+        json::encode(&block, block.hash(), &mut line).map_err(|source| record::damaged(first, source))?;
+        line.push(b'\n');
+        out.write_all(&line)?;
+        bar.at(first.0);
+    }
+    Ok(())
+}
+
+fn events(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
     let end = place.reader.span().next;
     let bar = Bar::new(globals, "exporting", from.0, end.0);
     let mut lines = Lines::new(args.format, place);
     place.each_record(from, &mut |record| {
         let (position, at) = (record.envelope.position, record.envelope.recorded_at);
-        let over = match args.until {
-            Some(Moment::Position(until)) => position >= until,
-            Some(Moment::Time(until)) => at > until,
-            None => false,
-        };
         // What a running writer adds meanwhile is for the next export.
-        if over || position >= end {
+        if args.is_over(position, at) || position >= end {
             return Ok(Next::Enough);
         }
         if !matches!(args.from, Some(Moment::Time(from)) if at < from) {
@@ -97,11 +121,24 @@ fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
     })
 }
 
+impl ExportArgs {
+    /// Whether the event there, of that time, is behind the end.
+    fn is_over(&self, position: Position, at: Timestamp) -> bool {
+        match self.until {
+            Some(Moment::Position(until)) => position >= until,
+            Some(Moment::Time(until)) => at > until,
+            None => false,
+        }
+    }
+}
+
 /// Makes lines out of records.
 struct Lines {
-    format: ExportFormat,
+    is_cloud_events: bool,
     source: String,
     line: Line,
+    plain: Vec<u8>,
+    events: EventWriter,
     /// The time of the last record, and how it is printed: all records of a batch have one.
     at: Timestamp,
     time: String,
@@ -109,23 +146,33 @@ struct Lines {
 
 impl Lines {
     fn new(format: ExportFormat, place: &Place) -> Lines {
-        let (at, source) = (Timestamp(0), format!("/ergate/{}", place.store));
-        Lines { format, source, line: Line::default(), at, time: moment::time(at) }
+        Lines {
+            is_cloud_events: format == ExportFormat::Cloudevents,
+            source: format!("/ergate/{}", place.store),
+            line: Line::default(),
+            plain: Vec::new(),
+            events: EventWriter::default(),
+            at: Timestamp(0),
+            time: moment::time(Timestamp(0)),
+        }
     }
 
     fn of(&mut self, record: &Record<'_>) -> Result<&[u8], serde_json::Error> {
-        if self.at != record.envelope.recorded_at {
-            self.at = record.envelope.recorded_at;
-            self.time = moment::time(self.at);
+        if self.is_cloud_events {
+            return self.cloud_event(record);
         }
-        match self.format {
-            ExportFormat::Ndjson => self.line.write(&record.full(&self.time)),
-            ExportFormat::Cloudevents => self.cloud_event(record),
-        }
+        self.plain.clear();
+        self.events.append(&record.envelope, record.shard, record.creates, &mut self.plain);
+        self.plain.push(b'\n');
+        Ok(&self.plain)
     }
 
     /// CloudEvents 1.0, structured mode; `sequence` is padded so that it sorts as text, `traceparent` is the requester's.
     fn cloud_event(&mut self, record: &Record<'_>) -> Result<&[u8], serde_json::Error> {
+        if self.at != record.envelope.recorded_at {
+            self.at = record.envelope.recorded_at;
+            self.time = moment::time(self.at);
+        }
         let Envelope { position, event, .. } = &record.envelope;
         self.line.write(&CloudEvent {
             data: record.full(&self.time),

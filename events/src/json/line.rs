@@ -11,7 +11,7 @@ use serde_json::Error;
 
 /// One line, used again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub struct Line {
     out: Vec<u8>,
     /// Fields of the objects that are not closed yet, those of the innermost last.
     fields: Vec<Field>,
@@ -46,7 +46,10 @@ impl Field {
 
 impl Line {
     /// Writes a value as one line in place of the one before, its end included. Of two fields with one name the later counts.
-    pub(crate) fn write(&mut self, value: &impl Serialize) -> Result<&[u8], Error> {
+    ///
+    /// # Errors
+    /// When the value itself refuses, or the name of a field is not a text.
+    pub fn write(&mut self, value: &impl Serialize) -> Result<&[u8], Error> {
         self.out.clear();
         self.fields.clear();
         value.serialize(&mut *self)?;
@@ -79,7 +82,8 @@ impl Line {
 }
 
 /// A list that is being written.
-pub(crate) struct List<'a> {
+#[derive(Debug)]
+pub struct List<'a> {
     line: &'a mut Line,
     is_empty: bool,
     close: &'static [u8],
@@ -99,7 +103,8 @@ impl List<'_> {
 }
 
 /// An object that is being written.
-pub(crate) struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     line: &'a mut Line,
     begin: usize,
     first: usize,
@@ -158,6 +163,17 @@ impl Object<'_> {
     }
 }
 
+/// Appends a text with its quotes, as `serde_json` writes it.
+pub(super) fn text(text: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+    if !is_plain(text.as_bytes()) {
+        return serde_json::Serializer::new(out).serialize_str(text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
 /// Whether a text needs no escapes. Looks at whole pieces, which the compiler turns into vector instructions.
 fn is_plain(text: &[u8]) -> bool {
     let is_odd = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
@@ -189,13 +205,7 @@ impl<'a> Serializer for &'a mut Line {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), Error> {
-        if !is_plain(value.as_bytes()) {
-            return self.plain().serialize_str(value);
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(value.as_bytes());
-        self.out.push(b'"');
-        Ok(())
+        text(value, &mut self.out)
     }
 
     fn serialize_unit(self) -> Result<(), Error> {

@@ -279,6 +279,11 @@ impl OpenBlock {
         self.shard
     }
 
+    /// The lowest format version that has all its events.
+    pub const fn format(&self) -> u16 {
+        self.format
+    }
+
     /// Number of records.
     pub const fn count(&self) -> u32 {
         self.count

@@ -69,6 +69,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Block, Hash), JsonError> {
 /// What a block says about itself before its events.
 #[derive(Clone, Copy, Debug)]
 struct Head {
+    format: u16,
     shard: ShardId,
     epoch: Epoch,
     position: Position,
@@ -111,8 +112,8 @@ struct Slots {
 
 impl Slots {
     fn complete<E: de::Error>(&self) -> Result<Head, E> {
-        need("format", self.format)?;
         Ok(Head {
+            format: need("format", self.format)?,
             shard: need("shard", self.shard)?.0,
             epoch: need("epoch", self.epoch)?.0,
             position: need("position", self.position)?.0,
@@ -299,6 +300,9 @@ impl<'de> Visitor<'de> for Events<'_, '_> {
         }
         if self.open.count() < count {
             return Err(self.refuse("it has fewer events than field `count` says"));
+        }
+        if self.open.format() != self.head.format {
+            return Err(self.refuse("it names another format than its events have"));
         }
         Ok(self.open)
     }

@@ -45,7 +45,7 @@ fn comes_back(block: &Block) {
 }
 
 fn frozen() -> Vec<Block> {
-    let (mut bytes, mut blocks): (&[u8], _) = (include_bytes!("../../../tests/fixtures/v1/log.blocks"), Vec::new());
+    let (mut bytes, mut blocks): (&[u8], _) = (include_bytes!("../../../tests/fixtures/v2/log.blocks"), Vec::new());
     while !bytes.is_empty() {
         let block = Block::parse(bytes).unwrap();
         bytes = &bytes[block.header.block_len()..];

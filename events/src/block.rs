@@ -362,13 +362,18 @@ impl OpenBlock {
             bytes.extend_from_slice(&self.body);
         }
         header.stored_len = u32::try_from(bytes.len() - HEADER_BYTES).expect("lz4 output kept only where it is shorter");
-        bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
-        header.crc = checksum(&bytes);
-        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&header.crc.to_le_bytes());
+        finish(&mut header, &mut bytes);
         let hash = header.hash(previous, &self.body);
         let (last_time, next_ordinal, source_next) = (self.last_time, self.next_ordinal(), self.source_next);
         SealedBlock { header, hash, last_time, next_ordinal, source_next, bytes }
     }
+}
+
+/// Writes a header in front of the stored bytes, with the checksum of both.
+fn finish(header: &mut Header, bytes: &mut [u8]) {
+    bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    header.crc = checksum(bytes);
+    bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&header.crc.to_le_bytes());
 }
 
 /// Appends the lz4 form of `body` to `bytes` if it is shorter; says whether it did.
@@ -439,6 +444,29 @@ impl Block {
     /// The block that was sealed from these records with this header, as reading it back would give it.
     pub fn sealed(open: OpenBlock, header: Header) -> Block {
         Block { header, body: open.body }
+    }
+
+    /// The block ready to be written once more: the same content and hash, compressed here.
+    ///
+    /// # Errors
+    /// [`BlockError`] for a record that cannot be read.
+    pub fn seal_again(&self) -> Result<SealedBlock, BlockError> {
+        let (mut last_time, mut created) = (self.header.first_time, 0);
+        for record in self.records() {
+            let record = record?;
+            last_time = record.recorded_at;
+            created += u64::from(record.event.creates_task());
+        }
+        let next_ordinal = Ordinal(self.header.first_ordinal.0 + created);
+        let mut bytes = vec![0; HEADER_BYTES];
+        let mut header = self.header;
+        header.codec = u8::from(self.body.len() >= COMPRESS_BYTES_MIN && compress(&self.body, &mut bytes));
+        if header.codec == 0 {
+            bytes.extend_from_slice(&self.body);
+        }
+        header.stored_len = u32::try_from(bytes.len() - HEADER_BYTES).expect("lz4 output kept only where it is shorter");
+        finish(&mut header, &mut bytes);
+        Ok(SealedBlock { header, hash: self.hash(), last_time, next_ordinal, source_next: 0, bytes })
     }
 
     /// Bytes of the body before compression.

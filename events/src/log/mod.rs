@@ -12,6 +12,8 @@ pub mod conformance;
 pub mod directory;
 pub mod file;
 pub mod index;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 mod plain;
 #[cfg(feature = "sled")]

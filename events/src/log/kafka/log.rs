@@ -1,0 +1,294 @@
+//! The one writer of a shard on Kafka: a transaction for all blocks that wait, then the same blocks into the copy on this machine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::failed;
+use super::message::{Form, headers};
+use crate::block::SealedBlock;
+use crate::id::{Position, ShardId};
+use crate::log::{EventLog, Head, LogError, LogReader, Outgoing, Space};
+
+/// How long one wait for the broker lasts before the writer looks whether it is still wanted.
+const POLL: Duration = Duration::from_micros(500);
+/// Pause before a transaction is tried again: a rebalance or a change of leader takes about as long.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// Tells which member of the group commits offsets; asked for each transaction, because it changes with every rebalance.
+pub type GroupMetadata = Arc<dyn Fn() -> Option<ConsumerGroupMetadata> + Send + Sync>;
+
+/// What a writer is made of.
+pub struct KafkaLogParts<C: ProducerContext<DeliveryOpaque = ()> + 'static> {
+    /// A producer of this shard alone, its transactions initialised.
+    pub producer: BaseProducer<C>,
+    /// The shard.
+    pub shard: ShardId,
+    /// The topic that the blocks go to, and the partition of it.
+    pub events: (String, i32),
+    /// The topic whose offsets are committed with the blocks, the partition being the same; `None` for a log without requests.
+    pub requests: Option<String>,
+    /// Who commits.
+    pub group: GroupMetadata,
+    /// How blocks are written.
+    pub form: Form,
+    /// How long a transaction is tried again before the writer gives up.
+    pub retry_for: Duration,
+    /// Set when the shard is no longer wanted here; a writer in trouble then stops trying.
+    pub unwanted: Arc<AtomicBool>,
+    /// The copy on this machine; it ends where the topic ends.
+    pub copy: Box<dyn EventLog>,
+}
+
+/// The one writer of a shard.
+pub struct KafkaLog<C: ProducerContext<DeliveryOpaque = ()> + 'static> {
+    parts: KafkaLogParts<C>,
+    head: Head,
+    /// Written since the last commit.
+    blocks: Vec<SealedBlock>,
+    messages: Vec<Outgoing>,
+    /// Offset of the next request as it was committed last.
+    committed: u64,
+    /// Whether a commit failed for good.
+    poisoned: Option<String>,
+}
+
+/// Why a transaction did not happen.
+enum Trouble {
+    /// It was given up and may be tried again.
+    Again(String),
+    /// Another producer has the transactional id.
+    Fenced(String),
+    /// It may have happened, or can never happen with this producer.
+    Fatal(String),
+}
+
+impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
+    /// A writer behind the end of the copy; `committed` is the offset of the next request there.
+    pub fn new(parts: KafkaLogParts<C>, committed: u64) -> KafkaLog<C> {
+        let head = parts.copy.head();
+        KafkaLog { parts, head, blocks: Vec::new(), messages: Vec::new(), committed, poisoned: None }
+    }
+
+    /// Commits everything that waits, trying again what may be tried again.
+    fn commit(&mut self) -> Result<(), LogError> {
+        let until = Instant::now() + self.parts.retry_for;
+        loop {
+            let reason = match self.transaction() {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Fenced(reason)) => return Err(LogError::Fenced { shard: self.parts.shard, reason }),
+                Err(Trouble::Fatal(reason)) => return Err(failed("commit", &self.parts.events.0, reason)),
+                Err(Trouble::Again(reason)) => reason,
+            };
+            if self.parts.unwanted.load(Ordering::Relaxed) || Instant::now() >= until {
+                return Err(failed("commit", &self.parts.events.0, reason));
+            }
+            std::thread::sleep(AGAIN_AFTER);
+        }
+    }
+
+    fn transaction(&self) -> Result<(), Trouble> {
+        let producer = &self.parts.producer;
+        producer.begin_transaction().map_err(|error| trouble(&error))?;
+        let filled = self.fill().and_then(|()| self.delivered());
+        let done = filled.and_then(|()| self.end());
+        if let Err(Trouble::Again(_)) = &done {
+            self.abort()?;
+        }
+        done
+    }
+
+    /// Puts blocks, messages and the offset into the transaction.
+    fn fill(&self) -> Result<(), Trouble> {
+        let (topic, partition) = &self.parts.events;
+        let key = self.parts.shard.to_string();
+        for sealed in &self.blocks {
+            let value = self.parts.form.value(sealed, topic).map_err(|error| Trouble::Fatal(error.to_string()))?;
+            let record = BaseRecord::to(topic).partition(*partition).key(key.as_bytes()).payload(value.as_slice());
+            self.put(record.headers(headers(self.parts.form, sealed)))?;
+        }
+        for message in &self.messages {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&message.topic);
+            record.key = message.key.as_deref();
+            record.payload = message.value.as_deref();
+            let headers = message
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
+            self.put(record.headers(headers))?;
+        }
+        self.put_offset()
+    }
+
+    /// Hands a message to the client, waiting while its queue is full.
+    fn put(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Trouble> {
+        loop {
+            match self.parts.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
+                    record = same;
+                    self.parts.producer.poll(POLL);
+                }
+                Err((error, _)) => return Err(trouble(&error)),
+            }
+        }
+    }
+
+    fn put_offset(&self) -> Result<(), Trouble> {
+        let next = self.blocks.last().map_or(self.committed, |block| block.source_next);
+        let Some(requests) = self.parts.requests.as_deref().filter(|_| next != self.committed) else { return Ok(()) };
+        let Some(group) = (self.parts.group)() else { return Err(Trouble::Again("this engine is in no group".to_owned())) };
+        let mut offsets = TopicPartitionList::new();
+        let next = i64::try_from(next).map_err(|error| Trouble::Fatal(error.to_string()))?;
+        offsets.add_partition_offset(requests, self.parts.events.1, Offset::Offset(next)).map_err(|error| trouble(&error))?;
+        self.parts.producer.send_offsets_to_transaction(&offsets, &group, self.parts.retry_for).map_err(|error| trouble(&error))
+    }
+
+    /// Waits until the brokers have every message. The client's own flush sleeps for a tenth of a second at a time.
+    fn delivered(&self) -> Result<(), Trouble> {
+        let until = Instant::now() + self.parts.retry_for;
+        while self.parts.producer.in_flight_count() > 0 {
+            self.parts.producer.poll(POLL);
+            if Instant::now() >= until {
+                return Err(Trouble::Again("the brokers take no messages".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction. One that did not answer in time is asked again, for it may have happened.
+    fn end(&self) -> Result<(), Trouble> {
+        let until = Instant::now() + self.parts.retry_for;
+        loop {
+            let error = match self.parts.producer.commit_transaction(self.parts.retry_for) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if !is_retriable(&error) || Instant::now() >= until {
+                return Err(trouble(&error));
+            }
+        }
+    }
+
+    fn abort(&self) -> Result<(), Trouble> {
+        self.parts.producer.abort_transaction(self.parts.retry_for).map_err(|error| match trouble(&error) {
+            Trouble::Again(reason) => Trouble::Fatal(reason),
+            other => other,
+        })
+    }
+
+    /// Writes what was committed into the copy.
+    fn keep_copy(&mut self) -> Result<(), LogError> {
+        self.committed = self.blocks.last().map_or(self.committed, |block| block.source_next);
+        self.messages.clear();
+        for block in self.blocks.drain(..) {
+            self.parts.copy.append(&block)?;
+        }
+        self.parts.copy.publish()
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.txn_requires_abort())
+        || matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
+}
+
+fn trouble(error: &KafkaError) -> Trouble {
+    let reason = error.to_string();
+    let code = match error {
+        KafkaError::Transaction(error) => error.code(),
+        other => other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+    };
+    if matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch) {
+        return Trouble::Fenced(reason);
+    }
+    match error {
+        KafkaError::Transaction(error) if error.is_fatal() => Trouble::Fatal(reason),
+        KafkaError::Transaction(error) if error.txn_requires_abort() || error.is_retriable() => Trouble::Again(reason),
+        KafkaError::Transaction(_) => Trouble::Fatal(reason),
+        // A message that a broker refused leaves a transaction that must be given up.
+        _ if code == RDKafkaErrorCode::Fatal => Trouble::Fatal(reason),
+        _ => Trouble::Again(reason),
+    }
+}
+
+impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> EventLog for KafkaLog<C> {
+    fn head(&self) -> Head {
+        self.head
+    }
+
+    fn append(&mut self, block: &SealedBlock) -> Result<(), LogError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(LogError::Poisoned { reason: reason.clone() });
+        }
+        if block.header.first_position != self.head.next {
+            return Err(LogError::Gap { expected: self.head.next, found: block.header.first_position });
+        }
+        if block.header.previous != self.head.hash {
+            return Err(LogError::Chain { at: self.head.next, expected: self.head.hash, found: block.header.previous });
+        }
+        self.head = Head::after(block);
+        self.blocks.push(block.clone());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), LogError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(LogError::Poisoned { reason: reason.clone() });
+        }
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let done = self.commit().and_then(|()| self.keep_copy());
+        done.inspect_err(|error| self.poisoned = Some(error.to_string()))
+    }
+
+    fn publish(&mut self) -> Result<(), LogError> {
+        // There is no cheaper way out of this process than a commit.
+        self.sync()
+    }
+
+    fn idle(&mut self) -> Result<(), LogError> {
+        self.parts.producer.poll(Duration::ZERO);
+        self.parts.copy.idle()
+    }
+
+    fn space(&self) -> Result<Space, LogError> {
+        self.parts.copy.space()
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.parts.copy.reader()
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        self.messages.push(message);
+    }
+
+    fn retain(&mut self, keep_from: Position) -> Result<Position, LogError> {
+        self.parts.copy.retain(keep_from)
+    }
+
+    fn close(mut self: Box<Self>) -> Result<(), LogError> {
+        let synced = if self.poisoned.is_some() { Ok(()) } else { self.sync() };
+        synced.and(self.parts.copy.close())
+    }
+}
+
+/// The context of producers that need none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl ClientContext for Plain {}
+
+impl ProducerContext for Plain {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}

@@ -1,0 +1,34 @@
+//! A shard's log on Apache Kafka: one partition of a topic, written in transactions and read with `read_committed`.
+//!
+//! A message is a block: key = the shard's number, value = the block as JSON ([`crate::json`]) or its bytes, headers `ergate-format`,
+//! `ergate-position`, `ergate-next` and `ergate-hash`. Offsets count markers of transactions too and therefore say nothing about
+//! positions; what belongs together is said by position, hash and the hash before.
+//!
+//! **What is promised.** [`EventLog::sync`](super::EventLog::sync) returns when the transaction is committed that holds the blocks, the
+//! messages sent with them and the offset of the last request they answer; a reader sees all of it or nothing. Only the owner of a shard
+//! commits: its producer has the shard's transactional id, and whoever takes the shard over fences it. A *fenced* writer answers
+//! [`LogError::Fenced`](super::LogError::Fenced) and writes no more; every other writer that fails has to be opened again, after reading what
+//! was committed, for a commit without an answer may have happened.
+//!
+//! The client speaks Kafka's first transaction protocol, under which late requests of an earlier transaction were seen to end a later one.
+//! So readers believe the chain and not the transaction: [`Chained`] takes the block that goes on from the one before, skips one that
+//! it has seen, and calls anything else a contradiction.
+
+mod chained;
+mod copy;
+mod log;
+mod message;
+mod reader;
+
+pub use chained::Chained;
+pub use copy::restore_copy;
+pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
+pub use message::{Form, Received};
+pub use reader::{Followed, KafkaReader, Watermarks};
+
+use super::LogError;
+
+/// An error of the client as the log's.
+fn failed(step: &'static str, topic: &str, reason: impl std::fmt::Display) -> LogError {
+    LogError::Kafka { step, topic: topic.to_owned(), reason: reason.to_string() }
+}

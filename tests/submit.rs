@@ -111,14 +111,14 @@ fn bad_lines_are_named_and_the_rest_goes_on() {
     let home = tempfile::tempdir().unwrap();
     let mut input = b"\xef\xbb\xbf{\"type\":\"noop\"}\r\n\n".to_vec();
     let bad: [(&[u8], &str); 9] = [
-        (b"nonsense", "a JSON object was expected"),
+        (b"nonsense", "a JSON object is expected"),
         (b"{\"type\":\"nope\"}", "is not known"),
-        (b"{\"type\":\"noop\",\"colour\":1}", "unknown field `colour`"),
-        (b"{\"type\":\"noop\",\"type\":\"noop\"}", "duplicate field `type`"),
+        (b"{\"type\":\"noop\",\"colour\":1}", "`colour` is not a known field"),
+        (b"{\"type\":\"noop\",\"type\":\"noop\"}", "`type` is given twice"),
         (b"{\"type\":\"noop\",\"payload\":\"\xff\"}", "not UTF-8"),
         (b"{\"type\":\"noop\",\"payload\":\"\0\"}", "control character"),
-        (b"{\"type\":\"noop\",\"priority\":10}", "out of range"),
-        (&[b'x'; 3 << 20], "longer than 1114112 bytes"),
+        (b"{\"type\":\"noop\",\"priority\":10}", "`priority` is 10 where a whole number from 0 to 9 is expected"),
+        (&[b'x'; 3 << 20], "longer than 1463640 bytes"),
         (b"{\"type\":\"noop\",\"payload\":[1}", "at column"),
     ];
     for (line, _) in bad {
@@ -139,7 +139,7 @@ fn bad_lines_are_named_and_the_rest_goes_on() {
     assert_eq!((&at(1)["outcome"], &at(14)["outcome"]), (&"SUCCEEDED".into(), &"SUCCEEDED".into()));
     assert_eq!(answers.len(), 13);
     let ended = run_with(&["submit", "--ndjson", "-", "--data", text(home.path())], &input).expect(4);
-    assert!(ended.err.contains("ergate: line 3: a JSON object was expected"), "{ended:?}");
+    assert!(ended.err.contains("ergate: line 3: `value` begins with nonsense where a JSON object is expected"), "{ended:?}");
     assert!(ended.out.contains("3 tasks: SUCCEEDED 2, FAILED 1") && ended.out.contains("10 lines were refused"), "{ended:?}");
     verify(home.path());
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ergate::events::log::LogError;
+use ergate::events::time::Micros;
 use ergate::{Durability, Runtime, Store};
 
 use super::output::{self, escape};
@@ -33,7 +34,7 @@ pub(crate) fn parse_log(text: &str) -> Result<Store, String> {
 
 /// Reads a span such as `500ms`, `10s` or `1h 30m`.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
-    let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    let span = ergate::request::parse_span(text).map(Micros::to_std);
     span.ok_or_else(|| "use a span such as `500ms`, `10s` or `1h 30m`".to_owned())
 }
 

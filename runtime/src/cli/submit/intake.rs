@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use ergate::Runtime;
-use ergate::events::task::PAYLOAD_BYTES_MAX;
+use ergate::request::Request;
 use tokio::sync::{mpsc, oneshot};
 
-use super::line::{Line, Types};
+use super::line::{self, Types};
 use super::lines::{Found, LINE_BYTES_MAX, Lines};
 use crate::cli::pump::Work;
 
@@ -40,10 +40,10 @@ pub(super) fn start(path: &Path, runtime: &Runtime) -> anyhow::Result<(mpsc::Rec
 }
 
 /// One request as a source of its own.
-pub(super) fn one(line: Line<'_>, runtime: &Runtime) -> mpsc::Receiver<Work<u64>> {
+pub(super) fn one(request: Request<'_>, runtime: &Runtime) -> mpsc::Receiver<Work<u64>> {
     let (batches, source) = mpsc::channel(1);
     let mut intake = Intake { types: Types::built_in(), runtime: runtime.clone(), work: Work::new() };
-    intake.push(1, Ok(line));
+    intake.push(1, Ok(request));
     // An empty channel has room for one.
     let _ = batches.try_send(intake.work);
     source
@@ -59,7 +59,7 @@ impl Intake {
     fn read(mut self, mut lines: Lines<impl Read>, batches: &mpsc::Sender<Work<u64>>) -> io::Result<()> {
         let outcome = loop {
             match lines.next_line() {
-                Ok(Some((number, Found::Text(text)))) => self.push(number, Line::parse(text)),
+                Ok(Some((number, Found::Text(text)))) => self.push(number, line::parse(text)),
                 Ok(Some((number, Found::TooLong))) => {
                     self.refuse(number, format!("it is longer than {LINE_BYTES_MAX} bytes"));
                 }
@@ -82,24 +82,16 @@ impl Intake {
         outcome
     }
 
-    fn push(&mut self, number: u64, line: Result<Line<'_>, String>) {
-        if let Err(reason) = line.and_then(|line| self.add(number, line)) {
+    fn push(&mut self, number: u64, request: Result<Request<'_>, String>) {
+        if let Err(reason) = request.and_then(|request| self.add(number, request)) {
             self.refuse(number, reason);
         }
     }
 
-    fn add(&mut self, number: u64, line: Line<'_>) -> Result<(), String> {
-        let payload = line.payload().to_vec();
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(format!(
-                "the payload has {} bytes, over the limit of {PAYLOAD_BYTES_MAX}; store it elsewhere and say where",
-                payload.len()
-            ));
-        }
-        let name = line.task_type.clone().into_owned();
-        let extras = line.extras(&self.types)?;
-        let task_type = self.runtime.task_type(&name).map_err(|error| error.to_string())?;
-        self.work.requests.push(task_type, &payload, extras);
+    fn add(&mut self, number: u64, mut request: Request<'_>) -> Result<(), String> {
+        let extras = self.types.take_extras(&mut request)?;
+        let task_type = self.runtime.task_type(&request.task_type).map_err(|error| error.to_string())?;
+        self.work.requests.push(task_type, &request.payload, extras);
         self.work.tags.push(number);
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// Longest line that is read: the largest payload and room for everything around it.
-pub(super) const LINE_BYTES_MAX: usize = ergate::events::task::PAYLOAD_BYTES_MAX + (64 << 10);
+/// Longest line that is read: the longest request.
+pub(super) const LINE_BYTES_MAX: usize = ergate::request::VALUE_BYTES_MAX;
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
 

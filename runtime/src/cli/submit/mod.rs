@@ -13,12 +13,14 @@ use std::time::Duration;
 use anyhow::Context;
 use ergate::events::log::LogError;
 use ergate::events::task::PAYLOAD_BYTES_MAX;
+use ergate::events::time::{Micros, Timestamp};
+use ergate::request::{Request, RetryWish, TimeoutsWish};
 use ergate::tasks::file_digest;
-use ergate::{Durability, Runtime, Store, tasks};
+use ergate::{Durability, Extras, Runtime, Store, tasks};
 use serde_json::value::RawValue;
 
 use self::answers::{Answers, Shape};
-use self::line::{Limits, Line, Moment, Retry, Span, Types, parse_moment};
+use self::line::{Types, now, parse_moment};
 use super::config::{configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
 use super::offline::data_dir;
@@ -37,8 +39,8 @@ Task types: `file.digest` {\"path\"}, `noop` (any payload), `sleep` {\"ms\"}, `f
 \"retryable\"}.\n\n\
 A line of NDJSON is {\"type\": \"sleep\", \"payload\": {\"ms\": 5}} with any of: key, key_window, priority, not_before, \
 delay, retry {attempts, initial, coefficient, max}, timeouts {schedule_to_start, start_to_close, schedule_to_close, \
-heartbeat}, labels {}, content_type, trace_parent. Spans are texts such as \"500ms\". A line that is refused is named, \
-and the rest goes on; a line has at most 1,114,112 bytes, and a payload 1 MiB of them. Answers come in the order in \
+heartbeat}, labels {}, content_type, traceparent; payload_base64 stands for bytes that are not JSON. Spans are texts such as \"500ms\". A line that is refused is named, \
+and the rest goes on; a line has at most 1,463,640 bytes, and a payload 1 MiB. Answers come in the order in \
 which tasks end, batch by batch.\n\n\
 Exit codes: 0 all tasks succeeded; 3 some did not; 4 some input was refused; 130 interrupted.";
 
@@ -86,7 +88,7 @@ struct Wishes {
     delay: Option<Duration>,
     /// Start it at this moment or later, for example 2030-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_moment)]
-    not_before: Option<Moment>,
+    not_before: Option<Timestamp>,
     /// Attempts in all
     #[arg(long, value_name = "N", conflicts_with_all = ["ndjson", "resume"], value_parser = clap::value_parser!(u32).range(1..))]
     attempts: Option<u32>,
@@ -110,7 +112,7 @@ pub(crate) fn run(args: SubmitArgs, globals: &Globals) -> anyhow::Result<Exit> {
         Err(reason) => return Ok(refused(&reason)),
     };
     if let Some(payload) = &payload
-        && let Err(reason) = one(&args, payload).extras(&Types::built_in())
+        && let Err(reason) = Types::built_in().take_extras(&mut one(&args, payload))
     {
         return Ok(refused(&reason));
     }
@@ -146,23 +148,32 @@ fn read_payload(text: Option<&str>) -> anyhow::Result<Result<Box<RawValue>, Stri
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text).trim_ascii(),
         Err(error) => return Ok(Err(format!("the payload is not UTF-8 from byte {} on", error.valid_up_to() + 1))),
     };
-    Ok(serde_json::from_str(text).map_err(|error| format!("the payload is not JSON ({}); {hint}", line::reason(&error))))
+    Ok(serde_json::from_str(text).map_err(|error| format!("the payload is not JSON ({}); {hint}", without_line(&error))))
+}
+
+/// What serde says; the number of the only line is left out.
+fn without_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 /// The one task that the flags ask for.
-fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Line<'a> {
+fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Request<'a> {
     let wishes = &args.wishes;
-    Line {
-        task_type: args.task_type.clone().unwrap_or_default().into(),
-        payload: Some(payload),
+    let extras = Extras {
         key: wishes.key.clone(),
         priority: wishes.priority,
-        not_before: wishes.not_before,
-        delay: wishes.delay.map(Span::from),
-        retry: wishes.attempts.map(Retry::attempts),
-        timeouts: wishes.timeout.map(Limits::start_to_close),
+        not_before: wishes.not_before.or(wishes.delay.map(|delay| now().after(delay.into()))),
         labels: wishes.labels.clone(),
-        ..Line::default()
+        ..Extras::default()
+    };
+    let limit = |limit: Duration| TimeoutsWish { start_to_close: Some(Micros::from(limit)), ..TimeoutsWish::default() };
+    Request {
+        task_type: args.task_type.clone().unwrap_or_default().into(),
+        payload: payload.get().as_bytes().into(),
+        extras: Some(Box::new(extras)),
+        retry: wishes.attempts.map(|attempts| RetryWish { attempts: Some(attempts), ..RetryWish::default() }),
+        timeouts: wishes.timeout.map(limit),
+        ..Request::default()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, Message};
 use ergate_events::event::Departure;
-use ergate_events::id::{Epoch, Position, ReplicaId, TypeId};
+use ergate_events::id::{Epoch, Position, ReplicaId, ShardId, TypeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -35,6 +35,8 @@ pub struct Fleet {
     pub functions: Arc<BTreeMap<String, Arc<dyn TaskFunction>>>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// The shard.
+    pub shard: ShardId,
     /// The opening of the log.
     pub epoch: Epoch,
     /// Where reports go.
@@ -111,6 +113,7 @@ impl Dispatcher {
     /// Starts an executor on a thread of its own and offers its slots.
     fn start_replica(&mut self, replica: ReplicaId, pool: String, slots: u32, context: &mut Context<Self>) {
         let parts = ExecutorParts {
+            shard: self.fleet.shard,
             replica,
             slots,
             epoch: self.fleet.epoch,

@@ -83,6 +83,8 @@ pub enum Proposal {
     },
     /// Every replica that the log knows belongs to a process that is gone.
     LoseAllReplicas,
+    /// This process gives the shard to another one: what runs goes back to the queue and is not counted as lost.
+    GiveBack,
     /// See [`Command::AcceptLoss`].
     AcceptLoss {
         /// How many events.
@@ -129,6 +131,12 @@ impl Proposal {
                     Command::LeaveReplica { replica, departure }
                 });
                 let departure = Departure::Lost;
+                let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
+                work.chain(control).collect()
+            }
+            Proposal::GiveBack => {
+                let departure = Departure::Drained;
+                let work = state.work.replicas.iter().map(|(replica, _)| Command::LeaveReplica { replica, departure });
                 let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
                 work.chain(control).collect()
             }

@@ -7,11 +7,20 @@ use ergate_events::block::Block;
 use ergate_events::id::Position;
 
 /// Bodies kept, in bytes: some ten full batches, which is how far the views are behind when the shard does not let up.
-const RECENT_BYTES_MAX: usize = 4 << 20;
+pub const RECENT_BYTES_MAX: usize = 4 << 20;
 
 /// The newest durable blocks of a log. The log thread adds, followers take; who finds nothing reads the log.
-#[derive(Debug, Default)]
-pub struct Recent(Mutex<Kept>);
+#[derive(Debug)]
+pub struct Recent {
+    kept: Mutex<Kept>,
+    bytes_max: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Recent::with_limit(RECENT_BYTES_MAX)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -20,6 +29,11 @@ struct Kept {
 }
 
 impl Recent {
+    /// Keeps bodies of at most so many bytes.
+    pub fn with_limit(bytes_max: usize) -> Recent {
+        Recent { kept: Mutex::default(), bytes_max }
+    }
+
     /// Adds blocks that are durable now; they follow each other and what was added before.
     pub(crate) fn add(&self, blocks: impl Iterator<Item = Block>) {
         let mut kept = self.kept();
@@ -27,7 +41,7 @@ impl Recent {
             kept.bytes += block.body_len();
             kept.blocks.push_back(Arc::new(block));
         }
-        while kept.bytes > RECENT_BYTES_MAX
+        while kept.bytes > self.bytes_max
             && let Some(oldest) = kept.blocks.pop_front()
         {
             kept.bytes -= oldest.body_len();
@@ -42,6 +56,6 @@ impl Recent {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,6 +39,8 @@ pub struct Builder {
     pub(crate) retention: Retention,
     pub(crate) by: String,
     pub(crate) own_tasks_only: bool,
+    #[cfg(feature = "kafka")]
+    pub(crate) kafka: Option<crate::kafka::KafkaSettings>,
 }
 
 /// What is given up once a newer snapshot makes it unnecessary.
@@ -64,6 +66,8 @@ impl Default for Builder {
             retention: Retention::default(),
             by: "program".to_owned(),
             own_tasks_only: false,
+            #[cfg(feature = "kafka")]
+            kafka: None,
         }
     }
 }
@@ -93,6 +97,14 @@ impl Builder {
     #[must_use]
     pub fn memory(self) -> Builder {
         self.store(Store::Memory)
+    }
+
+    /// Takes requests from Kafka and keeps the log there, as one engine of perhaps many; the directory keeps copies of what it leads.
+    #[must_use]
+    #[cfg(feature = "kafka")]
+    pub fn kafka(mut self, settings: crate::kafka::KafkaSettings) -> Builder {
+        self.kafka = Some(settings);
+        self
     }
 
     /// Keeps the log there.

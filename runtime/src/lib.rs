@@ -23,6 +23,8 @@
 pub mod builder;
 pub mod history;
 mod indexer;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "requests")]
 pub mod request;
 pub mod runtime;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, SlotsInUse, WatchTask};
+use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, WatchTask};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, TryAcquireError, oneshot};
 
 use crate::builder::Builder;
 use crate::store::RecoverError;
-use crate::wiring::Parts;
+use crate::wiring::{self, Parts};
 
 /// Most requests in one batch.
 pub const BATCH_REQUESTS_MAX: usize = 65_536;
@@ -74,7 +74,7 @@ pub struct Runtime {
 }
 
 struct Inner {
-    parts: Parts,
+    front: Front,
     durability: Durability,
     tasks_live_max: usize,
     room: Arc<Semaphore>,
@@ -82,10 +82,23 @@ struct Inner {
     thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What a runtime stands in front of.
+pub(crate) enum Front {
+    /// The one shard of a log that only this process has.
+    Local(Box<Parts>),
+    /// An engine among others.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<crate::kafka::Engine>),
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without a handle nobody can stop it any more, and its log would stay locked. What was acknowledged is durable.
-        self.parts.system.stop();
+        match &self.front {
+            Front::Local(parts) => parts.system.stop(),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.abandon(),
+        }
     }
 }
 
@@ -95,11 +108,28 @@ impl Runtime {
         Builder::default()
     }
 
-    pub(crate) fn new(builder: Builder, parts: Parts, thread: JoinHandle<()>) -> Runtime {
+    pub(crate) fn new(builder: &Builder, front: Front, thread: Option<JoinHandle<()>>) -> Runtime {
         let room = Arc::new(Semaphore::new(UNDECIDED_BYTES_MAX >> 10));
         let (durability, tasks_live_max) = (builder.durability, builder.tasks_live_max);
-        Runtime {
-            inner: Arc::new(Inner { parts, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(Some(thread)) }),
+        Runtime { inner: Arc::new(Inner { front, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(thread) }) }
+    }
+
+    /// The one shard of a log that only this process has.
+    #[expect(clippy::panic, reason = "being replaced")]
+    fn parts(&self) -> &Parts {
+        match &self.inner.front {
+            Front::Local(parts) => parts,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => panic!("not on Kafka yet"),
+        }
+    }
+
+    /// What the engine leads, where there is one.
+    #[cfg(feature = "kafka")]
+    pub fn engine(&self) -> Option<crate::kafka::Standing> {
+        match &self.inner.front {
+            Front::Local(_) => None,
+            Front::Kafka(engine) => Some(engine.standing.borrow().clone()),
         }
     }
 
@@ -137,7 +167,7 @@ impl Runtime {
     /// # Errors
     /// [`SubmitError::UnknownType`] with the registered names.
     pub fn task_type(&self, name: &str) -> Result<TypeId, SubmitError> {
-        let types = &self.inner.parts.types;
+        let types = &self.parts().types;
         types.get(name).copied().ok_or_else(|| SubmitError::UnknownType {
             name: name.chars().take(64).collect(),
             known: types.keys().take(8).cloned().collect::<Vec<_>>().join(", "),
@@ -156,7 +186,7 @@ impl Runtime {
         let (reply, answer) = oneshot::channel();
         let (done, end) = oneshot::channel();
         let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
-        self.inner.parts.submissions.send(submission).await.map_err(|_| self.closed())?;
+        self.parts().submissions.send(submission).await.map_err(|_| self.closed())?;
         Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
     }
 
@@ -175,7 +205,7 @@ impl Runtime {
         let (reply, answer) = oneshot::channel();
         let (done, end) = oneshot::channel();
         let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
-        self.inner.parts.submissions.try_send(submission).map_err(|error| match error {
+        self.parts().submissions.try_send(submission).map_err(|error| match error {
             TrySendError::Full(_) => busy,
             TrySendError::Closed(_) => self.closed(),
         })?;
@@ -190,7 +220,7 @@ impl Runtime {
         if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
-        let parts = &self.inner.parts;
+        let parts = &self.parts();
         if parts.counters.space_is_low.load(Relaxed) {
             return Err(SubmitError::Busy {
                 reason: "the disk is nearly full; free some space",
@@ -220,7 +250,7 @@ impl Runtime {
         let (mut live, mut ended, mut complete) = (Vec::new(), BTreeSet::new(), true);
         for task in tasks {
             let (watch, end) = oneshot::channel();
-            let watched = self.inner.parts.writer.send(WatchTask { task: task.ordinal, watch }).await;
+            let watched = self.parts().writer.send(WatchTask { task: task.ordinal, watch }).await;
             match watched.map_err(|_| WaitError::Stopped)? {
                 None => live.push((task, end)),
                 Some(position) => {
@@ -231,7 +261,7 @@ impl Runtime {
         }
         let mut ends = BTreeMap::new();
         if !ended.is_empty() {
-            let (reader, wanted) = (Arc::clone(&self.inner.parts.reader), ended.len());
+            let (reader, wanted) = (Arc::clone(&self.parts().reader), ended.len());
             let found = tokio::task::spawn_blocking(move || crate::history::ends_of(reader.as_ref(), ended)).await;
             let found = found.map_err(|_| WaitError::Stopped)??;
             if !complete && found.len() < wanted {
@@ -247,7 +277,7 @@ impl Runtime {
 
     /// Waits until everything before a position is durable; says `false` when it never will be.
     async fn durable_at(&self, position: Position) -> Result<bool, WaitError> {
-        let mut tail = self.inner.parts.tail.clone();
+        let mut tail = self.parts().tail.clone();
         let reached = tail.wait_for(|tail| tail.head.next >= position || tail.failed.is_some()).await;
         reached.map(|tail| tail.head.next >= position).map_err(|_| WaitError::Stopped)
     }
@@ -298,7 +328,7 @@ impl Runtime {
     /// As [`Runtime::submit_batch`].
     pub async fn propose(&self, proposal: Proposal) -> Result<Position, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        self.inner.parts.writer.send(Propose { proposal, reply }).await.map_err(|_| self.closed())?;
+        self.parts().writer.send(Propose { proposal, reply }).await.map_err(|_| self.closed())?;
         answer.await.map_err(|_| self.unknown())?
     }
 
@@ -307,37 +337,37 @@ impl Runtime {
     /// # Errors
     /// [`WaitError::Stopped`].
     pub async fn state(&self) -> Result<Box<State>, WaitError> {
-        self.inner.parts.writer.send(CopyState).await.map_err(|_| WaitError::Stopped)
+        self.parts().writer.send(CopyState).await.map_err(|_| WaitError::Stopped)
     }
 
     /// Counts and waits of everything durable, as far as the projector is.
     pub fn progress(&self) -> Progress {
-        self.inner.parts.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.parts().progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the view of [`Runtime::progress`] without copying it.
     pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
-        read(&self.inner.parts.progress.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&self.parts().progress.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Everything before this position is durable.
     pub fn durable(&self) -> Position {
-        self.inner.parts.tail.borrow().head.next
+        self.parts().tail.borrow().head.next
     }
 
     /// Tasks that had not ended when the newest durable block was decided.
     pub fn live(&self) -> usize {
-        self.inner.parts.tail.borrow().live
+        self.parts().tail.borrow().live
     }
 
     /// Why the log refuses to go on, if it does.
     pub fn failure(&self) -> Option<String> {
-        self.inner.parts.tail.borrow().failed.clone()
+        self.parts().tail.borrow().failed.clone()
     }
 
     /// Waits until the log fails, or the runtime stops.
     pub async fn failed(&self) -> Option<String> {
-        let mut tail = self.inner.parts.tail.clone();
+        let mut tail = self.parts().tail.clone();
         loop {
             if let Some(reason) = tail.borrow().failed.clone() {
                 return Some(reason);
@@ -350,12 +380,12 @@ impl Runtime {
 
     /// Reads the durable log.
     pub fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::clone(&self.inner.parts.reader)
+        Arc::clone(&self.parts().reader)
     }
 
     /// What the log thread has done.
     pub fn log_counters(&self) -> &LogCounters {
-        &self.inner.parts.counters
+        &self.parts().counters
     }
 
     /// How much space is left for the log, as its thread last saw it; nothing is free and nothing wanted before it looked.
@@ -366,7 +396,7 @@ impl Runtime {
 
     /// How often actors were started again.
     pub fn restarts(&self) -> &Restarts {
-        &self.inner.parts.restarts
+        &self.parts().restarts
     }
 
     /// When replies are given.
@@ -376,19 +406,19 @@ impl Runtime {
 
     /// The time by the runtime's clock.
     pub fn now(&self) -> ergate_events::time::Timestamp {
-        self.inner.parts.clock.now()
+        self.parts().clock.now()
     }
 
     /// The shard's actor, for tests.
     #[doc(hidden)]
     pub fn writer(&self) -> &actix::Addr<LogWriter> {
-        &self.inner.parts.writer
+        &self.parts().writer
     }
 
     /// The projector, for tests.
     #[doc(hidden)]
     pub fn projector(&self) -> actix::Addr<ergate_actors::projector::Projector> {
-        self.inner.parts.projector.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.parts().projector.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets running attempts finish for at most `drain`, makes everything durable and stops. Tasks that are not done go on at the next start.
@@ -397,19 +427,24 @@ impl Runtime {
     /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
     pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
         self.inner.room.close();
+        #[cfg(feature = "kafka")]
+        if let Front::Kafka(engine) = &self.inner.front {
+            engine.stop(drain).await;
+            return Ok(());
+        }
         let mut thread = self.inner.thread.lock().await;
         if thread.is_none() {
             return Ok(());
         }
-        self.drain(drain).await;
+        wiring::drain(self.parts(), drain).await;
         self.finish_snapshot().await;
         self.finish_indexes().await;
         let (reply, closed) = oneshot::channel();
-        let outcome = match self.inner.parts.writer.send(Close { reply }).await {
+        let outcome = match self.parts().writer.send(Close { reply }).await {
             Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
             Err(_) => Err(panicked()),
         };
-        self.inner.parts.system.stop();
+        self.parts().system.stop();
         if let Some(thread) = thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
@@ -430,37 +465,17 @@ impl Runtime {
     /// Waits for a snapshot that is being written, which must not go on when another process may have the directory.
     async fn finish_snapshot(&self) {
         let started = Instant::now();
-        while self.inner.parts.snapshotting.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < SNAPSHOT_WAIT_MAX {
+        while self.parts().snapshotting.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < SNAPSHOT_WAIT_MAX {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Indexes what was written last, which must not go on when another process may have the directory.
     async fn finish_indexes(&self) {
-        let Some(indexer) = self.inner.parts.indexer.clone() else { return };
+        let Some(indexer) = self.parts().indexer.clone() else { return };
         if tokio::task::spawn_blocking(move || indexer.finish()).await.is_err() {
             tracing::error!("building the indexes panicked");
         }
-    }
-
-    /// Starts nothing more and waits until nothing runs.
-    async fn drain(&self, limit: Duration) {
-        let started = Instant::now();
-        let writer = &self.inner.parts.writer;
-        let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-        for (replica, _) in replicas {
-            if self.propose(Proposal::DrainReplica(replica)).await.is_err() {
-                return;
-            }
-        }
-        while started.elapsed() < limit {
-            let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-            if replicas.iter().all(|(_, used)| *used == 0) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        tracing::warn!("the time to drain is over; attempts that still run are repeated at the next start");
     }
 
     fn closed(&self) -> SubmitError {
@@ -585,6 +600,6 @@ pub enum WaitError {
 impl Runtime {
     /// Registered task types by name.
     pub fn task_types(&self) -> &BTreeMap<String, TypeId> {
-        &self.inner.parts.types
+        &self.parts().types
     }
 }

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, Arbiter, System};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, System};
 use ergate_actors::clock::{Clock, SystemClock};
 use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
-use ergate_actors::log_writer::{LogWriter, LogWriterParts, Propose, Tail};
+use ergate_actors::log_writer::{IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
 use ergate_actors::projector::{Projector, SharedProgress};
 use ergate_actors::proposal::Proposal;
-use ergate_actors::recent::Recent;
-use ergate_actors::submission::Submission;
-use ergate_events::id::{Epoch, ShardId, TypeId};
+use ergate_actors::recent::{RECENT_BYTES_MAX, Recent};
+use ergate_actors::submission::{Submission, SubmitError};
+use ergate_events::id::{Epoch, Position, ShardId, TypeId};
 use ergate_events::log::LogReader;
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::Builder;
 use crate::indexer::Indexer;
-use crate::runtime::{Runtime, StartError};
+use crate::runtime::{Front, Runtime, StartError};
 use crate::snapshots::Snapshots;
 use crate::store::Opened;
 
@@ -32,8 +33,10 @@ const SUBMISSIONS_MAX: usize = 1_024;
 /// Reports that may wait to be decided; more grow in their executor, by at most what its slots hold.
 const REPORTS_MAX: usize = 1_024;
 
-/// What the threads of a runtime hand to its front.
+/// What the threads of a shard hand to its front.
+#[derive(Clone)]
 pub(crate) struct Parts {
+    pub(crate) shard: ShardId,
     pub(crate) submissions: mpsc::Sender<Submission>,
     pub(crate) writer: Addr<LogWriter>,
     pub(crate) tail: watch::Receiver<Tail>,
@@ -51,6 +54,12 @@ pub(crate) struct Parts {
 
 /// Starts a runtime: a thread for the shard and, from there, all others.
 pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
+    #[cfg(feature = "kafka")]
+    if let Some(settings) = builder.kafka.clone() {
+        let data = builder.store.dir().map_or_else(|| crate::builder::DATA_DEFAULT.into(), std::path::Path::to_owned);
+        let engine = crate::kafka::Engine::start(builder.clone(), settings, data).await?;
+        return Ok(Runtime::new(&builder, Front::Kafka(Box::new(engine)), None));
+    }
     let (ready, started) = oneshot::channel();
     let settings = builder.clone();
     let thread = std::thread::Builder::new()
@@ -69,7 +78,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
         })
         .map_err(StartError::Thread)?;
     let parts = started.await.map_err(|_| StartError::Panicked)??;
-    Ok(Runtime::new(builder, parts, thread))
+    Ok(Runtime::new(&builder, Front::Local(Box::new(parts)), Some(thread)))
 }
 
 /// Runs on the shard's thread.
@@ -82,9 +91,38 @@ async fn wire(builder: Builder) -> Result<Parts, StartError> {
 }
 
 async fn assemble(builder: Builder) -> Result<Parts, StartError> {
-    let Opened { log, reader, state, snapshots, index, snapshot_at } = builder.store.open(&builder.options)?;
+    let opened = builder.store.open(&builder.options)?;
+    shard(&builder, ShardSpec::local(opened)).await
+}
+
+/// What a shard is started with.
+pub(crate) struct ShardSpec {
+    pub(crate) id: ShardId,
+    pub(crate) opened: Opened,
+    /// Requests from a topic.
+    pub(crate) intake: Option<IntakeParts>,
+    /// Time between two blocks that are not full.
+    pub(crate) pace: Duration,
+    /// Bytes of the newest blocks that are kept decoded.
+    pub(crate) recent_bytes: usize,
+    /// Where the projector runs; on a thread of its own without this.
+    pub(crate) projectors: Option<ArbiterHandle>,
+}
+
+impl ShardSpec {
+    /// The one shard of a log that only this process has.
+    fn local(opened: Opened) -> ShardSpec {
+        let (intake, pace, recent_bytes, projectors) = (None, Duration::ZERO, RECENT_BYTES_MAX, None);
+        ShardSpec { id: ShardId(0), opened, intake, pace, recent_bytes, projectors }
+    }
+}
+
+/// Starts a shard and everything on it, on the current system.
+pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
+    let ShardSpec { id, opened, intake, pace, recent_bytes, projectors } = spec;
+    let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
-        require_own(&builder, &state)?;
+        require_own(builder, &state)?;
     }
     let clock = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(state.last_at)));
     let epoch = Epoch(state.epoch.0.saturating_add(1));
@@ -94,23 +132,29 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     let (tail_sender, tail) = watch::channel(Tail { head: log.head(), failed: None, live: state.work.tasks.len() });
     let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
     let restarts = Arc::new(Restarts::default());
-    let fleet =
-        Fleet { functions: Arc::new(functions), clock: Arc::clone(&clock), epoch, reports, restarts: Arc::clone(&restarts) };
+    let fleet = Fleet {
+        functions: Arc::new(functions),
+        clock: Arc::clone(&clock),
+        shard: id,
+        epoch,
+        reports,
+        restarts: Arc::clone(&restarts),
+    };
     let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock));
     let (retain_through, snapshotting) = (snapshots.retain_slot(), snapshots.busy());
     let parts = LogWriterParts {
-        shard: Shard::new(ShardId(0), state),
+        shard: Shard::new(id, state),
         clock: Arc::clone(&clock),
         fleet,
         tail: tail_sender,
         submissions: submission_lane,
         reports: report_lane,
         snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
-        intake: None,
-        pace: std::time::Duration::ZERO,
+        intake,
+        pace,
     };
     let mut counters = Arc::default();
-    let recent = Arc::new(Recent::default());
+    let recent = Arc::new(Recent::with_limit(recent_bytes));
     let writer = LogWriter::start_with(parts, |news| {
         let thread = LogThread::start(log, builder.durability, Arc::clone(&recent), news)?;
         counters = Arc::clone(&thread.counters);
@@ -120,13 +164,14 @@ async fn assemble(builder: Builder) -> Result<Parts, StartError> {
     // Nobody else sets it.
     let _ = retain_through.set(writer.clone());
     let progress = SharedProgress::default();
-    let projector = start_projector(&reader, &recent, &view, &tail, &progress, &restarts);
-    let types = define(&builder, &writer).await.map_err(|error| match tail.borrow().failed.clone() {
+    let projector = start_projector(&reader, &recent, &view, &tail, &progress, &restarts, projectors);
+    let types = define(builder, &writer).await.map_err(|error| match tail.borrow().failed.clone() {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
     })?;
     let indexer = index.map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader), Arc::clone(&counters))));
     Ok(Parts {
+        shard: id,
         submissions,
         writer,
         tail,
@@ -157,29 +202,57 @@ fn require_own(builder: &Builder, state: &State) -> Result<(), StartError> {
 }
 
 /// Brings the log up to date with what this process is: takes it over, gives up replicas of processes that are gone, and defines task
-/// types and pools.
+/// types and pools. Everything is proposed at once, so that it is durable after one or two commits.
 async fn define(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, TypeId>, StartError> {
     let by = &builder.by;
-    propose(writer, Proposal::Open { writer: concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned() }).await?;
+    let open = Proposal::Open { writer: concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned() };
+    let mut answers = vec![propose(writer, open).await?];
     let mut pools = builder.pools.clone();
     for (name, (settings, _)) in &builder.types {
         pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
-        propose(writer, Proposal::DefineType { name: name.clone(), settings: Box::new(settings.clone()), by: by.clone() })
-            .await?;
+        let define = Proposal::DefineType { name: name.clone(), settings: Box::new(settings.clone()), by: by.clone() };
+        answers.push(propose(writer, define).await?);
     }
     for (pool, (replicas, slots)) in pools {
         let reason = "start of the runtime".to_owned();
-        propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?;
+        answers.push(propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?);
+    }
+    for answer in answers {
+        answer.await.map_err(|_| StartError::Panicked)??;
     }
     let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
     Ok(builder.types.keys().filter_map(|name| Some((name.clone(), *state.work.type_names.get(name)?))).collect())
 }
 
-async fn propose(writer: &Addr<LogWriter>, proposal: Proposal) -> Result<(), StartError> {
+/// Hands a proposal over; the answer comes when it is durable.
+async fn propose(
+    writer: &Addr<LogWriter>,
+    proposal: Proposal,
+) -> Result<oneshot::Receiver<Result<Position, SubmitError>>, StartError> {
     let (reply, answer) = oneshot::channel();
     writer.send(Propose { proposal, reply }).await.map_err(|_| StartError::Panicked)?;
-    answer.await.map_err(|_| StartError::Panicked)??;
-    Ok(())
+    Ok(answer)
+}
+
+/// Starts nothing more on a shard and waits until nothing runs.
+pub(crate) async fn drain(parts: &Parts, limit: Duration) {
+    let started = Instant::now();
+    let writer = &parts.writer;
+    let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+    for (replica, _) in replicas {
+        let Ok(answer) = propose(writer, Proposal::DrainReplica(replica)).await else { return };
+        if answer.await.is_err() {
+            return;
+        }
+    }
+    while started.elapsed() < limit {
+        let Ok(replicas) = writer.send(SlotsInUse).await else { return };
+        if replicas.iter().all(|(_, used)| *used == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tracing::warn!("the time to drain is over; attempts that still run are repeated at the next start");
 }
 
 /// Starts the projector on a thread of its own, and starts it again from the beginning of its view whenever it fails.
@@ -190,11 +263,13 @@ fn start_projector(
     tail: &watch::Receiver<Tail>,
     progress: &SharedProgress,
     restarts: &Arc<Restarts>,
+    projectors: Option<ArbiterHandle>,
 ) -> Arc<Mutex<Addr<Projector>>> {
-    let arbiter = Arbiter::new();
+    let shard = tail.clone();
+    let arbiter = projectors.is_none().then(Arbiter::new);
     let (reader, recent, view, tail, progress, restarts) =
         (Arc::clone(reader), Arc::clone(recent), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
-    let handle = arbiter.handle();
+    let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(|| Arbiter::current());
     let start = move || {
         let (reader, recent, view, tail, progress) =
             (Arc::clone(&reader), Arc::clone(&recent), view.clone(), tail.clone(), Arc::clone(&progress));
@@ -204,7 +279,11 @@ fn start_projector(
     let watched = Arc::clone(&current);
     actix::spawn(async move {
         loop {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if shard.has_changed().is_err() {
+                // The shard is gone, and nothing follows that could be shown.
+                return;
+            }
             let mut address = watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if !address.connected() {
                 tracing::error!("the projector failed and starts again");

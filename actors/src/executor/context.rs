@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use ergate_events::id::{AttemptId, Epoch, Fence, Ordinal, TaskId};
+use ergate_events::id::{AttemptId, Epoch, Fence, Ordinal, ShardId, TaskId};
 use ergate_events::task::Outcome;
 use ergate_events::time::Timestamp;
 
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 pub struct Context {
     pub(crate) control: Arc<SlotControl>,
     pub(crate) generation: u64,
+    pub(crate) shard: ShardId,
     pub(crate) task: Ordinal,
     pub(crate) number: u32,
     pub(crate) epoch: Epoch,
@@ -26,7 +27,7 @@ pub struct Context {
 impl Context {
     /// The attempt: which start of which task.
     pub fn attempt(&self) -> AttemptId {
-        AttemptId { task: TaskId::embedded(self.task), number: self.number }
+        AttemptId { task: TaskId { shard: self.shard, ordinal: self.task }, number: self.number }
     }
 
     /// A token that grows with every attempt of the task: give it to whatever the function changes, and refuse lower ones there.

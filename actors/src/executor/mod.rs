@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
 
 use actix::{Actor, AsyncContext, Handler, Message, StreamHandler};
-use ergate_events::id::{Epoch, Ordinal, ReplicaId, TypeId};
+use ergate_events::id::{Epoch, Ordinal, ReplicaId, ShardId, TypeId};
 use ergate_events::task::CHECKPOINT_BYTES_MAX;
 use ergate_events::time::{Micros, Timestamp};
 use tokio::sync::mpsc;
@@ -34,6 +34,8 @@ pub type Functions = Arc<[Arc<dyn TaskFunction>]>;
 
 /// What an executor is made of.
 pub struct ExecutorParts {
+    /// The shard whose tasks it runs.
+    pub shard: ShardId,
     /// Whose slots it serves.
     pub replica: ReplicaId,
     /// How many.
@@ -168,6 +170,7 @@ impl Executor {
         let own = Context {
             generation: slot.control.begin(),
             control: Arc::clone(&slot.control),
+            shard: self.parts.shard,
             task: attempt.task,
             number: attempt.number,
             epoch: self.parts.epoch,

@@ -20,6 +20,7 @@ mod space;
 mod submit;
 mod table;
 mod task;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ pub(crate) enum Format {
 enum Verb {
     /// Digest every file under a directory as tasks, then replay and verify the log
     Demo(demo::DemoArgs),
+    /// Run until a signal comes: the engine that takes requests, does them and keeps the record
+    Up(up::UpArgs),
     /// Submit one task, or one for each line of NDJSON, and run until they are done
     Submit(submit::SubmitArgs),
     /// Look at tasks
@@ -98,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
     let globals = &cli.globals;
     let outcome = match cli.verb {
         Verb::Demo(args) => demo::run(args, globals),
+        Verb::Up(args) => up::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),

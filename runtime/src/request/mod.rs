@@ -116,7 +116,8 @@ pub fn parse<'a>(record: &Record<'a>, now: Timestamp) -> Result<Request<'a>, Ref
 
 /// What few requests have, where a request has it. `policies` of its own are counted, and are not in it yet.
 fn boxed(extras: Extras, policies: usize, labels: &str) -> Result<Option<Box<Extras>>, Refusal> {
-    let Extras { key, key_window, priority, not_before, retry, timeouts, content_type, trace_parent, labels: names, .. } = &extras;
+    let Extras { key, key_window, priority, not_before, retry, timeouts, content_type, trace_parent, labels: names, .. } =
+        &extras;
     let given = [
         priority.is_some(),
         not_before.is_some(),

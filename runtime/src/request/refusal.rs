@@ -25,7 +25,7 @@ impl std::error::Error for Refusal {}
 
 impl Refusal {
     /// A refusal that names a field, which may come from the outside.
-    pub(super) fn new(field: &str, reason: impl Into<String>) -> Refusal {
+    pub(crate) fn new(field: &str, reason: impl Into<String>) -> Refusal {
         Refusal { field: shown(field), reason: reason.into() }
     }
 

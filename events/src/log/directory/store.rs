@@ -23,6 +23,11 @@ pub(in crate::log) const STORE: &str = "store";
 pub struct StoreId(pub [u8; 16]);
 
 impl StoreId {
+    /// The identity that follows from what a log is a copy of.
+    pub fn derived(from: &str) -> StoreId {
+        StoreId(crate::event::Digest::of(from.as_bytes()).0)
+    }
+
     /// Draws an identity from the system's randomness.
     ///
     /// # Errors

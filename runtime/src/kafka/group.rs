@@ -1,0 +1,344 @@
+//! The engine's membership in the group that shares the shards out, on a thread of its own: it polls, hands records to the shards that
+//! have started, and tells the engine which shards come and go.
+//!
+//! One consumer for everything and no queue per partition: queues that are split off are not woken reliably.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ergate_actors::clock::Clock;
+use ergate_actors::records::Records;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use super::feed::Feed;
+use super::settings::KafkaSettings;
+
+/// How long a poll waits for a message while nothing is waiting here: the engine's orders are seen as late.
+const POLL: Duration = Duration::from_millis(20);
+/// The same while records wait for room in a shard's lane.
+const POLL_SOON: Duration = Duration::from_millis(1);
+/// Most records gathered before they are handed on.
+const GATHER_MAX: usize = 2_000;
+/// Bytes of records that wait for one shard beyond which its partition is paused.
+const WAITING_BYTES_MAX: usize = 2 << 20;
+/// How long the engine may take to give shards back before the group goes on without an answer.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(4);
+/// How long a new place to read from may take to come into force.
+const SEEK_WITHIN: Duration = Duration::from_millis(500);
+
+/// What the group tells the engine.
+#[derive(Debug)]
+pub(crate) enum GroupEvent {
+    /// These partitions are this engine's from now on.
+    Assigned(Vec<Held>),
+    /// These go to others; `lost` when they are gone already. The group waits for `done`, for a while.
+    Revoked { held: Vec<Held>, lost: bool, done: Sender<()> },
+    /// Something went wrong that the client cannot mend.
+    Fatal(String),
+}
+
+/// A partition whose owner leads something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Held {
+    /// A partition of the requests: the shard of this number.
+    Shard(i32),
+    /// The one partition of the capacity topic: pools and their sizes.
+    Capacity,
+}
+
+/// What the engine asks of the group.
+enum Order {
+    /// Hand the shard records from this offset on.
+    Start { partition: i32, offset: u64, lane: mpsc::Sender<Records> },
+    /// Hand it no more.
+    Stop { partition: i32 },
+    /// Leave the group and join it again: every shard is given back and asked for anew.
+    Rejoin,
+    /// Leave the group for good.
+    Leave,
+}
+
+/// The engine's end of its membership.
+pub(crate) struct Group {
+    orders: Sender<Order>,
+    consumer: Weak<BaseConsumer<Membership>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Group {
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// When the client refuses its settings, or there is no thread.
+    pub(crate) fn join(
+        settings: &KafkaSettings,
+        feed: Feed,
+        clock: Arc<dyn Clock>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Result<Group, String> {
+        let topics = settings.topics();
+        let context = Membership { events: events.clone(), requests: topics.requests.clone(), rebalances: OnceLock::new() };
+        let consumer: BaseConsumer<Membership> =
+            settings.member().create_with_context(context).map_err(|error| error.to_string())?;
+        let consumer = Arc::new(consumer);
+        let subscription = vec![topics.requests.clone(), topics.capacity.clone()];
+        let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| error.to_string())?;
+        let (orders, received) = channel();
+        let weak = Arc::downgrade(&consumer);
+        let topic = topics.requests;
+        let thread = std::thread::Builder::new()
+            .name("ergate-group".to_owned())
+            .spawn(move || Poller { consumer, topic, subscription, feed, clock, events, shards: BTreeMap::new() }.run(&received))
+            .map_err(|error| error.to_string())?;
+        Ok(Group { orders, consumer: weak, thread: Some(thread) })
+    }
+
+    /// Hands a shard its records from this offset on.
+    pub(crate) fn start(&self, partition: i32, offset: u64, lane: mpsc::Sender<Records>) {
+        self.order(Order::Start { partition, offset, lane });
+    }
+
+    /// Hands a shard no more records.
+    pub(crate) fn stop(&self, partition: i32) {
+        self.order(Order::Stop { partition });
+    }
+
+    /// Leaves and joins again.
+    pub(crate) fn rejoin(&self) {
+        self.order(Order::Rejoin);
+    }
+
+    /// Leaves for good; the thread ends after the shards were given back.
+    pub(crate) fn leave(&mut self) -> Option<JoinHandle<()>> {
+        self.order(Order::Leave);
+        self.thread.take()
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone has told why.
+        let _ = self.orders.send(order);
+    }
+
+    /// Names this member for a commit, as it is known to the group now.
+    pub(crate) fn metadata(&self) -> Arc<dyn Fn() -> Option<ConsumerGroupMetadata> + Send + Sync> {
+        let consumer = Weak::clone(&self.consumer);
+        Arc::new(move || consumer.upgrade()?.group_metadata())
+    }
+}
+
+/// What the client calls while it is polled.
+pub(crate) struct Membership {
+    events: mpsc::UnboundedSender<GroupEvent>,
+    requests: String,
+    rebalances: OnceLock<()>,
+}
+
+impl ClientContext for Membership {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+}
+
+/// Passes on what a client says.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::debug!(facility, "{message}"),
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::trace!(facility, "{message}"),
+    }
+}
+
+impl Membership {
+    fn held(&self, list: &TopicPartitionList) -> Vec<Held> {
+        let held = |topic: &str, partition| if topic == self.requests { Held::Shard(partition) } else { Held::Capacity };
+        list.elements().iter().map(|element| held(element.topic(), element.partition())).collect()
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) {
+        let _ = self.rebalances.set(());
+        let assigned = consumer.incremental_assign(list).and_then(|()| consumer.pause(list));
+        match assigned {
+            Ok(()) if list.count() == 0 => {}
+            Ok(()) => drop(self.events.send(GroupEvent::Assigned(self.held(list)))),
+            Err(error) => drop(self.events.send(GroupEvent::Fatal(error.to_string()))),
+        }
+    }
+
+    /// Holds the group up until the engine has given the shards back: whoever gets them next reads what was committed until now.
+    fn revoke(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) {
+        let (done, given_back) = channel();
+        let event = GroupEvent::Revoked { held: self.held(list), lost: consumer.assignment_lost(), done };
+        if list.count() > 0 && self.events.send(event).is_ok() && given_back.recv_timeout(GIVE_BACK_WITHIN).is_err() {
+            tracing::warn!("shards were not given back in time; their next owner fences this one");
+        }
+        if let Err(error) = consumer.incremental_unassign(list) {
+            tracing::warn!(%error, "partitions could not be given back");
+        }
+    }
+}
+
+impl ConsumerContext for Membership {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            _ => self.revoke(consumer, list),
+        }
+    }
+}
+
+/// A shard that is handed records.
+struct Fed {
+    lane: mpsc::Sender<Records>,
+    /// The next record that the shard has not been handed.
+    next: u64,
+    waiting: Records,
+    paused: bool,
+    /// Whether reading begins at `next` only after the client was told.
+    unsought: bool,
+}
+
+/// The thread.
+struct Poller {
+    consumer: Arc<BaseConsumer<Membership>>,
+    topic: String,
+    subscription: Vec<String>,
+    feed: Feed,
+    clock: Arc<dyn Clock>,
+    events: mpsc::UnboundedSender<GroupEvent>,
+    shards: BTreeMap<i32, Fed>,
+}
+
+impl Poller {
+    fn run(mut self, orders: &Receiver<Order>) {
+        loop {
+            match orders.try_recv() {
+                Ok(Order::Leave) | Err(TryRecvError::Disconnected) => return,
+                Ok(order) => self.carry_out(order),
+                Err(TryRecvError::Empty) => {
+                    self.seek();
+                    self.gather();
+                    self.hand_on();
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Start { partition, offset, lane } => {
+                let fed = Fed { lane, next: offset, waiting: Records::default(), paused: true, unsought: true };
+                self.shards.insert(partition, fed);
+            }
+            Order::Stop { partition } => {
+                self.shards.remove(&partition);
+                // One that is no longer assigned needs no pause.
+                let _ = self.consumer.pause(&self.list(partition));
+            }
+            Order::Rejoin => {
+                self.consumer.unsubscribe();
+                self.shards.clear();
+                let names: Vec<&str> = self.subscription.iter().map(String::as_str).collect();
+                if let Err(error) = self.consumer.subscribe(&names) {
+                    let _ = self.events.send(GroupEvent::Fatal(error.to_string()));
+                }
+            }
+            Order::Leave => {}
+        }
+    }
+
+    fn list(&self, partition: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        list
+    }
+
+    /// Sets the reading of shards that have started to where their logs are.
+    fn seek(&mut self) {
+        let new: Vec<(i32, u64)> =
+            self.shards.iter().filter(|(_, fed)| fed.unsought).map(|(partition, fed)| (*partition, fed.next)).collect();
+        for (partition, next) in new {
+            let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
+            let sought = self.consumer.seek(&self.topic, partition, offset, SEEK_WITHIN);
+            match sought.and_then(|()| self.consumer.resume(&self.list(partition))) {
+                Ok(()) => {
+                    if let Some(fed) = self.shards.get_mut(&partition) {
+                        (fed.unsought, fed.paused) = (false, false);
+                    }
+                }
+                // The client still asks where the group had read to, and answers when it knows.
+                Err(error) => tracing::debug!(partition, %error, "the reading place is not set yet"),
+            }
+        }
+    }
+
+    /// Takes what has arrived.
+    fn gather(&mut self) {
+        let is_waiting = self.shards.values().any(|fed| !fed.waiting.is_empty() || fed.unsought);
+        let consumer = Arc::clone(&self.consumer);
+        let mut next = consumer.poll(if is_waiting { POLL_SOON } else { POLL });
+        let now = self.clock.now();
+        for _ in 0..GATHER_MAX {
+            match next {
+                Some(Ok(message)) => self.take(&message, now),
+                Some(Err(error)) => self.note(&error),
+                None => return,
+            }
+            next = consumer.poll(Duration::ZERO);
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>, now: ergate_events::time::Timestamp) {
+        let offset = u64::try_from(message.offset()).unwrap_or_default();
+        let Some(fed) = self.shards.get_mut(&message.partition()).filter(|_| message.topic() == self.topic) else { return };
+        if offset < fed.next || fed.unsought {
+            return;
+        }
+        self.feed.read(message, now, &mut fed.waiting);
+        fed.next = offset + 1;
+    }
+
+    fn note(&self, error: &KafkaError) {
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => drop(self.events.send(GroupEvent::Fatal(error.to_string()))),
+            error => tracing::warn!(%error, "reading requests"),
+        }
+    }
+
+    /// Hands on what was gathered, and pauses the partitions of shards that cannot keep up.
+    fn hand_on(&mut self) {
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (partition, fed) in &mut self.shards {
+            if !fed.waiting.is_empty()
+                && let Err(mpsc::error::TrySendError::Full(back)) = fed.lane.try_send(std::mem::take(&mut fed.waiting))
+            {
+                fed.waiting = back;
+            }
+            let is_behind = fed.waiting.bytes() > WAITING_BYTES_MAX;
+            if is_behind && !fed.paused {
+                fed.paused = true;
+                pause.add_partition(&self.topic, *partition);
+            } else if fed.paused && !fed.unsought && fed.waiting.is_empty() {
+                fed.paused = false;
+                resume.add_partition(&self.topic, *partition);
+            }
+        }
+        for (list, outcome) in [(&pause, self.consumer.pause(&pause)), (&resume, self.consumer.resume(&resume))] {
+            if let Err(error) = outcome {
+                tracing::warn!(%error, partitions = list.count(), "a partition could not be paused or resumed");
+            }
+        }
+    }
+}

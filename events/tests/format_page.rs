@@ -195,7 +195,8 @@ fn the_worked_json_is_the_block_and_gives_its_hash() {
     assert_eq!(page, String::from_utf8(json).expect("JSON is UTF-8"));
     let (read, hash) = decode(page.as_bytes()).expect("the JSON of the page is a block");
     assert_eq!((read.hash(), hash), (block.hash(), block.hash()));
-    let (_, rest) = PAGE.split_once("What the hash is over, as it follows from that:\n\n```text\n").expect("the page lists the bytes");
+    let (_, rest) =
+        PAGE.split_once("What the hash is over, as it follows from that:\n\n```text\n").expect("the page lists the bytes");
     let lines = rest.split_once("```").expect("the fence ends").0.lines();
     let digits = lines.flat_map(|line| line.split(';').next().unwrap_or(line).split_whitespace());
     let bytes: Vec<u8> = digits.map(|byte| u8::from_str_radix(byte, 16).expect("two digits a byte")).collect();

@@ -136,11 +136,11 @@ def kafka(url):
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
         **dict(urllib.parse.parse_qsl(parts.query)),
     }
-    consumer = confluent_kafka.Consumer(options)
+    consumer = None
     try:
+        consumer = confluent_kafka.Consumer(options)
         known = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic]
         check(known.error is None, f"topic {topic}: {known.error}")
         open_partitions = set(known.partitions)
@@ -158,4 +158,5 @@ def kafka(url):
     except confluent_kafka.KafkaException as error:
         raise Damaged(f"the brokers said: {error}") from None
     finally:
-        consumer.close()
+        if consumer is not None:
+            consumer.close()

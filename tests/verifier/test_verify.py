@@ -3,7 +3,9 @@
 import os
 import random
 import re
+import sys
 import unittest
+import unittest.mock
 
 import sources
 from blocks import from_json, stored
@@ -137,6 +139,55 @@ class Kafka(unittest.TestCase):
         self.refuses([(0, b"0", None, block)], "ergate-format")
         self.refuses([(0, b"0", [("ergate-format", b"json")], None)], "after position 0")
         self.refuses([(1,) + sent("block", block)[1:]], "a block of shard 0")
+
+
+class Broker:
+    """What is used of the package confluent-kafka, without brokers: two partitions, the second one empty."""
+
+    OFFSET_BEGINNING, KafkaException = -2, type("KafkaException", (Exception,), {})
+    KafkaError = type("KafkaError", (), {"_PARTITION_EOF": -191})
+
+    def __init__(self, messages):
+        self.queue = [self.Message(*message) for message in messages]
+        self.queue[1:1] = [self.Message(1, error=-191)]
+        self.queue.append(self.Message(0, error=-191))
+
+    class Message:
+        def __init__(self, partition, key=None, headers=None, value=None, error=None):
+            self.partition, self.key, self.headers, self.value = (lambda: partition), (lambda: key), (lambda: headers), (lambda: value)
+            self.error = lambda: None if error is None else type("Error", (), {"code": lambda _: error})()
+
+    @staticmethod
+    def TopicPartition(*place):
+        return place
+
+    def Consumer(self, options):
+        self.options = options
+        return self
+
+    def list_topics(self, topic, timeout):
+        return type("Metadata", (), {"topics": {topic: type("Topic", (), {"error": None, "partitions": {0: None, 1: None}})}})
+
+    def assign(self, places):
+        self.places = places
+
+    def poll(self, timeout):
+        return self.queue.pop(0)
+
+    def close(self):
+        self.closed = True
+
+
+class Reading(unittest.TestCase):
+    def test_every_partition_is_read_to_its_committed_end(self):
+        broker = Broker([sent("block", BLOCKS[0]), sent("json", JSON_2)])
+        with unittest.mock.patch.dict(sys.modules, confluent_kafka=broker):
+            chains = sources.messages(sources.kafka("kafka://one:9092,two:9092/shop?security.protocol=SSL"))
+        self.assertEqual(chains[0].report()["head_hash"], HASHES[1])
+        self.assertEqual(broker.places, [("shop.events", 0, -2), ("shop.events", 1, -2)])
+        for option, value in {"isolation.level": "read_committed", "bootstrap.servers": "one:9092,two:9092", "security.protocol": "SSL"}.items():
+            self.assertEqual(broker.options[option], value)
+        self.assertTrue(broker.closed)
 
 
 class Lives(unittest.TestCase):

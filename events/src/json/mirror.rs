@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-use super::value::{Bytes, Hex, Printed, Text, text_or_object};
+use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, RuleVersions, Timeout};
 use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, TaskId, TypeId};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
@@ -20,7 +20,7 @@ macro_rules! fields {
         #[serde(deny_unknown_fields)]
         pub(super) struct Fields<'a> {
             event: Kind,
-            pub(super) position: Printed<Position>,
+            pub(super) position: Position,
             pub(super) recorded_at: Timestamp,
             #[serde(borrow)]
             pub(super) time: Option<Text<'a>>,
@@ -43,28 +43,28 @@ fields! {
     cause: Cause,
     departure: Departure,
     details: Bytes<'a>,
-    digest: Printed<Hex<16>>,
+    digest: Hex<16>,
     due: Timestamp,
-    epoch: Printed<Epoch>,
+    epoch: Epoch,
     failure: FailureMirror<'a>,
     from: Timestamp,
     key: KeyMirror<'a>,
     last_seen: Timestamp,
     missing: u64,
     name: Text<'a>,
-    of: Printed<TaskId>,
+    of: TaskId,
     outcome: Outcome,
     payload: Bytes<'a>,
     pool: Text<'a>,
     reason: Text<'a>,
-    replica: Printed<ReplicaId>,
+    replica: ReplicaId,
     replicas: u32,
     result: Bytes<'a>,
     rules: RuleVersions,
     settings: Box<TypeSettings>,
     slots: u32,
-    task: Printed<TaskId>,
-    task_type: Printed<TypeId>,
+    task: TaskId,
+    task_type: TypeId,
     timeout: Timeout,
     to: Timestamp,
     writer: Text<'a>,
@@ -191,7 +191,7 @@ impl Fields<'_> {
 
     /// The tasks that are named, each with the name of its field.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (&'static str, TaskId)> {
-        [("task", self.task), ("of", self.of)].into_iter().filter_map(|(name, task)| Some((name, task?.0)))
+        [("task", self.task), ("of", self.of)].into_iter().filter_map(|(name, task)| Some((name, task?)))
     }
 }
 
@@ -222,28 +222,17 @@ macro_rules! same {
     })* };
 }
 
-same!(u32, u64, Timestamp, Outcome, Timeout, Cause, Departure, RuleVersions, Box<TypeSettings>);
+same!(u32, u64, Timestamp, Outcome, Timeout, Cause, Departure, RuleVersions, Box<TypeSettings>, Epoch, ReplicaId, TypeId);
 
-/// Ids that are printed as they are.
-macro_rules! printed {
-    ($($type:ty),*) => { $(impl Gives<'_, $type> for Printed<$type> {
-        fn give(&self) -> Option<$type> {
-            Some(self.0)
-        }
-    })* };
-}
-
-printed!(Epoch, ReplicaId, TypeId);
-
-impl Gives<'_, Ordinal> for Printed<TaskId> {
+impl Gives<'_, Ordinal> for TaskId {
     fn give(&self) -> Option<Ordinal> {
-        Some(self.0.ordinal)
+        Some(self.ordinal)
     }
 }
 
-impl Gives<'_, Digest> for Printed<Hex<16>> {
+impl Gives<'_, Digest> for Hex<16> {
     fn give(&self) -> Option<Digest> {
-        Some(Digest(self.0.0))
+        Some(Digest(self.0))
     }
 }
 

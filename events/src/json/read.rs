@@ -55,7 +55,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Block, Hash), JsonError> {
     let read = read.and_then(|read| from.end().map(|()| read));
     let (head, open) = read.map_err(|error| refused.unwrap_or(JsonError::Malformed(error)))?;
     let (position, named) = (head.position, head.hash);
-    let block = open.into_block(head.previous);
+    let block = open.into_block(head.format, head.previous);
     let found = block.hash();
     if found != named {
         return Err(JsonError::Hash { position, named, found });
@@ -69,6 +69,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Block, Hash), JsonError> {
 /// What a block says about itself before its events.
 #[derive(Clone, Copy, Debug)]
 struct Head {
+    format: u16,
     shard: ShardId,
     epoch: Epoch,
     position: Position,
@@ -111,8 +112,8 @@ struct Slots {
 
 impl Slots {
     fn complete<E: de::Error>(&self) -> Result<Head, E> {
-        need("format", self.format)?;
         Ok(Head {
+            format: need("format", self.format)?,
             shard: need("shard", self.shard)?,
             epoch: need("epoch", self.epoch)?,
             position: need("position", self.position)?,

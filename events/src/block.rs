@@ -319,12 +319,12 @@ impl OpenBlock {
         self.body.clear();
     }
 
-    /// The block as reading it back would give it, had it been stored as it is; for records that did not come as a block.
+    /// The block as reading it back would give it, had it been stored as it is in this format; for records that did not come as a block.
     ///
     /// # Panics
     /// As [`OpenBlock::seal`].
-    pub fn into_block(self, previous: Hash) -> Block {
-        let mut header = self.header(previous);
+    pub fn into_block(self, format: u16, previous: Hash) -> Block {
+        let mut header = Header { format, ..self.header(previous) };
         let bytes = header.to_bytes();
         header.crc = crc32c::crc32c_append(checksum(&bytes), &self.body);
         Block { header, body: self.body }

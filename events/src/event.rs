@@ -223,7 +223,8 @@ pub enum Event<'a> {
 }
 
 /// How far a shard is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ShardReading {
     /// Which shard.
     pub shard: ShardId,

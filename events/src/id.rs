@@ -1,6 +1,7 @@
 //! Identities: newtypes with one printed form each, parsed back by this file.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use bincode::{Decode, Encode};
@@ -31,6 +32,12 @@ macro_rules! numeric_id {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
                 out.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from_printed(from)
             }
         }
     };
@@ -156,6 +163,27 @@ impl serde::Serialize for AttemptId {
     fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_str(self)
     }
+}
+
+impl<'de> serde::Deserialize<'de> for TaskId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from_printed(from)
+    }
+}
+
+/// Reads a value from the text that is its printed form.
+pub(crate) fn from_printed<'de, D: serde::Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<T, D::Error> {
+    struct Printed<T>(PhantomData<T>);
+    impl<T: FromStr<Err: fmt::Display>> serde::de::Visitor<'_> for Printed<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an id as a text")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+    from.deserialize_str(Printed(PhantomData))
 }
 
 /// Plain decimal digits only: `parse` alone would also take `+1`.

@@ -1,15 +1,17 @@
-//! What `log export` writes, byte for byte: `tests/fixtures/export/` was written when each line was still made from a JSON tree.
+//! What `log export` writes: events byte for byte (`tests/fixtures/export/` was written when each line was still made from a JSON tree),
+//! blocks as they are read again.
 
 use std::path::Path;
 
-use ergate::events::block::{OpenBlock, SealedBlock};
+use ergate::events::block::{Hash, OpenBlock, SealedBlock};
 use ergate::events::event::{Cause, Departure, Event, Timeout};
 use ergate::events::id::{Ordinal, ReplicaId, TypeId};
+use ergate::events::json::decode;
 use ergate::events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts};
 use ergate::events::time::{Micros, Timestamp};
 
 use crate::frozen;
-use crate::support::run;
+use crate::support::{json, run};
 
 /// Values that JSON or a calendar could stumble over.
 fn awkward() -> Vec<(Timestamp, Event<'static>)> {
@@ -75,4 +77,35 @@ fn every_kind_of_event_is_exported_as_it_always_was() {
         }
         assert!(ran.out == expected, "{format}: {} lines, and {} expected", ran.out.lines().count(), expected.lines().count());
     }
+}
+
+#[test]
+fn blocks_carry_the_chain_and_the_events_that_are_exported_alone() {
+    let holder = tempfile::tempdir().unwrap();
+    let dir = holder.path().join("data");
+    log_of_all_events(&dir);
+    let export = |format: &str, more: &[&str]| {
+        let ran = run(&dir, &[&["log", "export", "--format", format], more].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.out
+    };
+    let (all, mut events, mut previous) = (export("blocks", &[]), String::new(), Hash::ZERO);
+    for line in all.lines() {
+        let (block, hash) = decode(line.as_bytes()).unwrap();
+        assert_eq!(block.header.previous, std::mem::replace(&mut previous, hash));
+        let (_, list) = line.split_once("\"events\":[").unwrap();
+        events += list.strip_suffix("]}").unwrap();
+        events += ",";
+    }
+    let expected: String = export("ndjson", &[]).lines().map(|line| format!("{line},")).collect();
+    assert_eq!(events, expected);
+    assert_eq!(json(&dir, &["log", "verify"])[0]["head_hash"], previous.to_string());
+    // Blocks are whole: that with the first position asked for to that with the last.
+    let lines: Vec<&str> = all.lines().collect();
+    let first = |line: &str| decode(line.as_bytes()).unwrap().0.header.first_position.0;
+    let (from, until) = ((first(lines[1]) + 1).to_string(), (first(lines[2]) + 1).to_string());
+    assert_eq!(export("blocks", &["--from", &from, "--until", &until]), format!("{}\n{}\n", lines[1], lines[2]));
+    let until = first(lines[2]).to_string();
+    assert_eq!(export("blocks", &["--until", &until]), format!("{}\n{}\n", lines[0], lines[1]));
+    assert_eq!(export("blocks", &["--from", "2", "--until", "2"]), "");
 }

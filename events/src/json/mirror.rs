@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-use super::value::{Bytes, Hex, Printed, Text, text_or_object};
+use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, RuleVersions, ShardReading, Timeout};
-use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TaskId, TypeId};
+use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, TaskId, TypeId};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
 
@@ -22,7 +22,7 @@ macro_rules! fields {
         #[serde(deny_unknown_fields)]
         pub(super) struct Fields<'a> {
             event: Kind,
-            pub(super) position: Printed<Position>,
+            pub(super) position: Position,
             pub(super) recorded_at: Timestamp,
             #[serde(borrow)]
             pub(super) time: Option<Text<'a>>,
@@ -45,9 +45,9 @@ fields! {
     cause: Cause,
     departure: Departure,
     details: Bytes<'a>,
-    digest: Printed<Hex<16>>,
+    digest: Hex<16>,
     due: Timestamp,
-    epoch: Printed<Epoch>,
+    epoch: Epoch,
     failure: FailureMirror<'a>,
     from: Timestamp,
     key: KeyMirror<'a>,
@@ -55,20 +55,20 @@ fields! {
     missing: u64,
     next: u64,
     name: Text<'a>,
-    of: Printed<TaskId>,
+    of: TaskId,
     outcome: Outcome,
     payload: Bytes<'a>,
     pool: Text<'a>,
     reason: Text<'a>,
-    replica: Printed<ReplicaId>,
+    replica: ReplicaId,
     replicas: u32,
     result: Bytes<'a>,
     rules: RuleVersions,
     settings: Box<TypeSettings>,
-    shards: Vec<ReadingMirror>,
+    shards: Vec<ShardReading>,
     slots: u32,
-    task: Printed<TaskId>,
-    task_type: Printed<TypeId>,
+    task: TaskId,
+    task_type: TypeId,
     timeout: Timeout,
     to: Timestamp,
     writer: Text<'a>,
@@ -198,7 +198,7 @@ impl Fields<'_> {
 
     /// The tasks that are named, each with the name of its field.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (&'static str, TaskId)> {
-        [("task", self.task), ("of", self.of)].into_iter().filter_map(|(name, task)| Some((name, task?.0)))
+        [("task", self.task), ("of", self.of)].into_iter().filter_map(|(name, task)| Some((name, task?)))
     }
 }
 
@@ -229,28 +229,17 @@ macro_rules! same {
     })* };
 }
 
-same!(u32, u64, Timestamp, Outcome, Timeout, Cause, Departure, RuleVersions, Box<TypeSettings>);
+same!(u32, u64, Vec<ShardReading>, Timestamp, Outcome, Timeout, Cause, Departure, RuleVersions, Box<TypeSettings>, Epoch, ReplicaId, TypeId);
 
-/// Ids that are printed as they are.
-macro_rules! printed {
-    ($($type:ty),*) => { $(impl Gives<'_, $type> for Printed<$type> {
-        fn give(&self) -> Option<$type> {
-            Some(self.0)
-        }
-    })* };
-}
-
-printed!(Epoch, ReplicaId, TypeId);
-
-impl Gives<'_, Ordinal> for Printed<TaskId> {
+impl Gives<'_, Ordinal> for TaskId {
     fn give(&self) -> Option<Ordinal> {
-        Some(self.0.ordinal)
+        Some(self.ordinal)
     }
 }
 
-impl Gives<'_, Digest> for Printed<Hex<16>> {
+impl Gives<'_, Digest> for Hex<16> {
     fn give(&self) -> Option<Digest> {
-        Some(Digest(self.0.0))
+        Some(Digest(self.0))
     }
 }
 
@@ -263,27 +252,6 @@ impl<'s> Gives<'s, &'s str> for Text<'_> {
 impl<'s> Gives<'s, Cow<'s, str>> for Text<'_> {
     fn give(&'s self) -> Option<Cow<'s, str>> {
         Some(Cow::Borrowed(self.as_str()))
-    }
-}
-
-/// As [`ShardReading`].
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReadingMirror {
-    shard: Printed<ShardId>,
-    position: Printed<Position>,
-    waiting: u64,
-    running: u64,
-    lag: u64,
-}
-
-impl Gives<'_, Vec<ShardReading>> for Vec<ReadingMirror> {
-    fn give(&self) -> Option<Vec<ShardReading>> {
-        let reading = |mirror: &ReadingMirror| {
-            let &ReadingMirror { shard: Printed(shard), position: Printed(position), waiting, running, lag } = mirror;
-            ShardReading { shard, position, waiting, running, lag }
-        };
-        Some(self.iter().map(reading).collect())
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::mirror::{Fields, UNKNOWN};
-use super::value::{Hex, Printed};
+use super::value::Hex;
 use crate::block::{BODY_BYTES_MAX, Block, BlockError, Hash, OpenBlock};
 use crate::codec::FORMAT;
 use crate::id::{Epoch, Ordinal, Position, ShardId, TaskId};
@@ -55,7 +55,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Block, Hash), JsonError> {
     let read = read.and_then(|read| from.end().map(|()| read));
     let (head, open) = read.map_err(|error| refused.unwrap_or(JsonError::Malformed(error)))?;
     let (position, named) = (head.position, head.hash);
-    let block = open.into_block(head.previous);
+    let block = open.into_block(head.format, head.previous);
     let found = block.hash();
     if found != named {
         return Err(JsonError::Hash { position, named, found });
@@ -100,28 +100,28 @@ enum Name {
 #[derive(Default)]
 struct Slots {
     format: Option<u16>,
-    shard: Option<Printed<ShardId>>,
-    epoch: Option<Printed<Epoch>>,
-    position: Option<Printed<Position>>,
+    shard: Option<ShardId>,
+    epoch: Option<Epoch>,
+    position: Option<Position>,
     count: Option<u32>,
-    ordinal: Option<Printed<Ordinal>>,
+    ordinal: Option<Ordinal>,
     recorded_at: Option<Timestamp>,
-    previous: Option<Printed<Hex<32>>>,
-    hash: Option<Printed<Hex<32>>>,
+    previous: Option<Hex<32>>,
+    hash: Option<Hex<32>>,
 }
 
 impl Slots {
     fn complete<E: de::Error>(&self) -> Result<Head, E> {
         Ok(Head {
             format: need("format", self.format)?,
-            shard: need("shard", self.shard)?.0,
-            epoch: need("epoch", self.epoch)?.0,
-            position: need("position", self.position)?.0,
+            shard: need("shard", self.shard)?,
+            epoch: need("epoch", self.epoch)?,
+            position: need("position", self.position)?,
             count: need("count", self.count)?,
-            ordinal: need("ordinal", self.ordinal)?.0,
+            ordinal: need("ordinal", self.ordinal)?,
             recorded_at: need("recorded_at", self.recorded_at)?,
-            previous: Hash(need("previous", self.previous)?.0.0),
-            hash: Hash(need("hash", self.hash)?.0.0),
+            previous: Hash(need("previous", self.previous)?.0),
+            hash: Hash(need("hash", self.hash)?.0),
         })
     }
 }
@@ -235,8 +235,8 @@ impl<'r, 'q> Events<'r, 'q> {
     /// Appends an event, or says which field is wrong.
     fn push(&mut self, fields: &Fields<'_>) -> Result<(), String> {
         let expected = self.open.next_position();
-        if fields.position.0 != expected {
-            return Err(format!("field `position` is {} where {expected} follows", fields.position.0));
+        if fields.position != expected {
+            return Err(format!("field `position` is {} where {expected} follows", fields.position));
         }
         let at = fields.recorded_at;
         if at < self.at || (self.open.count() == 0 && at != self.at) {

@@ -1,9 +1,8 @@
-//! Values as JSON has them: texts that may have escapes, bytes that may be no text, ids in their printed form.
+//! Values as JSON has them: texts that may have escapes, bytes that may be no text.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -15,26 +14,6 @@ pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl Text<'_> {
     pub(super) fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// An id, read from its printed form.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Printed<T>(pub(super) T);
-
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Printed<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Id<T>(PhantomData<T>);
-        impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Id<T> {
-            type Value = Printed<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an id as a text")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Printed<T>, E> {
-                text.parse().map(Printed).map_err(E::custom)
-            }
-        }
-        from.deserialize_str(Id(PhantomData))
     }
 }
 
@@ -53,15 +32,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct NoText {
-            hex: Printed<HexBytes>,
+            hex: HexBytes,
         }
         let text = |Text(text): Text<'de>| match text {
             Cow::Borrowed(text) => Bytes(Cow::Borrowed(text.as_bytes())),
             Cow::Owned(text) => Bytes(Cow::Owned(text.into_bytes())),
         };
-        text_or_object(from, "a text or {\"hex\": \"…\"}", text, |NoText { hex: Printed(HexBytes(bytes)) }| {
-            Bytes(Cow::Owned(bytes))
-        })
+        text_or_object(from, "a text or {\"hex\": \"…\"}", text, |NoText { hex: HexBytes(bytes) }| Bytes(Cow::Owned(bytes)))
     }
 }
 
@@ -94,10 +71,10 @@ pub(super) fn text_or_object<'de, D: Deserializer<'de>, O: Deserialize<'de>, T>(
 /// Any bytes, as hexadecimal digits.
 struct HexBytes(Vec<u8>);
 
-impl FromStr for HexBytes {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        unhex(text).map(HexBytes).ok_or("it should be pairs of the digits 0 to 9, a to f")
+impl<'de> Deserialize<'de> for HexBytes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes = unhex(Text::deserialize(from)?.as_str()).map(HexBytes);
+        bytes.ok_or_else(|| de::Error::custom("`hex` should be pairs of the digits 0 to 9, a to f"))
     }
 }
 
@@ -105,11 +82,10 @@ impl FromStr for HexBytes {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hex<const N: usize>(pub(super) [u8; N]);
 
-impl<const N: usize> FromStr for Hex<N> {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = unhex(text).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Hex).ok_or_else(|| format!("it should be {} of the digits 0 to 9, a to f", 2 * N))
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes = unhex(Text::deserialize(from)?.as_str()).and_then(|bytes| bytes.try_into().ok()).map(Hex);
+        bytes.ok_or_else(|| de::Error::custom(format_args!("it should be {} of the digits 0 to 9, a to f", 2 * N)))
     }
 }
 

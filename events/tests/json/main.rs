@@ -8,6 +8,7 @@ mod speed;
 use std::collections::BTreeSet;
 
 use ergate_events::block::{Block, Hash, OpenBlock};
+use ergate_events::codec::FORMAT;
 use ergate_events::event::{Envelope, Event};
 use ergate_events::id::{Epoch, Ordinal, Position, ShardId};
 use ergate_events::json::{EventWriter, Full, Line, decode, encode};
@@ -80,7 +81,7 @@ fn the_block_of_a_header_alone_carries_its_checksum() {
     let first = read.records().next().unwrap().unwrap();
     open.push(first.recorded_at, &first.event);
     let sealed = open.seal(Hash::ZERO);
-    assert_eq!(open.into_block(Hash::ZERO).header, sealed.header);
+    assert_eq!(open.into_block(FORMAT, Hash::ZERO).header, sealed.header);
     assert_eq!(hash, block.hash());
 }
 
@@ -93,7 +94,7 @@ fn a_block_that_cannot_be_read_is_not_half_written() {
         open
     };
     let mut out = b"before".to_vec();
-    let block = sealed.into_block(Hash::ZERO);
+    let block = sealed.into_block(FORMAT, Hash::ZERO);
     assert!(encode(&block, block.hash(), &mut out).is_err(), "its ordinals overflow");
     assert_eq!(out, b"before");
 }

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use ergate_events::block::{Block, Hash, OpenBlock};
+use ergate_events::codec::FORMAT;
 use ergate_events::event::Event;
 use ergate_events::id::{Epoch, Ordinal, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::json::{decode, encode};
@@ -27,7 +28,7 @@ fn usual() -> Block {
             break;
         }
     }
-    open.into_block(Hash::ZERO)
+    open.into_block(FORMAT, Hash::ZERO)
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn blocks(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
     let (mut cursor, mut line) = (place.reader.cursor(from)?, Vec::new());
     while let Some(block) = cursor.next_block()? {
         let first = block.header.first_position;
-        if args.is_over(first, block.header.first_time) || first >= end {
+        if args.is_over(first.max(from), block.header.first_time) || first >= end {
             break;
         }
         line.clear();

@@ -229,7 +229,21 @@ macro_rules! same {
     })* };
 }
 
-same!(u32, u64, Vec<ShardReading>, Timestamp, Outcome, Timeout, Cause, Departure, RuleVersions, Box<TypeSettings>, Epoch, ReplicaId, TypeId);
+same!(
+    u32,
+    u64,
+    Vec<ShardReading>,
+    Timestamp,
+    Outcome,
+    Timeout,
+    Cause,
+    Departure,
+    RuleVersions,
+    Box<TypeSettings>,
+    Epoch,
+    ReplicaId,
+    TypeId
+);
 
 impl Gives<'_, Ordinal> for TaskId {
     fn give(&self) -> Option<Ordinal> {

@@ -8,7 +8,6 @@ mod speed;
 use std::collections::BTreeSet;
 
 use ergate_events::block::{Block, Hash, OpenBlock};
-use ergate_events::codec::FORMAT;
 use ergate_events::event::{Envelope, Event};
 use ergate_events::id::{Epoch, Ordinal, Position, ShardId};
 use ergate_events::json::{EventWriter, Full, Line, decode, encode};
@@ -81,7 +80,7 @@ fn the_block_of_a_header_alone_carries_its_checksum() {
     let first = read.records().next().unwrap().unwrap();
     open.push(first.recorded_at, &first.event);
     let sealed = open.seal(Hash::ZERO);
-    assert_eq!(open.into_block(FORMAT, Hash::ZERO).header, sealed.header);
+    assert_eq!(open.into_block(1, Hash::ZERO).header, sealed.header);
     assert_eq!(hash, block.hash());
 }
 

@@ -1,7 +1,6 @@
 //! What is not taken for a block, and what is said about it.
 
 use ergate_events::block::{BODY_BYTES_MAX, Hash};
-use ergate_events::codec::FORMAT;
 use ergate_events::event::Event;
 use ergate_events::id::{Ordinal, ReplicaId, TypeId};
 use ergate_events::json::{JsonError, decode};
@@ -162,7 +161,7 @@ fn a_block_that_could_not_be_read_again_is_refused_even_with_its_hash() {
         Ordinal(7),
     );
     open.push(Timestamp(5), &event);
-    let hash = open.into_block(FORMAT, Hash([9; 32])).hash();
+    let hash = open.into_block(1, Hash([9; 32])).hash();
     let json = sample();
     let (head, _) = json.split_once(",\"hash\":").unwrap();
     let event = format!(

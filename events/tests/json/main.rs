@@ -93,7 +93,7 @@ fn a_block_that_cannot_be_read_is_not_half_written() {
         open
     };
     let mut out = b"before".to_vec();
-    let block = sealed.into_block(FORMAT, Hash::ZERO);
+    let block = sealed.into_block(1, Hash::ZERO);
     assert!(encode(&block, block.hash(), &mut out).is_err(), "its ordinals overflow");
     assert_eq!(out, b"before");
 }

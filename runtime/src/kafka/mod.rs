@@ -9,12 +9,27 @@
 //! former owner with the shard's transactional id, brings its copy of the log up to what is committed, folds it, and only then
 //! reads requests, from the offset that the log itself names.
 
+mod capacity;
+mod copy;
 mod engine;
 mod feed;
 mod group;
 mod open;
 mod settings;
+mod snapshots;
+mod standby;
 
 pub(crate) use engine::Engine;
 pub use engine::Standing;
 pub use settings::{KafkaSettings, Topics};
+
+/// An error with everything that caused it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -23,6 +23,8 @@
 pub mod builder;
 pub mod history;
 mod indexer;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod runtime;
 mod snapshots;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use ergate_actors::clock::Clock;
@@ -56,7 +57,7 @@ impl Snapshots {
     }
 
     /// What the log writer follows: every so many events it makes a copy, which goes to a thread that writes it and drops it.
-    pub(crate) fn into_rule(self, every_events: u64, last: Position) -> SnapshotRule {
+    pub(crate) fn into_rule(self, every_events: u64, every: Option<Duration>, last: Position) -> SnapshotRule {
         let this = Arc::new(self);
         // Without a place to write to, none is ever due.
         let every_events = if this.store.is_some() { every_events } else { u64::MAX };
@@ -72,7 +73,8 @@ impl Snapshots {
                 tracing::warn!(%error, "a snapshot was not taken; the log goes on without it");
             }
         });
-        SnapshotRule { every_events, take, last, busy }
+        let every = every.filter(|_| every_events < u64::MAX);
+        SnapshotRule { every_events, every, last_taken: Instant::now(), take, last, busy }
     }
 
     fn take(&self, state: &State, head: &Head) -> Result<(), LogError> {

@@ -10,7 +10,7 @@ use ergate_actors::clock::{Clock, SystemClock};
 use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
-use ergate_actors::log_writer::{IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
+use ergate_actors::log_writer::{BLOCKS_IN_FLIGHT_MAX, IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
 use ergate_actors::projector::{Projector, SharedProgress};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::recent::{RECENT_BYTES_MAX, Recent};
@@ -103,6 +103,10 @@ pub(crate) struct ShardSpec {
     pub(crate) intake: Option<IntakeParts>,
     /// Time between two blocks that are not full.
     pub(crate) pace: Duration,
+    /// Blocks that may wait to become durable.
+    pub(crate) in_flight_max: usize,
+    /// Time between two snapshots, beside the number of events.
+    pub(crate) snapshot_every: Option<Duration>,
     /// Bytes of the newest blocks that are kept decoded.
     pub(crate) recent_bytes: usize,
     /// Where the projector runs; on a thread of its own without this.
@@ -116,15 +120,25 @@ pub(crate) struct ShardSpec {
 impl ShardSpec {
     /// The one shard of a log that only this process has.
     fn local(opened: Opened) -> ShardSpec {
-        let (intake, pace, recent_bytes, projectors) = (None, Duration::ZERO, RECENT_BYTES_MAX, None);
-        let (snapshots_also, executes) = (None, true);
-        ShardSpec { id: ShardId(0), opened, intake, pace, recent_bytes, projectors, snapshots_also, executes }
+        ShardSpec {
+            id: ShardId(0),
+            opened,
+            intake: None,
+            pace: Duration::ZERO,
+            in_flight_max: BLOCKS_IN_FLIGHT_MAX,
+            snapshot_every: None,
+            recent_bytes: RECENT_BYTES_MAX,
+            projectors: None,
+            snapshots_also: None,
+            executes: true,
+        }
     }
 }
 
 /// Starts a shard and everything on it, on the current system.
 pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
-    let ShardSpec { id, opened, intake, pace, recent_bytes, projectors, snapshots_also, executes } = spec;
+    let ShardSpec { id, opened, intake, pace, in_flight_max, snapshot_every, recent_bytes, .. } = spec;
+    let ShardSpec { projectors, snapshots_also, executes, .. } = spec;
     let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
         require_own(builder, &state)?;
@@ -155,9 +169,10 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         tail: tail_sender,
         submissions: submission_lane,
         reports: report_lane,
-        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
+        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_every, snapshot_at),
         intake,
         pace,
+        in_flight_max,
     };
     let mut counters = Arc::default();
     let recent = Arc::new(Recent::with_limit(recent_bytes));

@@ -10,7 +10,7 @@ use ergate_events::shard::Answer;
 use ergate_events::state::State;
 use ergate_events::task::Ask;
 
-use super::{BLOCKS_IN_FLIGHT_MAX, LogWriter};
+use super::LogWriter;
 use crate::lane::{Lane, Valve};
 use crate::records::{Records, Source, Wish};
 use crate::results::Results;
@@ -114,7 +114,7 @@ impl LogWriter {
     fn takes_more(&self) -> bool {
         let live = self.shard.state().work.tasks.len();
         let room = self.intake.as_ref().is_some_and(|intake| live < intake.tasks_live_max);
-        room && self.refusal().is_none() && self.opened && self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX
+        room && self.refusal().is_none() && self.opened && self.in_flight.len() < self.in_flight_max
     }
 
     fn next_records(&mut self) -> Option<(Records, usize)> {

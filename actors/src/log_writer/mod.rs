@@ -65,6 +65,7 @@ pub struct LogWriter {
     intake: Option<Intake>,
     /// Blocks are handed over at most this often, unless they are full.
     pace: Duration,
+    in_flight_max: usize,
     /// When the last block was handed over.
     handed_over: Instant,
     /// Whether a timer is set for the next one.
@@ -119,6 +120,8 @@ pub struct LogWriterParts {
     pub intake: Option<IntakeParts>,
     /// Time between two blocks that are not full: zero for a log whose sync is cheap, more where a commit costs others something.
     pub pace: Duration,
+    /// Blocks that may wait to become durable; [`BLOCKS_IN_FLIGHT_MAX`] is enough for a disk.
+    pub in_flight_max: usize,
 }
 
 impl LogWriter {
@@ -169,6 +172,7 @@ impl LogWriter {
                 closing: None,
                 intake,
                 pace: parts.pace,
+                in_flight_max: parts.in_flight_max,
                 handed_over: Instant::now(),
                 pacing: false,
             }
@@ -258,7 +262,7 @@ impl LogWriter {
         if is_full || (self.in_flight.is_empty() && self.is_time(context)) {
             self.hand_over();
         }
-        self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX || self.closing.is_some());
+        self.valve.set_open(self.in_flight.len() < self.in_flight_max || self.closing.is_some());
         self.set_alarm(context);
     }
 

@@ -37,7 +37,7 @@ impl Place {
         let topics = settings.topics();
         let topic = if shard == CAPACITY { (topics.capacity, 0) } else { (topics.events, i32::from(shard.0)) };
         let name = if shard == CAPACITY { "capacity".to_owned() } else { shard.to_string() };
-        let dir = data.join(&settings.namespace).join(name);
+        let dir = data.join(settings.namespace()).join(name);
         let store = StoreId::derived(&format!("{cluster}/{}/{}", topic.0, topic.1));
         Place { shard, topic, dir, store, options: options.clone() }
     }

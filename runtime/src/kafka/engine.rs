@@ -16,6 +16,7 @@ use ergate_actors::records::{Records, Source};
 use ergate_actors::results::Results;
 use ergate_events::id::ShardId;
 use ergate_events::log::Head;
+use ergate_events::shard::BLOCK_BYTES_TARGET;
 use ergate_events::state::State;
 use ergate_events::time::Timestamp;
 use rdkafka::producer::{BaseProducer, Producer};
@@ -36,6 +37,8 @@ use crate::wiring::{self, Parts, ShardSpec};
 
 /// Batches of records that may wait for a shard.
 const RECORDS_MAX: usize = 8;
+/// Most blocks of a shard on their way to the brokers.
+const BLOCKS_MAX: usize = 64;
 /// Newest blocks that a shard keeps decoded; there are many shards.
 const RECENT_BYTES: usize = 1 << 20;
 /// How long a shard that could not be opened is left alone.
@@ -73,6 +76,19 @@ pub struct Standing {
     pub opening: Vec<ShardId>,
     /// Why it cannot go on, if it cannot.
     pub failed: Option<String>,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = |shard: &ShardId| if *shard == CAPACITY { "capacity".to_owned() } else { shard.to_string() };
+        let list = |shards: &[ShardId]| shards.iter().map(name).collect::<Vec<_>>().join(" ");
+        match (self.leads.is_empty(), self.opening.is_empty()) {
+            (true, true) => f.write_str("leads no shard"),
+            (true, false) => write!(f, "takes over {}", list(&self.opening)),
+            (false, true) => write!(f, "leads {}", list(&self.leads)),
+            (false, false) => write!(f, "leads {}; takes over {}", list(&self.leads), list(&self.opening)),
+        }
+    }
 }
 
 /// A running engine.
@@ -406,7 +422,7 @@ impl Lead {
             tracing::warn!(%shard, reason, "a shard is dropped");
             self.give_back(vec![shard], true).await;
             // A fenced shard has another owner by then, or this engine's claim was confirmed by the group in the meantime.
-            let pause = if fenced { self.settings.session_timeout } else { OPEN_AGAIN_AFTER };
+            let pause = if fenced { self.settings.clients.session_timeout } else { OPEN_AGAIN_AFTER };
             self.shards.insert(shard, Shard::Failed { until: now + pause });
         }
         again.into_iter().for_each(|shard| self.open(shard));
@@ -521,12 +537,15 @@ async fn start(builder: Builder, settings: Arc<KafkaSettings>, opening: Opening,
         tasks_live_max: builder.tasks_live_max,
     });
     let (pace, recent_bytes) = (settings.batch_time, RECENT_BYTES);
-    let snapshots_also: Also = Arc::new(move |state: &State, head: &Head| snapshots::save(&settings, &place, head, state));
+    let uploads = Arc::clone(&settings);
+    let snapshots_also: Also = Arc::new(move |state: &State, head: &Head| snapshots::save(&uploads, &place, head, state));
     let spec = ShardSpec {
         id: shard,
         opened,
         intake,
         pace,
+        in_flight_max: (settings.batch_bytes / BLOCK_BYTES_TARGET).clamp(1, BLOCKS_MAX),
+        snapshot_every: Some(settings.snapshot_every),
         recent_bytes,
         projectors: Some(projectors),
         snapshots_also: Some(snapshots_also),

@@ -34,7 +34,7 @@ pub(crate) struct Opening {
 
 impl Opening {
     fn transactional_id(&self) -> String {
-        let namespace = &self.settings.namespace;
+        let namespace = self.settings.namespace();
         if self.place.shard == CAPACITY { format!("{namespace}-capacity") } else { format!("{namespace}-{}", self.place.shard) }
     }
 
@@ -64,7 +64,7 @@ impl Opening {
             requests: (shard != CAPACITY).then(|| self.settings.topics().requests),
             group: self.group,
             form: self.settings.form,
-            retry_for: self.settings.transaction_timeout,
+            retry_for: self.settings.transaction_timeout(),
             unwanted: self.unwanted,
             copy,
         };

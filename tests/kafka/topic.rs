@@ -125,7 +125,7 @@ impl Reader {
         }
     }
 
-    fn to_the_end(mut self) -> Vec<Message> {
+    fn all(mut self) -> Vec<Message> {
         let (mut found, mut heard) = (Vec::new(), Instant::now());
         while !self.unended.is_empty() {
             let open = self.unended.len();
@@ -142,14 +142,14 @@ impl Reader {
 
 /// Everything that is committed in a topic, by partition and offset.
 pub(crate) fn read(bootstrap: &str, topic: &str) -> Vec<Message> {
-    Reader::new(bootstrap, topic).to_the_end()
+    Reader::new(bootstrap, topic).all()
 }
 
 /// What a group has committed for a topic, by partition; 0 where it has committed nothing.
 pub(crate) fn committed(bootstrap: &str, group: &str, topic: &str) -> BTreeMap<i32, u64> {
     let consumer: BaseConsumer = client(bootstrap).set("group.id", group).create().unwrap();
     let mut wanted = TopicPartitionList::new();
-    (0..SHARDS).for_each(|partition| drop(wanted.add_partition(topic, partition)));
+    wanted.add_partition_range(topic, 0, SHARDS - 1);
     let found = consumer.committed_offsets(wanted, PATIENCE).unwrap();
     let offset = |offset: Offset| if let Offset::Offset(next) = offset { u64::try_from(next).unwrap() } else { 0 };
     found.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect()

@@ -288,25 +288,25 @@ impl Poller {
     fn gather(&mut self) {
         let is_waiting = self.shards.values().any(|fed| !fed.waiting.is_empty() || fed.unsought);
         let consumer = Arc::clone(&self.consumer);
-        let mut next = consumer.poll(if is_waiting { POLL_SOON } else { POLL });
-        let now = self.clock.now();
+        let mut wait = if is_waiting { POLL_SOON } else { POLL };
         for _ in 0..GATHER_MAX {
-            match next {
-                Some(Ok(message)) => self.take(&message, now),
+            // Whatever a poll gives is taken: the client will not give it again.
+            match consumer.poll(wait) {
+                Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) => self.note(&error),
                 None => return,
             }
-            next = consumer.poll(Duration::ZERO);
+            wait = Duration::ZERO;
         }
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>, now: ergate_events::time::Timestamp) {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
         let offset = u64::try_from(message.offset()).unwrap_or_default();
         let Some(fed) = self.shards.get_mut(&message.partition()).filter(|_| message.topic() == self.topic) else { return };
         if offset < fed.next || fed.unsought {
             return;
         }
-        self.feed.read(message, now, &mut fed.waiting);
+        self.feed.read(message, self.clock.now(), &mut fed.waiting);
         fed.next = offset + 1;
     }
 

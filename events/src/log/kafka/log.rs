@@ -177,11 +177,25 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
         }
     }
 
+    /// Gives the transaction up. Meanwhile the client waits for news of each message, and tells them only to whoever polls: a rebalance
+    /// under load, which makes the commit of the offsets fail, would otherwise stop the shard for as long as this may take.
     fn abort(&self) -> Result<(), Trouble> {
-        self.parts.producer.abort_transaction(self.parts.retry_for).map_err(|error| match trouble(&error) {
-            Trouble::Again(reason) => Trouble::Fatal(reason),
-            other => other,
-        })
+        let (producer, within) = (&self.parts.producer, self.parts.retry_for);
+        let aborted = std::thread::scope(|scope| {
+            let aborting = scope.spawn(move || producer.abort_transaction(within));
+            while !aborting.is_finished() {
+                producer.poll(POLL);
+            }
+            aborting.join()
+        });
+        match aborted {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match trouble(&error) {
+                Trouble::Again(reason) => Trouble::Fatal(reason),
+                fenced_or_fatal => fenced_or_fatal,
+            }),
+            Err(_) => Err(Trouble::Fatal("giving a transaction up panicked".to_owned())),
+        }
     }
 
     /// Writes what was committed into the copy.

@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::feed::Feed;
 use super::group::{Group, GroupEvent, Held};
-use super::open::{CAPACITY, Opening};
+use super::logs::CAPACITY;
+use super::open::Opening;
 use super::settings::KafkaSettings;
 use crate::builder::Builder;
 use crate::runtime::StartError;

@@ -9,12 +9,18 @@
 //! former owner with the shard's transactional id, brings its copy of the log up to what is committed, folds it, and only then
 //! reads requests, from the offset that the log itself names.
 
+mod assignment;
 mod engine;
 mod feed;
 mod group;
+pub mod logs;
+mod messages;
 mod open;
+pub mod refused;
 mod settings;
+pub mod status;
 
 pub(crate) use engine::Engine;
 pub use engine::Standing;
+pub use logs::{CAPACITY, Logs};
 pub use settings::{KafkaSettings, Topics};

@@ -17,14 +17,12 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use super::group::log;
+use super::logs::{self, CAPACITY};
 use super::settings::KafkaSettings;
 use crate::store::{Opened, RecoverError, recover};
 
 /// How long the brokers may take to let a producer in and to end what its predecessor left open.
 const INIT_WITHIN: Duration = Duration::from_secs(30);
-
-/// The shard number under which the log of pools and their sizes is kept.
-pub(crate) const CAPACITY: ShardId = ShardId(u16::MAX);
 
 /// Which log is to be opened.
 #[derive(Clone)]
@@ -153,7 +151,7 @@ impl Opening {
 /// The identity of a copy: of which partition of which cluster it is.
 fn identity(producer: &BaseProducer<ShardProducer>, topic: &str, partition: i32) -> StoreId {
     let cluster = producer.client().fetch_cluster_id(Duration::from_secs(5)).unwrap_or_default();
-    StoreId::derived(&format!("{cluster}/{topic}/{partition}"))
+    logs::store(&cluster, topic, partition)
 }
 
 /// What the client of a shard's producer calls.

@@ -4,10 +4,13 @@ mod bar;
 mod bench;
 mod config;
 mod demo;
+mod dlq;
 mod doctor;
 mod embedded;
 mod exit;
+mod kafka;
 mod log;
+mod logs;
 mod moment;
 mod offline;
 mod output;
@@ -76,11 +79,17 @@ enum Verb {
     /// Look at tasks
     #[command(subcommand)]
     Task(task::TaskVerb),
+    /// Look at what was refused, and send it again
+    #[command(subcommand)]
+    Dlq(dlq::DlqVerb),
     /// Look at the log, check it, export it, repair it
     #[command(subcommand)]
     Log(log::LogVerb),
     /// Fold the log to a moment and show the state, or the difference between two moments
     Replay(replay::ReplayArgs),
+    /// Look at what carries a log on Kafka
+    #[command(subcommand)]
+    Kafka(kafka::KafkaVerb),
     /// Measure the whole path, beside a bare append-only file
     Bench(bench::BenchArgs),
     /// Say what this machine and this data directory are fit for
@@ -104,6 +113,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Up(args) => up::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
+        Verb::Dlq(verb) => dlq::run(verb, globals),
+        Verb::Kafka(verb) => kafka::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
         Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 use ergate::events::id::ShardId;
-use ergate::kafka::{KafkaSettings, Standing};
+use ergate::kafka::Standing;
+use ergate::kafka::logs::shard_name;
 use ergate::{Runtime, Store, tasks};
 
 use super::embedded::parse_span;
 use super::offline::data_dir;
 use super::signals::{Signals, block_on, close};
-use super::{Exit, Globals, output};
+use super::{Exit, Globals, logs, output};
 
 /// Slots for `file_digest`: reads of one disk.
 const FILE_SLOTS: u32 = 4;
@@ -35,11 +36,8 @@ async fn up(args: &UpArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
     let builder = tasks::register(Runtime::builder()).by("ergate up").pool(tasks::file_digest::POOL, 1, FILE_SLOTS);
-    let builder = match args.log.as_deref().map(|log| (log, log.strip_prefix("kafka://"))) {
-        Some((_, Some(rest))) => {
-            let (brokers, namespace) = rest.split_once('/').ok_or_else(|| anyhow::anyhow!("name a namespace"))?;
-            builder.data(data).kafka(KafkaSettings::new(brokers, namespace))
-        }
+    let builder = match args.log.as_deref().map(|log| Ok::<_, anyhow::Error>((log, logs::kafka(log)?))).transpose()? {
+        Some((_, Some(settings))) => builder.data(data).kafka(settings),
         Some((log, None)) => builder.store(log.parse::<Store>().map_err(anyhow::Error::msg)?),
         None => builder.data(data),
     };
@@ -60,13 +58,7 @@ async fn up(args: &UpArgs, globals: &Globals) -> anyhow::Result<Exit> {
 /// Says which shards came and went.
 fn tell(runtime: &Runtime, told: &mut Standing) {
     let Some(standing) = runtime.engine().filter(|standing| standing != told) else { return };
-    let list = |shards: &[ShardId]| {
-        shards
-            .iter()
-            .map(|shard| if shard.0 == u16::MAX { "capacity".to_owned() } else { shard.to_string() })
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let list = |shards: &[ShardId]| shards.iter().map(|shard| shard_name(*shard)).collect::<Vec<_>>().join(" ");
     output::note(&format!("leads [{}], taking over [{}]", list(&standing.leads), list(&standing.opening)));
     *told = standing;
 }

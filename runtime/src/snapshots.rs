@@ -27,7 +27,12 @@ pub(crate) struct Snapshots {
     retain: Arc<OnceLock<Addr<LogWriter>>>,
     /// Whether one is being taken.
     busy: Arc<AtomicBool>,
+    /// Gets every snapshot too.
+    also: Option<Also>,
 }
+
+/// Keeps snapshots elsewhere as well.
+pub(crate) type Also = Arc<dyn Fn(&State, &Head) -> Result<(), LogError> + Send + Sync>;
 
 impl Snapshots {
     pub(crate) fn new(
@@ -35,8 +40,9 @@ impl Snapshots {
         reader: Arc<dyn LogReader>,
         retention: Retention,
         clock: Arc<dyn Clock>,
+        also: Option<Also>,
     ) -> Snapshots {
-        Snapshots { store, reader, retention, clock, retain: Arc::default(), busy: Arc::default() }
+        Snapshots { store, reader, retention, clock, retain: Arc::default(), busy: Arc::default(), also }
     }
 
     /// Where the log writer is put once it exists; it is told what to give up.
@@ -73,6 +79,9 @@ impl Snapshots {
         let Some(store) = &self.store else { return Ok(()) };
         store.save(head, &mut |out| state.encode(out))?;
         store.prune(SNAPSHOTS_KEPT, head.next)?;
+        if let Some(also) = &self.also {
+            also(state, head)?;
+        }
         self.give_up(store)
     }
 

@@ -78,6 +78,8 @@ pub struct Tail {
     pub head: Head,
     /// Why the log refuses to go on, if it does.
     pub failed: Option<String>,
+    /// Whether it refuses because another process has taken the shard over.
+    pub fenced: bool,
     /// Tasks that are live in the accepted state.
     pub live: usize,
 }
@@ -341,7 +343,8 @@ impl LogWriter {
         tracing::error!(reason, "the log failed, nothing more is acknowledged");
         self.failed = Some(Arc::clone(error));
         // The reason first: whoever loses an answer below asks for it.
-        self.tail.send_modify(|tail| tail.failed = Some(reason));
+        let fenced = matches!(**error, LogError::Fenced { .. });
+        self.tail.send_modify(|tail| (tail.failed, tail.fenced) = (Some(reason), fenced));
         self.in_flight.drain(..).filter_map(|pending| pending.snapshot).for_each(StateCopy::drop_elsewhere);
         self.open = Pending::default();
         self.waiters = Waiters::default();
@@ -577,7 +580,7 @@ impl Handler<Propose> for LogWriter {
         let commands = proposal.commands(self.shard.state());
         let mut answers = Vec::new();
         self.decide_all(&commands, &mut answers);
-        self.opened |= matches!(proposal, Proposal::Open { .. });
+        self.opened |= matches!(proposal, Proposal::Open { .. } | Proposal::OpenControl { .. });
         let position = self.shard.state().position;
         let answer = answers.into_iter().collect::<Result<Vec<_>, _>>().map(|_| position);
         self.open.replies.push(Reply::Proposal(reply, answer));

@@ -122,7 +122,7 @@ impl LogArgs {
             let (extent, store, shard) = (reader.extent()?, logs.store(reader), reader.shard());
             let reader = reader.clone().fixed(extent.span);
             let topic = Some(Topic { reader: reader.clone(), extent });
-            places.push(Place { dir: copies.join(shard.to_string()), store, shard, reader: Arc::new(reader), topic });
+            places.push(Place { dir: copies.join(shard_name(shard)), store, shard, reader: Arc::new(reader), topic });
         }
         places.reverse();
         match self.shard.filter(|_| places.is_empty()) {

@@ -25,7 +25,7 @@ impl Logs {
     /// [`LogError::NoTopic`] where the namespace has no topics, [`LogError::Kafka`] when the brokers do not answer.
     pub fn find(settings: &KafkaSettings, patience: Patience) -> Result<Logs, LogError> {
         let topics = settings.topics();
-        let capacity = KafkaReader::new(&settings.client("reader"), &topics.capacity, 0, CAPACITY).patience(patience);
+        let capacity = KafkaReader::new(&settings.client("reader"), &topics.capacity, 0, CAPACITY).waiting(patience);
         let first = capacity.beside(&topics.events, 0, ShardId(0));
         let count = first.partitions()?;
         let shards = (0..).map(ShardId).take(count).filter(|shard| *shard != CAPACITY);

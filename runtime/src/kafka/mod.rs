@@ -10,6 +10,8 @@
 //! reads requests, from the offset that the log itself names.
 
 mod assignment;
+mod capacity;
+mod copy;
 mod engine;
 mod feed;
 mod group;
@@ -18,9 +20,22 @@ mod messages;
 mod open;
 pub mod refused;
 mod settings;
+mod snapshots;
+mod standby;
 pub mod status;
 
 pub(crate) use engine::Engine;
 pub use engine::Standing;
 pub use logs::{CAPACITY, Logs};
 pub use settings::{KafkaSettings, Topics};
+
+/// An error with everything that caused it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

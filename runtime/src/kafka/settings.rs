@@ -58,6 +58,8 @@ pub struct KafkaSettings {
     pub results: bool,
     /// Topics that requests may have answers sent to, beside the results topic.
     pub reply_topics: Vec<String>,
+    /// Whether this engine keeps warm what others lead: copies on disk, states in memory. Taking a shard over then takes no fold.
+    pub standby: bool,
     /// Options of librdkafka, given to every client.
     pub options: Vec<(String, String)>,
 }
@@ -75,6 +77,7 @@ impl KafkaSettings {
             form: Form::Json,
             results: false,
             reply_topics: Vec::new(),
+            standby: true,
             options: Vec::new(),
         }
     }
@@ -100,7 +103,9 @@ impl KafkaSettings {
             // Waiting for markers of the transaction before is the usual case, and takes a few milliseconds.
             .set("retry.backoff.ms", "5")
             .set("socket.keepalive.enable", "true");
-        self.options.iter().for_each(|(name, value)| drop(config.set(name, value)));
+        for (name, value) in &self.options {
+            config.set(name, value);
+        }
         config
     }
 

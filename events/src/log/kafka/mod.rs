@@ -23,7 +23,7 @@ mod tail;
 mod walk;
 
 pub use chained::Chained;
-pub use copy::restore_copy;
+pub use copy::{append, restore_copy};
 pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
 pub use message::{Form, Received};
 pub use reader::{Extent, Followed, KafkaReader, Watermarks};

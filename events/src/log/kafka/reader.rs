@@ -1,5 +1,6 @@
 //! Reads a shard's log from its partition.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rdkafka::config::ClientConfig;
@@ -7,9 +8,9 @@ use rdkafka::config::ClientConfig;
 use super::chained::Chained;
 use super::message::Received;
 use super::walk::{Clients, Patience, Walk};
-use crate::block::{Block, Hash};
+use crate::block::{Block, Hash, Header};
 use crate::id::{Ordinal, Position, ShardId};
-use crate::log::{Cursor, LogError, LogReader, Span};
+use crate::log::{Cursor, Head, LogError, LogReader, Span};
 use crate::time::Timestamp;
 
 /// Where a partition begins and ends for a reader of committed messages.
@@ -69,7 +70,7 @@ impl KafkaReader {
 
     /// Waits for the brokers like this.
     #[must_use]
-    pub fn patience(self, patience: Patience) -> KafkaReader {
+    pub fn waiting(self, patience: Patience) -> KafkaReader {
         KafkaReader { patience, ..self }
     }
 
@@ -103,6 +104,13 @@ impl KafkaReader {
     /// [`LogError::Kafka`] for settings that make no client.
     pub fn cluster(&self) -> Result<String, LogError> {
         Ok(self.walk()?.cluster())
+    }
+
+    /// The same for somebody who follows the log as it grows: the brokers are asked seldom while nothing happens.
+    #[must_use]
+    pub fn patient(self) -> KafkaReader {
+        let clients = Arc::new(self.clients.with("fetch.wait.max.ms", "500"));
+        KafkaReader { clients, ..self }
     }
 
     fn walk(&self) -> Result<Walk, LogError> {
@@ -182,6 +190,41 @@ impl KafkaReader {
             }
         }
         Ok(None)
+    }
+
+    /// The offset behind which a log goes on that ends with `head`.
+    ///
+    /// # Errors
+    /// [`LogError::Chain`] when the topic has another block there, [`LogError::Gone`] when retention has taken what follows,
+    /// [`LogError::Beyond`] when the topic does not reach that far.
+    pub fn place_after(&self, head: &Head) -> Result<i64, LogError> {
+        let other = |found| LogError::Chain { at: head.next, expected: head.hash, found };
+        if let Some(received) = self.holding(head.next)? {
+            let Header { first_position: first, previous, .. } = received.block.header;
+            return match first.cmp(&head.next) {
+                Ordering::Greater => Err(LogError::Gone { at: head.next, first }),
+                Ordering::Equal if previous == head.hash => Ok(received.offset),
+                Ordering::Equal | Ordering::Less => Err(other(previous)),
+            };
+        }
+        let mut walk = self.walk()?;
+        let marks = walk.watermarks()?;
+        let last = walk.last(marks)?.map_or((Position(0), Hash::ZERO), |last| (last.block.header.next_position(), last.hash));
+        match last {
+            (next, hash) if next == head.next && hash == head.hash => Ok(marks.stable),
+            (next, hash) if next == head.next => Err(other(hash)),
+            (next, _) => Err(LogError::Beyond { at: head.next, next }),
+        }
+    }
+
+    /// Blocks from an offset on, which must go on from `head`.
+    ///
+    /// # Errors
+    /// [`LogError::Kafka`].
+    pub fn follow(&self, offset: i64, head: &Head) -> Result<Followed, LogError> {
+        let mut walk = self.walk()?;
+        walk.go(offset)?;
+        Ok(Followed { walk, chained: Chained::after(self.shard, head), reader: self.clone() })
     }
 
     /// A cursor with the place of each block in the partition, from the block that holds `from`.

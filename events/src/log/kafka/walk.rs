@@ -98,6 +98,13 @@ impl Clients {
         Clients { config, idle: Mutex::default() }
     }
 
+    /// Others with one more setting.
+    pub(super) fn with(&self, name: &str, value: &str) -> Clients {
+        let mut config = self.config.clone();
+        config.set(name, value);
+        Clients::new(config)
+    }
+
     pub(super) fn take(&self) -> Result<Client, KafkaError> {
         let idle = self.idle().pop();
         idle.map_or_else(|| self.config.create_with_context(Silent), Ok)

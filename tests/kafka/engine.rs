@@ -65,9 +65,10 @@ fn append(path: &Path) -> File {
 }
 
 async fn serve(dir: &Path, orders: Orders) {
-    let mut settings = KafkaSettings::new(&orders.brokers, &orders.namespace);
-    settings.session_timeout = Duration::from_millis(orders.session_ms);
-    settings.transaction_timeout = Duration::from_millis(orders.transaction_ms);
+    let address = format!("kafka://{}/{}", orders.brokers, orders.namespace);
+    let mut settings: KafkaSettings = address.parse().expect("the parent names a log");
+    settings.clients.session_timeout = Duration::from_millis(orders.session_ms);
+    settings.clients.transaction_timeout = Duration::from_millis(orders.transaction_ms);
     settings.results = true;
     let clock = Arc::new(Skewed::new(orders.skew_ms));
     let builder =

@@ -145,7 +145,7 @@ impl<'a> Ground<'a> {
     }
 
     fn topics(&self) -> Topics {
-        Topics::of(&self.namespace)
+        Topics::of(&self.namespace.parse().expect("it is a namespace"))
     }
 
     fn bootstrap(&self) -> &str {
@@ -222,7 +222,7 @@ impl<'a> Ground<'a> {
             capacity: topic::read(at, &topics.capacity),
             dead_letters: topic::read(at, &topics.dead_letters),
             results: topic::read(at, &topics.results),
-            committed: topic::committed(at, &format!("{}.engines", self.namespace), &topics.requests),
+            committed: topic::committed(at, &format!("{}-engines", self.namespace), &topics.requests),
             acknowledged: self.acknowledged.clone(),
             effects: self.engines.iter().flat_map(|engine| effects(&engine.dir.join(EFFECTS))).collect(),
             copies: self.engines.iter().flat_map(|engine| copies(&engine.dir.join(&self.namespace))).collect(),

@@ -48,7 +48,8 @@ pub(crate) fn client(bootstrap: &str) -> ClientConfig {
 pub(crate) fn create(bootstrap: &str, namespace: &str, replicas: i32) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let Topics { requests, events, snapshots, capacity, dead_letters, results } = Topics::of(namespace);
+    let Topics { requests, events, snapshots, capacity, dead_letters, results } =
+        Topics::of(&namespace.parse().expect("it is a namespace"));
     let spread = [&requests, &events].map(|name| (name, SHARDS));
     let single = [&snapshots, &capacity, &dead_letters, &results].map(|name| (name, 1));
     let in_sync = replicas.min(2).to_string();

@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
-use super::copy::{CAPACITY, Place, Warm};
+use super::copy::{Place, Warm};
 use super::group::log;
+use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
 use crate::store::{Opened, RecoverError};
 

@@ -102,8 +102,8 @@ impl Builder {
     /// Takes requests from Kafka and keeps the log there, as one engine of perhaps many; the directory keeps copies of what it leads.
     #[must_use]
     #[cfg(feature = "kafka")]
-    pub fn kafka(mut self, settings: crate::kafka::KafkaSettings) -> Builder {
-        self.kafka = Some(settings);
+    pub fn kafka(mut self, settings: impl Into<crate::kafka::KafkaSettings>) -> Builder {
+        self.kafka = Some(settings.into());
         self
     }
 

@@ -7,6 +7,8 @@ mod demo;
 mod doctor;
 mod embedded;
 mod exit;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod log;
 mod moment;
 mod offline;
@@ -85,6 +87,10 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Say what this machine and this data directory are fit for
     Doctor(doctor::DoctorArgs),
+    /// Prepare Apache Kafka for a log, and check that it is fit for one
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Kafka(kafka::KafkaVerb),
     /// Show the configuration in force
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -108,6 +114,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
         Verb::Doctor(args) => doctor::run(&args, globals),
+        #[cfg(feature = "kafka")]
+        Verb::Kafka(verb) => kafka::run(verb, globals),
         Verb::Config(verb) => config::run(verb, globals),
     };
     exit::report(outcome)

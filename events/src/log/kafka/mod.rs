@@ -21,7 +21,7 @@ mod message;
 mod reader;
 
 pub use chained::Chained;
-pub use copy::restore_copy;
+pub use copy::{append, restore_copy};
 pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
 pub use message::{Form, Received};
 pub use reader::{Followed, KafkaReader, Watermarks};

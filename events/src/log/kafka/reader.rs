@@ -1,5 +1,6 @@
 //! Reads a shard's log from its partition, with a client of its own for every walk.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::chained::Chained;
 use super::failed;
 use super::message::{Received, position};
-use crate::block::{Block, Hash};
+use crate::block::{Block, Hash, Header};
 use crate::id::{Ordinal, Position, ShardId};
-use crate::log::{Cursor, LogError, LogReader, Span};
+use crate::log::{Cursor, Head, LogError, LogReader, Span};
 use crate::time::Timestamp;
 
 /// How long the brokers may take to answer one question.
@@ -56,6 +57,13 @@ impl KafkaReader {
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "20");
         KafkaReader { config, topic: topic.to_owned(), partition, shard }
+    }
+
+    /// The same for somebody who follows the log as it grows: the brokers are asked seldom while nothing happens.
+    #[must_use]
+    pub fn patient(mut self) -> KafkaReader {
+        self.config.set("fetch.wait.max.ms", "500");
+        self
     }
 
     fn walk(&self) -> Result<Walk, LogError> {
@@ -106,6 +114,41 @@ impl KafkaReader {
 
     fn holding(&self, at: Position) -> Result<Option<Received>, LogError> {
         self.search(&|block| block.header.next_position() <= at)
+    }
+
+    /// The offset behind which a log goes on that ends with `head`.
+    ///
+    /// # Errors
+    /// [`LogError::Chain`] when the topic has another block there, [`LogError::Gone`] when retention has taken what follows,
+    /// [`LogError::Beyond`] when the topic does not reach that far.
+    pub fn place_after(&self, head: &Head) -> Result<i64, LogError> {
+        let other = |found| LogError::Chain { at: head.next, expected: head.hash, found };
+        if let Some(received) = self.holding(head.next)? {
+            let Header { first_position: first, previous, .. } = received.block.header;
+            return match first.cmp(&head.next) {
+                Ordering::Greater => Err(LogError::Gone { at: head.next, first }),
+                Ordering::Equal if previous == head.hash => Ok(received.offset),
+                Ordering::Equal | Ordering::Less => Err(other(previous)),
+            };
+        }
+        let mut walk = self.walk()?;
+        let marks = walk.watermarks()?;
+        let last = walk.last(marks)?.map_or((Position(0), Hash::ZERO), |last| (last.block.header.next_position(), last.hash));
+        match last {
+            (next, hash) if next == head.next && hash == head.hash => Ok(marks.stable),
+            (next, hash) if next == head.next => Err(other(hash)),
+            (next, _) => Err(LogError::Beyond { at: head.next, next }),
+        }
+    }
+
+    /// Blocks from an offset on, which must go on from `head`.
+    ///
+    /// # Errors
+    /// [`LogError::Kafka`].
+    pub fn follow(&self, offset: i64, head: &Head) -> Result<Followed, LogError> {
+        let mut walk = self.walk()?;
+        walk.go(offset)?;
+        Ok(Followed { walk, chained: Chained::after(self.shard, head) })
     }
 
     /// A cursor with the place of each block in the partition, from the block that holds `from`.

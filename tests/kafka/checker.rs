@@ -11,6 +11,7 @@ use ergate::events::log::directory;
 use ergate::events::state::State;
 
 use crate::load::Acknowledged;
+use crate::others::Heads;
 use crate::shard::{CAPACITY, ShardCheck};
 use crate::topic::Message;
 
@@ -55,6 +56,8 @@ pub(crate) struct Totals {
     pub(crate) effects: u64,
     /// Copies of shards on engines' disks.
     pub(crate) copies: u64,
+    /// Where the logs of the shards end.
+    pub(crate) heads: Heads,
 }
 
 /// Checks everything; the first thing that is wrong names shard, position and offset.
@@ -77,6 +80,7 @@ pub(crate) fn check(evidence: &Evidence) -> Result<Totals, String> {
     effects(evidence, &shards)?;
     compare(&copies, &shards)?;
     shards.values().for_each(|shard| shard.add_to(&mut totals));
+    totals.heads = shards.iter().map(|(shard, check)| (*shard, check.head())).collect();
     totals.effects = evidence.effects.len() as u64;
     totals.copies = copies.len() as u64;
     Ok(totals)

@@ -14,8 +14,9 @@ use crate::faults::Fault;
 use crate::fleet::Engine;
 use crate::kafka::{Cluster, Options, namespace};
 use crate::load::{Acknowledged, Load};
+use crate::others::Heads;
 use crate::process::Chance;
-use crate::{SHARDS, topic, watch};
+use crate::{SHARDS, others, topic, watch};
 
 /// Engines of a namespace; the last one only joins where a fault asks for it.
 pub(crate) const ENGINES: usize = 4;
@@ -120,6 +121,8 @@ pub(crate) struct Ground<'a> {
     namespace: String,
     home: RefCell<Option<tempfile::TempDir>>,
     acknowledged: Acknowledged,
+    /// Where the logs ended after the last round.
+    heads: Heads,
     began: Instant,
 }
 
@@ -128,7 +131,7 @@ impl<'a> Ground<'a> {
         let home = tempfile::tempdir().expect("a folder");
         let namespace = namespace("faults");
         let replicas = if kind == Kind::Three { 3 } else { 1 };
-        topic::create(brokers.cluster.bootstrap(), &namespace, replicas);
+        topic::create(brokers.cluster.bootstrap(), &namespace, SHARDS, replicas);
         let engine = |index: usize| {
             let orders = Orders {
                 brokers: brokers.cluster.route(index).bootstrap().to_owned(),
@@ -141,7 +144,8 @@ impl<'a> Ground<'a> {
         };
         let engines = (0..ENGINES).map(engine).collect();
         let home = RefCell::new(Some(home));
-        Ground { brokers, engines, namespace, home, acknowledged: Acknowledged::new(), began: Instant::now() }
+        let (acknowledged, heads) = (Acknowledged::new(), Heads::new());
+        Ground { brokers, engines, namespace, home, acknowledged, heads, began: Instant::now() }
     }
 
     fn topics(&self) -> Topics {
@@ -172,10 +176,11 @@ impl<'a> Ground<'a> {
         fault.clean_up(self);
         let totals = check(&self.evidence()).unwrap_or_else(|error| panic!("{error}"));
         self.report(fault, &totals, (given_up, quiet));
+        self.heads = totals.heads;
     }
 
     fn report(&self, fault: Fault, totals: &Totals, (given_up, quiet): (u64, Duration)) {
-        let Totals { records, tasks, duplicates, refused, events, blocks, repeated, epochs, lost, effects, copies } = totals;
+        let Totals { records, tasks, duplicates, refused, events, blocks, repeated, epochs, lost, effects, copies, .. } = totals;
         eprintln!(
             "kafka: {:<11} {records} records ({} acknowledged, {given_up} given up), {tasks} tasks, {duplicates} duplicates, {refused} refused, \
              {effects} runs, {lost} lost and repeated, {events} events in {blocks} blocks ({repeated} twice), {epochs} epochs, {copies} copies; \
@@ -186,7 +191,19 @@ impl<'a> Ground<'a> {
         );
     }
 
-    /// The engine that leads most, or any.
+    /// After the last round: somebody else's verifier finds the same logs.
+    pub(crate) fn compare_with_others(&self) {
+        let Some(heads) = others::heads(self.bootstrap(), &self.namespace) else { return };
+        let ours: Heads = self
+            .heads
+            .iter()
+            .filter(|(shard, _)| i32::from(**shard) < SHARDS)
+            .map(|(shard, head)| (*shard, head.clone()))
+            .collect();
+        assert_eq!(heads, ours, "the verifier in Python finds other logs");
+    }
+
+    /// An engine that leads something.
     pub(crate) fn victim(&self, chance: &mut Chance) -> usize {
         let running: Vec<usize> = (0..ENGINES).filter(|index| !self.engines[*index].leads().is_empty()).collect();
         running.get(chance.below(running.len() as u64) as usize).copied().unwrap_or(0)
@@ -222,7 +239,7 @@ impl<'a> Ground<'a> {
             capacity: topic::read(at, &topics.capacity),
             dead_letters: topic::read(at, &topics.dead_letters),
             results: topic::read(at, &topics.results),
-            committed: topic::committed(at, &format!("{}-engines", self.namespace), &topics.requests),
+            committed: topic::committed(at, &format!("{}-engines", self.namespace), &topics.requests, SHARDS),
             acknowledged: self.acknowledged.clone(),
             effects: self.engines.iter().flat_map(|engine| effects(&engine.dir.join(EFFECTS))).collect(),
             copies: self.engines.iter().flat_map(|engine| copies(&engine.dir.join(&self.namespace))).collect(),

@@ -23,9 +23,13 @@ mod ground;
 #[path = "../support/kafka/mod.rs"]
 mod kafka;
 mod load;
+mod others;
+#[path = "../support/packages.rs"]
+mod packages;
 #[path = "../support/process.rs"]
 mod process;
 mod shard;
+mod takeover;
 mod topic;
 mod watch;
 
@@ -80,6 +84,7 @@ fn every_record_is_answered_once_and_no_history_splits_whatever_goes_wrong() {
                 }
                 *done.entry(fault.name()).or_default() += 1;
             }
+            ground.compare_with_others();
         }
     }
     eprintln!("kafka: {done:?}, 0 violations, {:?}, seed {seed}", started.elapsed());

@@ -98,6 +98,11 @@ impl<'a> ShardCheck<'a> {
         self.state.work.source_next
     }
 
+    /// Where the log ends.
+    pub(crate) fn head(&self) -> (u64, String) {
+        (self.next, self.hash.clone())
+    }
+
     /// Follows a message of the topic.
     pub(crate) fn follow(&mut self, message: &Message) -> Result<(), String> {
         let (shard, offset) = (self.shard, message.offset);

@@ -12,8 +12,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::SHARDS;
-
 /// How long brokers may take that were just started again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The largest block, and what librdkafka adds to it.
@@ -44,14 +42,14 @@ pub(crate) fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
-/// Makes the topics of a namespace.
-pub(crate) fn create(bootstrap: &str, namespace: &str, replicas: i32) {
+/// Makes the topics of a namespace with so many shards.
+pub(crate) fn create(bootstrap: &str, namespace: &str, shards: i32, replicas: i32) {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let Topics { requests, events, snapshots, capacity, dead_letters, results } =
         Topics::of(&namespace.parse().expect("it is a namespace"));
-    let spread = [&requests, &events].map(|name| (name, SHARDS));
-    let single = [&snapshots, &capacity, &dead_letters, &results].map(|name| (name, 1));
+    let spread = [&requests, &events, &snapshots].map(|name| (name, shards));
+    let single = [&capacity, &dead_letters, &results].map(|name| (name, 1));
     let in_sync = replicas.min(2).to_string();
     let topics: Vec<NewTopic<'_>> = spread
         .into_iter()
@@ -146,12 +144,19 @@ pub(crate) fn read(bootstrap: &str, topic: &str) -> Vec<Message> {
     Reader::new(bootstrap, topic).all()
 }
 
-/// What a group has committed for a topic, by partition; 0 where it has committed nothing.
-pub(crate) fn committed(bootstrap: &str, group: &str, topic: &str) -> BTreeMap<i32, u64> {
+/// What a group has committed for so many partitions of a topic; 0 where it has committed nothing.
+pub(crate) fn committed(bootstrap: &str, group: &str, topic: &str, shards: i32) -> BTreeMap<i32, u64> {
     let consumer: BaseConsumer = client(bootstrap).set("group.id", group).create().unwrap();
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition_range(topic, 0, SHARDS - 1);
-    let found = consumer.committed_offsets(wanted, PATIENCE).unwrap();
+    wanted.add_partition_range(topic, 0, shards - 1);
+    let started = Instant::now();
+    let found = loop {
+        // The coordinator of a group may just be somebody else.
+        match consumer.committed_offsets(wanted.clone(), PATIENCE) {
+            Ok(found) => break found,
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+        }
+    };
     let offset = |offset: Offset| if let Offset::Offset(next) = offset { u64::try_from(next).unwrap() } else { 0 };
     found.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect()
 }

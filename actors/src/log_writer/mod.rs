@@ -395,8 +395,11 @@ impl LogWriter {
             return;
         }
         let Some(reply) = self.closing.take() else { return };
-        let outcome = self.log.take().map_or(Ok(()), LogThread::close);
-        let _ = reply.send(outcome);
+        match self.log.take() {
+            // Its thread is waited for elsewhere: an engine's other shards live on this one.
+            Some(log) => drop(tokio::task::spawn_blocking(move || reply.send(log.close()))),
+            None => drop(reply.send(Ok(()))),
+        }
         context.stop();
     }
 }

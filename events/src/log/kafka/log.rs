@@ -292,7 +292,12 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> EventLog for KafkaLog<C>
 
     fn close(mut self: Box<Self>) -> Result<(), LogError> {
         let synced = if self.poisoned.is_some() { Ok(()) } else { self.sync() };
-        synced.and(self.parts.copy.close())
+        let KafkaLogParts { producer, copy, .. } = self.parts;
+        // The client takes its time to end its connections, and the next owner of the shard waits for this one.
+        let ending = std::thread::Builder::new().name("ergate-goodbye".to_owned()).spawn(move || drop(producer));
+        // Without a thread the producer was dropped here.
+        drop(ending);
+        synced.and(copy.close())
     }
 }
 

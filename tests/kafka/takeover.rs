@@ -139,9 +139,14 @@ fn gaps(reader: &mut Reader, watch: Duration) -> BTreeMap<i32, Duration> {
 fn wait_consumed(bootstrap: &str, namespace: &str, records: u64) {
     let started = Instant::now();
     let sum = || {
-        topic::committed(bootstrap, &format!("{namespace}.engines"), &Topics::of(namespace).requests, SHARDS)
-            .values()
-            .sum::<u64>()
+        topic::committed(
+            bootstrap,
+            &format!("{namespace}-engines"),
+            &Topics::of(&namespace.parse().expect("it is a namespace")).requests,
+            SHARDS,
+        )
+        .values()
+        .sum::<u64>()
     };
     while sum() < records {
         assert!(started.elapsed() < PATIENCE, "only {} of {records} records are answered", sum());
@@ -175,7 +180,7 @@ fn say(what: &str, gaps: &BTreeMap<i32, Duration>) {
 fn takeover_and_hand_over_with_many_live_tasks() {
     let Some(kafka) = Cluster::start(Options::default()) else { return };
     let (namespace, home) = (namespace("takeover"), tempfile::tempdir().unwrap());
-    let topics = Topics::of(&namespace);
+    let topics = Topics::of(&namespace.parse().expect("it is a namespace"));
     topic::create(kafka.bootstrap(), &namespace, SHARDS, 1);
     let mut first = Up::start(&kafka, &namespace, &home.path().join("first"));
     let second = Up::start(&kafka, &namespace, &home.path().join("second"));

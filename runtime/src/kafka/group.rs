@@ -62,8 +62,6 @@ enum Order {
     Start { partition: i32, offset: u64, lane: mpsc::Sender<Records> },
     /// Hand it no more.
     Stop { partition: i32 },
-    /// Leave the group and join it again: every shard is given back and asked for anew.
-    Rejoin,
     /// Leave the group for good.
     Leave,
 }
@@ -91,15 +89,13 @@ impl Group {
         let consumer: BaseConsumer<Membership> =
             settings.member().create_with_context(context).map_err(|error| error.to_string())?;
         let consumer = Arc::new(consumer);
-        let subscription = vec![topics.requests.clone(), topics.capacity.clone()];
-        let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| error.to_string())?;
+        consumer.subscribe(&[&topics.requests, &topics.capacity]).map_err(|error| error.to_string())?;
         let (orders, received) = channel();
         let weak = Arc::downgrade(&consumer);
         let topic = topics.requests;
         let thread = std::thread::Builder::new()
             .name("ergate-group".to_owned())
-            .spawn(move || Poller { consumer, topic, subscription, feed, clock, events, shards: BTreeMap::new() }.run(&received))
+            .spawn(move || Poller { consumer, topic, feed, clock, events, shards: BTreeMap::new() }.run(&received))
             .map_err(|error| error.to_string())?;
         Ok(Group { orders, consumer: weak, thread: Some(thread) })
     }
@@ -112,11 +108,6 @@ impl Group {
     /// Hands a shard no more records.
     pub(crate) fn stop(&self, partition: i32) {
         self.order(Order::Stop { partition });
-    }
-
-    /// Leaves and joins again.
-    pub(crate) fn rejoin(&self) {
-        self.order(Order::Rejoin);
     }
 
     /// Leaves for good; the thread ends after the shards were given back.
@@ -192,9 +183,10 @@ impl Membership {
 
 impl ConsumerContext for Membership {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        match what {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
-            _ => self.revoke(consumer, list),
+        if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assign(consumer, list);
+        } else {
+            self.revoke(consumer, list);
         }
     }
 }
@@ -214,7 +206,6 @@ struct Fed {
 struct Poller {
     consumer: Arc<BaseConsumer<Membership>>,
     topic: String,
-    subscription: Vec<String>,
     feed: Feed,
     clock: Arc<dyn Clock>,
     events: mpsc::UnboundedSender<GroupEvent>,
@@ -246,14 +237,6 @@ impl Poller {
                 self.shards.remove(&partition);
                 // One that is no longer assigned needs no pause.
                 let _ = self.consumer.pause(&self.list(partition));
-            }
-            Order::Rejoin => {
-                self.consumer.unsubscribe();
-                self.shards.clear();
-                let names: Vec<&str> = self.subscription.iter().map(String::as_str).collect();
-                if let Err(error) = self.consumer.subscribe(&names) {
-                    let _ = self.events.send(GroupEvent::Fatal(error.to_string()));
-                }
             }
             Order::Leave => {}
         }
@@ -311,9 +294,10 @@ impl Poller {
     }
 
     fn note(&self, error: &KafkaError) {
-        match error {
-            KafkaError::MessageConsumptionFatal(_) => drop(self.events.send(GroupEvent::Fatal(error.to_string()))),
-            error => tracing::warn!(%error, "reading requests"),
+        if let KafkaError::MessageConsumptionFatal(_) = error {
+            let _ = self.events.send(GroupEvent::Fatal(error.to_string()));
+        } else {
+            tracing::warn!(%error, "reading requests");
         }
     }
 

@@ -1,4 +1,5 @@
 //! Reads a shard's log from its partition, with a client of its own for every walk.
+#![expect(clippy::disallowed_methods, reason = "how long the brokers are waited for changes nothing that is recorded")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,6 +189,7 @@ impl Followed {
     ///
     /// # Errors
     /// As [`Cursor::next_block`], and [`LogError::Gap`] or [`LogError::Chain`] for a block that does not follow.
+    #[expect(clippy::should_implement_trait, reason = "it ends for now and goes on when there is more, as a cursor does")]
     pub fn next(&mut self) -> Result<Option<Received>, LogError> {
         while let Some(received) = self.walk.next()? {
             if self.chained.takes(&received)? {

@@ -1,7 +1,7 @@
 //! A shard's log on Apache Kafka: one partition of a topic, written in transactions and read with `read_committed`.
 //!
 //! A message is a block: key = the shard's number, value = the block as JSON ([`crate::json`]) or its bytes, headers `ergate-format`,
-//! `ergate-position`, `ergate-next` and `ergate-hash`. Offsets count markers of transactions too and therefore say nothing about
+//! `ergate-position`, `ergate-next`, `ergate-hash` and `ergate-source`. Offsets count markers of transactions too and therefore say nothing about
 //! positions; what belongs together is said by position, hash and the hash before.
 //!
 //! **What is promised.** [`EventLog::sync`](super::EventLog::sync) returns when the transaction is committed that holds the blocks, the
@@ -23,7 +23,7 @@ mod reader;
 pub use chained::Chained;
 pub use copy::restore_copy;
 pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
-pub use message::{Form, Received};
+pub use message::{Form, Heading, Received};
 pub use reader::{Followed, KafkaReader, Watermarks};
 
 use super::LogError;

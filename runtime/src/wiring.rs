@@ -107,19 +107,29 @@ pub(crate) struct ShardSpec {
     pub(crate) recent_bytes: usize,
     /// Where the projector runs; on a thread of its own without this.
     pub(crate) projectors: Option<ArbiterHandle>,
+    /// What all shards of a process count into.
+    pub(crate) figures: Figures,
+}
+
+/// What all shards of a process count into.
+#[derive(Clone, Default)]
+pub(crate) struct Figures {
+    pub(crate) counters: Arc<LogCounters>,
+    pub(crate) restarts: Arc<Restarts>,
 }
 
 impl ShardSpec {
     /// The one shard of a log that only this process has.
     fn local(opened: Opened) -> ShardSpec {
         let (intake, pace, recent_bytes, projectors) = (None, Duration::ZERO, RECENT_BYTES_MAX, None);
-        ShardSpec { id: ShardId(0), opened, intake, pace, recent_bytes, projectors }
+        ShardSpec { id: ShardId(0), opened, intake, pace, recent_bytes, projectors, figures: Figures::default() }
     }
 }
 
 /// Starts a shard and everything on it, on the current system.
 pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
-    let ShardSpec { id, opened, intake, pace, recent_bytes, projectors } = spec;
+    let ShardSpec { id, opened, intake, pace, recent_bytes, projectors, figures } = spec;
+    let Figures { counters, restarts } = figures;
     let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
         require_own(builder, &state)?;
@@ -131,7 +141,6 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let (reports, report_lane) = lane(REPORTS_MAX);
     let (tail_sender, tail) = watch::channel(Tail { head: log.head(), failed: None, live: state.work.tasks.len() });
     let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
-    let restarts = Arc::new(Restarts::default());
     let fleet = Fleet {
         functions: Arc::new(functions),
         clock: Arc::clone(&clock),
@@ -153,12 +162,9 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         intake,
         pace,
     };
-    let mut counters = Arc::default();
     let recent = Arc::new(Recent::with_limit(recent_bytes));
     let writer = LogWriter::start_with(parts, |news| {
-        let thread = LogThread::start(log, builder.durability, Arc::clone(&recent), news)?;
-        counters = Arc::clone(&thread.counters);
-        Ok(thread)
+        LogThread::start(log, builder.durability, Arc::clone(&recent), Arc::clone(&counters), news)
     })
     .map_err(StartError::Thread)?;
     // Nobody else sets it.
@@ -269,7 +275,7 @@ fn start_projector(
     let arbiter = projectors.is_none().then(Arbiter::new);
     let (reader, recent, view, tail, progress, restarts) =
         (Arc::clone(reader), Arc::clone(recent), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
-    let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(|| Arbiter::current());
+    let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(Arbiter::current);
     let start = move || {
         let (reader, recent, view, tail, progress) =
             (Arc::clone(&reader), Arc::clone(&recent), view.clone(), tail.clone(), Arc::clone(&progress));

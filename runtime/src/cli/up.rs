@@ -35,12 +35,9 @@ async fn up(args: &UpArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let data = data_dir(globals)?;
     let builder = tasks::register(Runtime::builder()).by("ergate up").pool(tasks::file_digest::POOL, 1, FILE_SLOTS);
-    let builder = match args.log.as_deref().map(|log| (log, log.strip_prefix("kafka://"))) {
-        Some((_, Some(rest))) => {
-            let (brokers, namespace) = rest.split_once('/').ok_or_else(|| anyhow::anyhow!("name a namespace"))?;
-            builder.data(data).kafka(KafkaSettings::new(brokers, namespace))
-        }
-        Some((log, None)) => builder.store(log.parse::<Store>().map_err(anyhow::Error::msg)?),
+    let builder = match args.log.as_deref() {
+        Some(log) if log.starts_with("kafka://") => builder.data(data).kafka(log.parse::<KafkaSettings>()?),
+        Some(log) => builder.store(log.parse::<Store>().map_err(anyhow::Error::msg)?),
         None => builder.data(data),
     };
     let runtime = builder.start().await?;

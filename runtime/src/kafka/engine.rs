@@ -14,17 +14,20 @@ use ergate_actors::log_writer::{Close, IntakeParts, Propose};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::records::{Place, Records};
 use ergate_actors::results::Results;
-use ergate_events::id::ShardId;
+use ergate_events::id::{ShardId, TypeId};
 use ergate_events::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answers::Answers;
 use super::feed::Feed;
+use super::front::Publishing;
 use super::group::{Group, GroupEvent, Held};
 use super::open::{CAPACITY, Opening};
 use super::settings::KafkaSettings;
+use super::survey;
 use crate::builder::Builder;
 use crate::runtime::StartError;
-use crate::wiring::{self, Parts, ShardSpec};
+use crate::wiring::{self, Figures, Parts, ShardSpec};
 
 /// Batches of records that may wait for a shard.
 const RECORDS_MAX: usize = 8;
@@ -40,9 +43,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Leading(Mutex<BTreeMap<ShardId, Parts>>);
 
 impl Leading {
-    /// The shards that are led now.
+    /// The shards that are led now, the log of pools among them.
     pub(crate) fn all(&self) -> Vec<Parts> {
         self.lock().values().cloned().collect()
+    }
+
+    /// A shard, if it is led now.
+    pub(crate) fn get(&self, shard: ShardId) -> Option<Parts> {
+        self.lock().get(&shard).cloned()
+    }
+
+    /// Reads what shards with tasks are led now.
+    pub(crate) fn each(&self, read: impl FnMut(&Parts)) {
+        self.lock().values().filter(|parts| parts.shard != CAPACITY).for_each(read);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Parts>> {
@@ -63,8 +76,18 @@ pub struct Standing {
 
 /// A running engine.
 pub(crate) struct Engine {
+    pub(crate) settings: Arc<KafkaSettings>,
+    /// How many shards there are in all.
+    pub(crate) shards: u16,
     pub(crate) leading: Arc<Leading>,
     pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) figures: Figures,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The task types by name. Shards number theirs on their own; these numbers are this engine's.
+    pub(crate) types: BTreeMap<String, TypeId>,
+    pub(crate) answers: Answers,
+    /// Started by the first submission; gone when the engine has ended.
+    pub(crate) requests: Mutex<Publishing>,
     stop: mpsc::UnboundedSender<Stop>,
     system: System,
     thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -77,19 +100,30 @@ struct Stop {
 }
 
 impl Engine {
-    /// Starts an engine on a thread of its own; it joins the group at once.
+    /// Starts an engine on a thread of its own; it joins the group as soon as it has seen that everything is there.
     pub(crate) async fn start(builder: Builder, settings: KafkaSettings, data: PathBuf) -> Result<Engine, StartError> {
+        let settings = Arc::new(settings);
+        let looked = Arc::clone(&settings);
+        let shards = tokio::task::spawn_blocking(move || survey::look(&looked)).await.map_err(|_| StartError::Panicked)??;
         let (ready, started) = oneshot::channel();
         let (stop, stops) = mpsc::unbounded_channel();
         let leading = Arc::new(Leading::default());
         let (tell, standing) = watch::channel(Standing::default());
-        let shared = Arc::clone(&leading);
+        let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
+        let types = (0..=u16::MAX).zip(builder.types.keys()).map(|(id, name)| (name.clone(), TypeId(id))).collect();
+        let figures = Figures::default();
+        let shared = Seen {
+            settings: Arc::clone(&settings),
+            leading: Arc::clone(&leading),
+            clock: Arc::clone(&clock),
+            figures: figures.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("ergate-engine".to_owned())
             .spawn(move || {
                 let system = System::new();
                 system.block_on(async move {
-                    match Lead::new(builder, settings, data, shared, tell) {
+                    match Lead::new(builder, data, shared, tell) {
                         Ok((lead, events)) => {
                             // Whoever called `start` may have given up; then nobody asks to stop and the engine ends.
                             let _ = ready.send(Ok(System::current()));
@@ -103,11 +137,15 @@ impl Engine {
             })
             .map_err(StartError::Thread)?;
         let system = started.await.map_err(|_| StartError::Panicked)?.map_err(|reason| StartError::LogFailed { reason })?;
-        Ok(Engine { leading, standing, stop, system, thread: tokio::sync::Mutex::new(Some(thread)) })
+        let (answers, requests) = (Answers::new(Arc::clone(&settings), shards), Mutex::new(Publishing::NotYet));
+        let thread = tokio::sync::Mutex::new(Some(thread));
+        Ok(Engine { settings, shards, leading, standing, figures, clock, types, answers, requests, stop, system, thread })
     }
 
     /// Ends without a word to the group: nobody holds the engine any more.
     pub(crate) fn abandon(&self) {
+        self.stop_publishing();
+        self.answers.end();
         self.system.stop();
     }
 
@@ -115,13 +153,17 @@ impl Engine {
     pub(crate) async fn stop(&self, drain: Duration) {
         let mut thread = self.thread.lock().await;
         let Some(joined) = thread.take() else { return };
+        // What was submitted gets to the topic, and its answer back while others commit it.
+        let publishing = self.stop_publishing();
         let (done, stopped) = oneshot::channel();
         if self.stop.send(Stop { drain, done }).is_ok() {
             let _ = stopped.await;
         }
         self.system.stop();
-        if !matches!(tokio::task::spawn_blocking(move || joined.join()).await, Ok(Ok(()))) {
-            tracing::error!("the engine's thread panicked");
+        let threads = [Some(joined), publishing, self.answers.end()];
+        let join = move || threads.into_iter().flatten().map(JoinHandle::join).all(|joined| joined.is_ok());
+        if !matches!(tokio::task::spawn_blocking(join).await, Ok(true)) {
+            tracing::error!("a thread of the engine panicked");
         }
     }
 }
@@ -139,6 +181,14 @@ enum Shard {
 /// What opening a shard came to: the shard, where its records go, and from which offset on it needs them.
 type Outcome = Result<(Box<Parts>, mpsc::Sender<Records>, u64), StartError>;
 
+/// What the engine's thread shares with its front.
+struct Seen {
+    settings: Arc<KafkaSettings>,
+    leading: Arc<Leading>,
+    clock: Arc<dyn Clock>,
+    figures: Figures,
+}
+
 /// The engine's own task.
 struct Lead {
     builder: Builder,
@@ -147,6 +197,7 @@ struct Lead {
     group: Group,
     shards: BTreeMap<ShardId, Shard>,
     leading: Arc<Leading>,
+    figures: Figures,
     standing: watch::Sender<Standing>,
     projectors: Arbiter,
     opened: mpsc::UnboundedSender<(ShardId, Outcome)>,
@@ -156,20 +207,19 @@ struct Lead {
 impl Lead {
     fn new(
         builder: Builder,
-        settings: KafkaSettings,
         data: PathBuf,
-        leading: Arc<Leading>,
+        seen: Seen,
         standing: watch::Sender<Standing>,
     ) -> Result<(Lead, mpsc::UnboundedReceiver<GroupEvent>), String> {
+        let Seen { settings, leading, clock, figures } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
         let mut replies = settings.reply_topics.clone();
         replies.push(settings.topics().results);
-        let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
         let group = Group::join(&settings, Feed::new(types, replies), clock, told)?;
         let (opened, openings) = mpsc::unbounded_channel();
-        let (settings, projectors, shards) = (Arc::new(settings), Arbiter::new(), BTreeMap::new());
-        Ok((Lead { builder, settings, data, group, shards, leading, standing, projectors, opened, openings }, events))
+        let (projectors, shards) = (Arbiter::new(), BTreeMap::new());
+        Ok((Lead { builder, settings, data, group, shards, leading, figures, standing, projectors, opened, openings }, events))
     }
 
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<GroupEvent>, mut stops: mpsc::UnboundedReceiver<Stop>) {
@@ -184,6 +234,7 @@ impl Lead {
                 stop = stops.recv() => {
                     let drain = stop.as_ref().map_or(Duration::ZERO, |stop| stop.drain);
                     self.leave(drain, &mut events).await;
+                    self.tell();
                     if let Some(stop) = stop {
                         let _ = stop.done.send(());
                     }
@@ -223,9 +274,9 @@ impl Lead {
         };
         self.shards.insert(shard, Shard::Opening { unwanted });
         let (builder, settings, opened) = (self.builder.clone(), Arc::clone(&self.settings), self.opened.clone());
-        let projectors = self.projectors.handle();
+        let (projectors, figures) = (self.projectors.handle(), self.figures.clone());
         actix::spawn(async move {
-            let outcome = start(builder, settings, opening, projectors).await;
+            let outcome = start(builder, settings, opening, projectors, figures).await;
             // An engine that has ended wants no shard.
             let _ = opened.send((shard, outcome));
         });
@@ -361,7 +412,13 @@ fn describe(error: &StartError) -> String {
 }
 
 /// Opens a shard and starts everything on it; answers with where its records go and from which offset on it needs them.
-async fn start(builder: Builder, settings: Arc<KafkaSettings>, opening: Opening, projectors: actix::ArbiterHandle) -> Outcome {
+async fn start(
+    builder: Builder,
+    settings: Arc<KafkaSettings>,
+    opening: Opening,
+    projectors: actix::ArbiterHandle,
+    figures: Figures,
+) -> Outcome {
     let shard = opening.shard;
     let opened = tokio::task::spawn_blocking(move || opening.open()).await.map_err(|_| StartError::Panicked)??;
     let offset = opened.state.work.source_next;
@@ -374,7 +431,7 @@ async fn start(builder: Builder, settings: Arc<KafkaSettings>, opening: Opening,
         tasks_live_max: builder.tasks_live_max,
     });
     let (pace, recent_bytes) = (settings.batch_time, RECENT_BYTES);
-    let spec = ShardSpec { id: shard, opened, intake, pace, recent_bytes, projectors: Some(projectors) };
+    let spec = ShardSpec { id: shard, opened, intake, pace, recent_bytes, projectors: Some(projectors), figures };
     let parts = wiring::shard(&builder, spec).await?;
     Ok((Box::new(parts), records, offset))
 }

@@ -1,5 +1,6 @@
 //! Where the brokers are, what the topics are called, and how patient an engine is.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use ergate_events::log::kafka::Form;
@@ -36,6 +37,16 @@ impl Topics {
         }
     }
 }
+
+/// Before every address of a log on Kafka.
+const SCHEME: &str = "kafka://";
+
+/// A text that is no address of a log on Kafka. It is not repeated, for it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the address of a log on Kafka is kafka://HOST:PORT/NAMESPACE, with commas between several brokers; options go elsewhere"
+)]
+pub struct AddressError;
 
 /// How an engine uses Kafka.
 #[derive(Clone, Debug)]
@@ -79,6 +90,11 @@ impl KafkaSettings {
         }
     }
 
+    /// The address of the log, as it is parsed back.
+    pub fn address(&self) -> String {
+        format!("{SCHEME}{}/{}", self.brokers, self.namespace)
+    }
+
     /// The names of the topics.
     pub fn topics(&self) -> Topics {
         Topics::of(&self.namespace)
@@ -100,7 +116,9 @@ impl KafkaSettings {
             // Waiting for markers of the transaction before is the usual case, and takes a few milliseconds.
             .set("retry.backoff.ms", "5")
             .set("socket.keepalive.enable", "true");
-        self.options.iter().for_each(|(name, value)| drop(config.set(name, value)));
+        for (name, value) in &self.options {
+            config.set(name, value);
+        }
         config
     }
 
@@ -134,5 +152,35 @@ impl KafkaSettings {
             .set("compression.type", "lz4")
             .set("message.max.bytes", "8388608");
         config
+    }
+}
+
+/// The defaults for an address: `kafka://HOST:PORT,HOST:PORT/NAMESPACE`.
+impl FromStr for KafkaSettings {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<KafkaSettings, AddressError> {
+        let (brokers, namespace) = text.strip_prefix(SCHEME).and_then(|rest| rest.split_once('/')).ok_or(AddressError)?;
+        let is_broker = |broker: &str| !broker.is_empty() && !broker.contains(['@', '?', '#', ' ']);
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let is_right = brokers.split(',').all(is_broker) && !namespace.is_empty() && namespace.bytes().all(is_name);
+        if is_right { Ok(KafkaSettings::new(brokers, namespace)) } else { Err(AddressError) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_brokers_and_a_namespace_and_nothing_else() {
+        let settings: KafkaSettings = "kafka://a:9092,b:9093/shop.v2".parse().expect("it is one");
+        assert_eq!((settings.brokers.as_str(), settings.namespace.as_str()), ("a:9092,b:9093", "shop.v2"));
+        assert_eq!(settings.address(), "kafka://a:9092,b:9093/shop.v2");
+        for text in
+            ["a:9092/ns", "kafka://a:9092", "kafka://a/", "kafka:///ns", "kafka://a,,b/ns", "kafka://a/n/s", "kafka://u@a/ns"]
+        {
+            assert_eq!(text.parse::<KafkaSettings>().err(), Some(AddressError), "{text}");
+        }
     }
 }

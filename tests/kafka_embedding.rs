@@ -1,6 +1,11 @@
 //! The embedding API on Kafka: the program is the one of `embedding.rs` and the examples, and the log is a real Apache Kafka.
 //!
 //! Each test has a namespace of its own on one broker.
+//!
+//! Bugs found here, each with its test below:
+//!
+//! - An engine that found more than 2,000 records at once lost the one after them, and said in the log that there was none.
+//! - An engine that had ended still named the shards that it had led.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/kafka/mod.rs"]
@@ -345,6 +350,30 @@ fn an_engine_that_leads_nothing_submits_and_waits_as_any_other() {
         assert_eq!(failed.end().await.unwrap(), leader.wait(id).await.unwrap());
         a.shutdown().await.unwrap();
         b.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn every_request_of_a_flood_is_taken() {
+    block_on(async {
+        let Some(log) = Log::new("flood", 1).await else { return };
+        let (ergate, _dir) = log.engine("a").await;
+        let id = ergate.task_type("whoami").unwrap();
+        let batches: Vec<_> = (0..6)
+            .map(|_| {
+                let (ergate, mut requests) = (ergate.clone(), RequestBatch::new());
+                (0..3_000_u64).for_each(|value| requests.push(id, value.to_string().as_bytes(), None));
+                tokio::spawn(async move {
+                    let batch = ergate.submit_batch(requests).await.unwrap();
+                    assert_eq!(batch.answer.runs.len(), 1, "a batch is one run of tasks");
+                    batch.wait().await.unwrap().into_ends().filter(|(_, end)| end.outcome == Outcome::Succeeded).count()
+                })
+            })
+            .collect();
+        for batch in batches {
+            assert_eq!(batch.await.unwrap(), 3_000);
+        }
+        ergate.shutdown().await.unwrap();
     });
 }
 

@@ -271,15 +271,15 @@ impl Poller {
     fn gather(&mut self) {
         let is_waiting = self.shards.values().any(|fed| !fed.waiting.is_empty() || fed.unsought);
         let consumer = Arc::clone(&self.consumer);
-        let mut next = consumer.poll(if is_waiting { POLL_SOON } else { POLL });
-        let now = self.clock.now();
+        let mut wait = if is_waiting { POLL_SOON } else { POLL };
+        // What was polled must be taken: the client hands it out once.
         for _ in 0..GATHER_MAX {
-            match next {
-                Some(Ok(message)) => self.take(&message, now),
+            match consumer.poll(wait) {
+                Some(Ok(message)) => self.take(&message, self.clock.now()),
                 Some(Err(error)) => self.note(&error),
                 None => return,
             }
-            next = consumer.poll(Duration::ZERO);
+            wait = Duration::ZERO;
         }
     }
 

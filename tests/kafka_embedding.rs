@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use ergate::events::command::Rejection;
 use ergate::events::id::{Ordinal, ShardId, TaskId};
 use ergate::events::time::Micros;
-use ergate::kafka::{KafkaSettings, Topics};
+use ergate::kafka::admin::Admin;
+use ergate::kafka::topics::Shape;
+use ergate::kafka::{CAPACITY, KafkaSettings, KafkaUrl, Settings, Topic};
 use ergate::{
     Builder, Extras, Outcome, RequestBatch, RetryPolicy, Runtime, StartError, SubmitError, TaskError, TypeSettings, WaitError,
 };
 use kafka::{Cluster, namespace, shared};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tempfile::TempDir;
@@ -49,17 +49,14 @@ struct Log {
 
 impl Log {
     /// Makes the topics; `None` where Kafka is to be skipped.
-    async fn new(test: &str, shards: i32) -> Option<Log> {
+    async fn new(test: &str, shards: u32) -> Option<Log> {
         let kafka = shared()?;
-        let name = namespace(test);
-        let mut config = ClientConfig::new();
-        let admin: AdminClient<DefaultClientContext> = config.set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
-        let Topics { requests, events, capacity, dead_letters, .. } = Topics::of(&name);
-        let topics = [(&requests, shards), (&events, shards), (&capacity, 1), (&dead_letters, 1)];
-        let topics = topics.map(|(topic, partitions)| NewTopic::new(topic, partitions, TopicReplication::Fixed(1)));
-        let made = admin.create_topics(&topics, &AdminOptions::new()).await.unwrap();
+        let url: KafkaUrl = format!("kafka://{}/{}", kafka.bootstrap(), namespace(test)).parse().unwrap();
+        let (there, shape) = (url.clone(), Shape { partitions: shards, replication: 1 });
+        let make = move || Admin::new(&there, &Settings::default()).unwrap().create(&Topic::ALL, shape, false);
+        let made = tokio::task::spawn_blocking(make).await.unwrap().unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
-        Some(Log { settings: format!("kafka://{}/{name}", kafka.bootstrap()).parse().unwrap(), kafka })
+        Some(Log { settings: url.into(), kafka })
     }
 
     /// An engine with the task types of these tests, whose copies are in a directory of its own.
@@ -98,7 +95,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// The shards with tasks that an engine leads.
 fn leads(runtime: &Runtime) -> BTreeSet<ShardId> {
-    runtime.engine().unwrap().leads.into_iter().filter(|shard| shard.0 != u16::MAX).collect()
+    runtime.engine().unwrap().leads.into_iter().filter(|shard| *shard != CAPACITY).collect()
 }
 
 /// Waits until these engines lead all shards between them, each of them some if there are enough.
@@ -107,7 +104,10 @@ async fn shared_out(engines: &[&Runtime], shards: usize) {
         let led: Vec<_> = engines.iter().map(|engine| leads(engine)).collect();
         let opening = engines.iter().any(|engine| !engine.engine().unwrap().opening.is_empty());
         let fair = engines.len() > shards || led.iter().all(|led| !led.is_empty());
-        !opening && fair && led.iter().map(BTreeSet::len).sum::<usize>() == shards
+        !opening
+            && fair
+            && engines.iter().any(|engine| engine.engine().unwrap().leads.contains(&CAPACITY))
+            && led.iter().map(BTreeSet::len).sum::<usize>() == shards
     })
     .await;
 }
@@ -148,7 +148,7 @@ fn what_is_missing_at_the_start_is_named() {
         let error = none.err().unwrap();
         assert!(matches!(error, StartError::Topic { .. }));
         let command = format!("`ergate kafka init --log kafka://{}/nothing.here`", kafka.bootstrap());
-        assert!(error.to_string().contains("nothing.here.requests is not there"), "{error}");
+        assert!(error.to_string().contains("nothing.here.requests does not exist"), "{error}");
         assert!(error.to_string().contains(&command), "{error}");
         let error = nobody.err().unwrap();
         assert!(matches!(&error, StartError::Brokers { brokers, .. } if brokers == "127.0.0.1:1"), "{error}");
@@ -208,7 +208,7 @@ fn every_request_of_a_batch_is_answered_and_a_key_meets_the_same_shard_whoever_p
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", log.kafka.bootstrap()).set("partitioner", "murmur2");
         let foreign: BaseProducer = config.create().unwrap();
-        let topic = log.settings.topics().requests;
+        let topic = log.settings.url.namespace().topic(Topic::Requests);
         for value in 0..40 {
             let (key, request) =
                 (format!("key-{value}"), format!(r#"{{"type":"whoami","payload":{value},"key":"key-{value}"}}"#));
@@ -273,8 +273,16 @@ fn one_engine_submits_and_the_other_one_executes() {
         for end in [task.end().await.unwrap(), waiting.await.unwrap().unwrap(), b.wait(id).await.unwrap()] {
             assert_eq!(end.outcome, Outcome::Cancelled);
         }
-        b.resize_pool("default", 1, 8, "a test", "to see that it can be").await.unwrap();
-        assert_eq!(b.state_of(shard).await.unwrap().control.pools[0].slots, 8);
+        // Sizes of pools are decided by whoever leads the capacity log, for all.
+        let (decides, other) = if a.engine().unwrap().leads.contains(&CAPACITY) { (&a, &b) } else { (&b, &a) };
+        let refused = other.resize_pool("default", 1, 8, "a test", "").await;
+        assert_eq!(refused, Err(SubmitError::LedElsewhere { shard: CAPACITY }));
+        decides.resize_pool("default", 1, 8, "a test", "to see that it can be").await.unwrap();
+        let started = Instant::now();
+        while b.state_of(shard).await.unwrap().control.pools[0].slots != 8 {
+            assert!(started.elapsed() < PATIENCE, "the size does not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         a.shutdown().await.unwrap();
         b.shutdown().await.unwrap();
     });

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use command::run;
+use ergate::events::codec::FORMAT;
 use serde_json::{Value, json};
 
 /// A log of a demo over so many files, in segments of 64 KiB.
@@ -60,13 +61,15 @@ fn the_verifier_keeps_to_the_page() {
 
 #[test]
 fn a_verifier_written_from_the_page_alone_reads_every_kind_of_event() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    let blocks = frozen::blocks();
-    frozen::write(&data, &blocks);
-    let report = stranger::verify(data.as_os_str(), b"").report();
-    assert_eq!(report["shards"][0]["head_hash"], blocks.last().unwrap().hash.to_string());
-    assert_eq!(lines(&exported(&data)).report(), report);
+    for format in 1..=FORMAT {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let blocks = frozen::blocks_of(format);
+        frozen::write(&data, &blocks);
+        let report = stranger::verify(data.as_os_str(), b"").report();
+        assert_eq!(report["shards"][0]["head_hash"], blocks.last().unwrap().hash.to_string());
+        assert_eq!(lines(&exported(&data)).report(), report);
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Records as clients publish them: those of `tests/fixtures/requests/`, and any bytes.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/requests.rs"]
 mod fixtures;
-#[path = "support/python.rs"]
-mod python;
+#[path = "support/packages.rs"]
+mod packages;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -269,11 +269,35 @@ fn the_schema_agrees_with_the_parser() {
     let all: Vec<_> = good.into_iter().chain(bad).collect();
     // The payload's own line ends mean nothing to a schema, and a line ends the value here.
     let lines: String = all.iter().map(|(_, _, value)| value.replace(['\r', '\n'], " ") + "\n").collect();
-    let Some(python) = python::with(&["jsonschema"]) else { return };
-    let answers = python::run(&python, &["tests/format/schema.py", "docs/schema/task-requested.schema.json"], lines.as_bytes());
+    let python = match packages::python(&["jsonschema"]) {
+        Ok(python) => python,
+        Err(reason) => return packages::say(&format!("SKIPPED: the schema was not held against the parser: {reason}")),
+    };
+    let answers = packages::run(&python, &["tests/format/schema.py", "docs/schema/task-requested.schema.json"], lines.as_bytes());
     let answers: Vec<_> = answers.lines().collect();
     assert_eq!(answers.len(), all.len());
     for ((name, valid, _), answer) in all.iter().zip(answers) {
         assert_eq!(answer, valid.to_string(), "{name}");
+    }
+}
+
+/// Programs that are copied from the documentation are the files that the tests run.
+#[test]
+fn the_documentation_has_every_producer_as_it_is() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let page = read(&root.join("docs/producing.md"));
+    let mut programs = 0;
+    for file in std::fs::read_dir(root.join("examples/producers")).unwrap().map(|file| file.unwrap().path()) {
+        let link = format!("(../examples/producers/{})\n\n```", file.file_name().unwrap().to_str().unwrap());
+        let (_, rest) = page.split_once(&link).unwrap_or_else(|| panic!("the page does not have {link}"));
+        let (_, shown) = rest.split_once('\n').unwrap();
+        assert!(shown.starts_with(&format!("{}```\n", read(&file))), "{} differs from docs/producing.md", file.display());
+        programs += 1;
+    }
+    assert_eq!(programs, page.matches("(../examples/producers/").count());
+    let schema: Value = serde_json::from_str(&read(&root.join("docs/schema/task-requested.schema.json"))).unwrap();
+    for name in schema["properties"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not in docs/producing.md");
     }
 }

@@ -39,6 +39,8 @@ pub struct Fleet {
     pub shard: ShardId,
     /// The opening of the log.
     pub epoch: Epoch,
+    /// Whether replicas run here; where they do not, asking for one is a record and no more.
+    pub executes: bool,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
     /// Visible counts of what had to be started again.
@@ -93,7 +95,10 @@ impl Dispatcher {
         match instruction {
             Instruction::Cancel { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: false }),
             Instruction::Abort { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: true }),
-            Instruction::StartReplica { replica, name, slots, .. } => self.start_replica(replica, name, slots, context),
+            Instruction::StartReplica { replica, name, slots, .. } if self.fleet.executes => {
+                self.start_replica(replica, name, slots, context);
+            }
+            Instruction::StartReplica { .. } => {}
             Instruction::DrainReplica(replica) => {
                 let (recorded, own) = (self.propose(Proposal::DrainReplica(replica)), context.address());
                 actix::spawn(async move {

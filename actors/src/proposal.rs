@@ -1,7 +1,7 @@
 //! Commands that are not requests, as they travel: they own their texts, and some stand for what the state makes of them.
 
 use ergate_events::command::Command;
-use ergate_events::event::Departure;
+use ergate_events::event::{Departure, ShardReading};
 use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
@@ -14,6 +14,13 @@ pub enum Proposal {
         /// The software that does.
         writer: String,
     },
+    /// Take over a log of pools and their sizes, which has no replicas of its own.
+    OpenControl {
+        /// The software that does.
+        writer: String,
+    },
+    /// How far the shards are, see [`Command::ObserveShards`].
+    ObserveShards(Vec<ShardReading>),
     /// See [`Command::DefineType`].
     DefineType {
         /// Its name.
@@ -104,6 +111,10 @@ impl Proposal {
                 // In one batch, or the batch of the opening would start what is ready on replicas that are gone.
                 std::iter::once(open).chain(Proposal::LoseAllReplicas.commands(state)).collect()
             }
+            Proposal::OpenControl { ref writer } => {
+                vec![Command::Open { rules: ergate_events::event::RuleVersions::CURRENT, writer }]
+            }
+            Proposal::ObserveShards(ref shards) => vec![Command::ObserveShards { shards }],
             Proposal::DefineType { ref name, ref settings, ref by } => vec![Command::DefineType { name, settings, by }],
             Proposal::DefinePool { ref pool, replicas, slots, ref by, ref reason } => {
                 vec![Command::DefinePool { pool, replicas, slots, by, reason }]

@@ -118,7 +118,7 @@ impl Records {
     }
 
     /// The record as it goes to the dead-letter topic: as it came, with headers that say where it was and why it was refused.
-    pub(crate) fn dead_letter(&self, offset: u64, place: &Place, reason: &str) -> Option<Outgoing> {
+    pub(crate) fn dead_letter(&self, offset: u64, place: &Source, reason: &str) -> Option<Outgoing> {
         let index = self.items.binary_search_by_key(&offset, |record| record.offset).ok()?;
         let record = &self.items[index];
         let (key, mut headers, is_tombstone) = match record.around.as_deref() {
@@ -139,7 +139,7 @@ impl Records {
 
 /// Where a shard's records come from, and where those go that are refused.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct Source {
     /// The topic of requests.
     pub requests: String,
     /// The shard's partition of it.
@@ -170,7 +170,7 @@ mod tests {
         let mut records = Records::default();
         let around = Around { key: Some(b"k".to_vec()), headers: vec![("a".to_owned(), None)], is_tombstone: false };
         records.push_refused(3, b"\xff", "value: not JSON", Some(Box::new(around)));
-        let place = Place { requests: "ns.requests".to_owned(), partition: 2, dead_letters: "ns.dlq".to_owned() };
+        let place = Source { requests: "ns.requests".to_owned(), partition: 2, dead_letters: "ns.dlq".to_owned() };
         let letter = records.dead_letter(3, &place, "value: not JSON").expect("the record is there");
         assert_eq!(
             (letter.topic.as_str(), letter.key.as_deref(), letter.value.as_deref()),

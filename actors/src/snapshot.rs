@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ergate_events::id::Position;
 use ergate_events::log::Head;
 use ergate_events::state::State;
 
+/// Fewer events than this are folded sooner than a snapshot is read.
+const EVENTS_MIN: u64 = 1_000;
+
 /// When snapshots are taken, and what takes them.
 pub struct SnapshotRule {
     /// A snapshot is due after so many events.
     pub every_events: u64,
+    /// And after so much time, if a few events came since the last one.
+    pub every: Option<Duration>,
+    /// When the last one was taken.
+    pub last_taken: Instant,
     /// Gets a copy of the state and the head it was made at; it drops the copy where it has written it, not here.
     pub take: Box<dyn FnMut(StateCopy, Head) + Send>,
     /// Where the last one was taken.
@@ -37,11 +45,12 @@ impl Drop for Busy {
 impl SnapshotRule {
     /// A copy of this state if a snapshot is due and none is being taken.
     pub(crate) fn copy(&mut self, state: &State) -> Option<StateCopy> {
-        let due = self.last.0.saturating_add(self.every_events);
-        if state.position.0 < due || self.busy.swap(true, Ordering::AcqRel) {
+        let since = state.position.0.saturating_sub(self.last.0);
+        let is_time = since >= EVENTS_MIN && self.every.is_some_and(|every| self.last_taken.elapsed() >= every);
+        if (since < self.every_events && !is_time) || self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
-        self.last = state.position;
+        (self.last, self.last_taken) = (state.position, Instant::now());
         Some(StateCopy { state: Box::new(state.clone()), _busy: Busy(Arc::clone(&self.busy)) })
     }
 
@@ -72,7 +81,8 @@ mod tests {
     use super::*;
 
     fn rule(every_events: u64) -> SnapshotRule {
-        SnapshotRule { every_events, take: Box::new(|_, _| ()), last: Position(0), busy: Arc::default() }
+        let (every, last_taken) = (None, Instant::now());
+        SnapshotRule { every_events, every, last_taken, take: Box::new(|_, _| ()), last: Position(0), busy: Arc::default() }
     }
 
     fn at(position: u64) -> State {

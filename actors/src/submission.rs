@@ -292,6 +292,11 @@ pub struct EndFailure {
     pub message: String,
 }
 
+/// What an engine leads under this number: the last one is that of the log of pools and their sizes.
+fn led(shard: ShardId) -> String {
+    if shard.0 == u16::MAX { "the capacity log".to_owned() } else { format!("shard {shard}") }
+}
+
 /// Why a request has no answer from the core.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -305,7 +310,7 @@ pub enum SubmitError {
         reason: String,
     },
     /// Only the engine that leads a shard can do that, and this one does not.
-    #[error("shard {shard} is not led by this engine but by another one, or by none for a moment; ask there, or again")]
+    #[error("{} is not led by this engine but by another one, or by none for a moment; ask there, or again", led(*shard))]
     LedElsewhere {
         /// The shard.
         shard: ShardId,

@@ -58,4 +58,7 @@ pub enum ConfigError {
     /// The value is of the wrong shape, or out of its range.
     #[error("{origin}: `{key}` takes {expected}, and found {found}")]
     Value { origin: Origin, key: String, expected: &'static str, found: String },
+    /// The value is not for this program to take, or contradicts another.
+    #[error("{origin}: `{key}` is refused: {reason}")]
+    Refused { origin: Origin, key: String, reason: String },
 }

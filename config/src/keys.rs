@@ -7,6 +7,7 @@ use std::time::Duration;
 use ergate_events::log::directory::Engine;
 
 use crate::error::{ConfigError, Origin};
+use crate::kafka::{self, Kafka, is_option_name};
 use crate::nearest::nearest;
 use crate::value::{Durability, Keep, Raw, show_duration, show_size};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the process stops.
     pub shutdown: Shutdown,
+    /// The log on Apache Kafka.
+    pub kafka: Kafka,
     /// Sizes of pools by name; [`Config::pool`] knows the rest.
     pub pools: BTreeMap<String, Pool>,
     origins: BTreeMap<String, Origin>,
@@ -115,7 +118,7 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// Keys outside pools, in the order of `default.toml`.
+/// Keys outside pools and `[kafka]`, in the order of `default.toml`.
 const KEYS: [&str; 11] = [
     "log.data",
     "log.engine",
@@ -147,6 +150,7 @@ impl Config {
         let outcome = match key.strip_prefix("pool.").and_then(|rest| rest.split_once('.')) {
             Some((name, key)) if is_pool_name(name) && POOL_KEYS.contains(&key) => self.set_pool(name, key, raw),
             Some(_) | None if KEYS.contains(&key) => self.set_plain(key, raw),
+            Some(_) | None if is_kafka(key) => self.kafka.set(key, raw),
             Some(_) | None => {
                 let (key, nearest) = (key.chars().take(128).collect(), self.nearest(key));
                 return Err(ConfigError::UnknownKey { origin, key, nearest });
@@ -157,13 +161,31 @@ impl Config {
                 self.origins.insert(key.to_owned(), origin);
                 Ok(())
             }
-            Err(expected) => Err(ConfigError::Value { origin, key: key.to_owned(), expected, found: raw.to_string() }),
+            Err(expected) => {
+                // What stands where an option goes may be a secret.
+                let found = if key.starts_with(kafka::OPTIONS) { raw.kind().to_owned() } else { raw.to_string() };
+                Err(ConfigError::Value { origin, key: key.to_owned(), expected, found })
+            }
         }
     }
 
     /// Says where a value came from that was put in its field directly, such as a path that is not UTF-8.
     pub fn note(&mut self, key: &'static str, origin: Origin) {
         self.origins.insert(key.to_owned(), origin);
+    }
+
+    /// Where the value of a key came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Looks for settings that cannot be together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] with the key at fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Some((key, reason)) = self.kafka.conflict() else { return Ok(()) };
+        Err(ConfigError::Refused { origin: self.origin(key), key: key.to_owned(), reason: reason.to_owned() })
     }
 
     fn set_plain(&mut self, key: &str, raw: &Raw) -> Result<(), &'static str> {
@@ -213,12 +235,9 @@ impl Config {
     pub fn settings(&self) -> Vec<Setting> {
         let pools = self.pools.keys().map(String::as_str).chain(["default"]).collect::<std::collections::BTreeSet<_>>();
         let pool_keys = pools.into_iter().flat_map(|name| POOL_KEYS.iter().map(move |key| format!("pool.{name}.{key}")));
-        let keys = KEYS.iter().map(|key| (*key).to_owned()).chain(pool_keys);
-        keys.map(|key| {
-            let origin = self.origins.get(&key).cloned().unwrap_or(Origin::Default);
-            Setting { value: self.value(&key), key, origin }
-        })
-        .collect()
+        let options = self.kafka.options.keys().map(|name| format!("{}{name}", kafka::OPTIONS));
+        let keys = KEYS.iter().chain(&kafka::KEYS).map(|key| (*key).to_owned()).chain(options).chain(pool_keys);
+        keys.map(|key| Setting { value: self.value(&key), origin: self.origin(&key), key }).collect()
     }
 
     fn value(&self, key: &str) -> String {
@@ -235,6 +254,7 @@ impl Config {
             "log.keep_events" => log.keep_events.map_or_else(|| "all".to_owned(), |events| events.to_string()),
             "limits.tasks_live_max" => self.limits.tasks_live_max.to_string(),
             "shutdown.drain" => show_duration(self.shutdown.drain),
+            _ if key.starts_with("kafka.") => self.kafka.value(key),
             _ => self.pool_value(key),
         }
     }
@@ -251,8 +271,8 @@ impl Config {
             let name = section.strip_prefix("pool.").filter(|name| is_pool_name(name)).unwrap_or("NAME");
             return format!("pool.{name}.{}", nearest(last, POOL_KEYS.into_iter()));
         }
-        let pools = ["pool.NAME.replicas", "pool.NAME.slots"];
-        nearest(key, KEYS.into_iter().chain(pools)).to_owned()
+        let named = ["pool.NAME.replicas", "pool.NAME.slots", "kafka.options.NAME"];
+        nearest(key, KEYS.into_iter().chain(kafka::KEYS).chain(named)).to_owned()
     }
 }
 
@@ -270,6 +290,10 @@ fn keep<T>(raw: &Raw, all: &str, parse: impl FnOnce(&Raw) -> Option<T>) -> Optio
 /// A segment must hold the largest block now and then, and be worth a file.
 fn is_segment_size(bytes: &u64) -> bool {
     (64 << 10..=16 << 30).contains(bytes)
+}
+
+fn is_kafka(key: &str) -> bool {
+    kafka::KEYS.contains(&key) || key.strip_prefix(kafka::OPTIONS).is_some_and(is_option_name)
 }
 
 fn is_pool_name(name: &str) -> bool {

@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Origin};
+use crate::kafka;
 use crate::keys::Config;
 use crate::value::Raw;
 
@@ -28,6 +29,7 @@ pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) ->
         read_file(&mut config, path)?;
     }
     read_environment(&mut config, env)?;
+    config.check()?;
     Ok(config)
 }
 
@@ -57,8 +59,11 @@ fn read_table(config: &mut Config, path: &Path, text: &str, prefix: &str, table:
     for (key, value) in table {
         let line = line_of(text, key.span().start);
         let full = format!("{prefix}{}", key.get_ref());
-        // Deeper than any key of ours a table is a value of the wrong shape.
-        let within = |inner: &DeTable<'_>| !inner.is_empty() && full.matches('.').count() < 2;
+        // Deeper than any key of ours a table is a value of the wrong shape. Names of options have any number of dots, quoted or not.
+        let is_option = full.starts_with(kafka::OPTIONS);
+        let within = |inner: &DeTable<'_>| {
+            !inner.is_empty() && if is_option { reference(inner).is_none() } else { full.matches('.').count() < 2 }
+        };
         match value.get_ref() {
             DeValue::Table(inner) if within(inner) => read_table(config, path, text, &format!("{full}."), inner)?,
             DeValue::Table(inner) if inner.is_empty() && is_section(&full) => {}
@@ -76,7 +81,7 @@ fn read_table(config: &mut Config, path: &Path, text: &str, prefix: &str, table:
 
 /// Whether an empty section of this name is just that.
 fn is_section(name: &str) -> bool {
-    ["log", "limits", "shutdown", "pool"].contains(&name) || name.starts_with("pool.")
+    ["log", "limits", "shutdown", "kafka", "kafka.options", "pool"].contains(&name) || name.starts_with("pool.")
 }
 
 fn raw(value: &Spanned<DeValue<'_>>, text: &str) -> Raw {
@@ -90,8 +95,15 @@ fn raw(value: &Spanned<DeValue<'_>>, text: &str) -> Raw {
         DeValue::Boolean(_) => Raw::Other("boolean", source),
         DeValue::Datetime(_) => Raw::Other("date", source),
         DeValue::Array(_) => Raw::Other("list", source),
-        DeValue::Table(_) => Raw::Other("table", source),
+        DeValue::Table(table) => reference(table).unwrap_or(Raw::Other("table", source)),
     }
+}
+
+/// `{ file = "…" }` or `{ env = "…" }`.
+fn reference(table: &DeTable<'_>) -> Option<Raw> {
+    let (key, value) = table.iter().next().filter(|_| table.len() == 1)?;
+    let kind = ["file", "env"].into_iter().find(|kind| key.get_ref() == kind)?;
+    Some(Raw::Reference(kind, value.get_ref().as_str()?.to_owned()))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -12,6 +12,8 @@ pub enum Raw {
     Number(u64),
     /// A text of the environment or a flag, which may stand for a number too.
     Word(String),
+    /// A table of a file that says where the value is: `{ file = "…" }` or `{ env = "…" }`.
+    Reference(&'static str, String),
     /// Anything else that TOML has, by its name and text.
     Other(&'static str, String),
 }
@@ -20,7 +22,7 @@ impl Raw {
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Raw::Text(text) | Raw::Word(text) => Some(text),
-            Raw::Number(_) | Raw::Other(..) => None,
+            Raw::Number(_) | Raw::Reference(..) | Raw::Other(..) => None,
         }
     }
 
@@ -29,9 +31,27 @@ impl Raw {
         let number = match self {
             Raw::Number(number) => Some(*number),
             Raw::Word(word) => number(&word.replace('_', "")),
-            Raw::Text(_) | Raw::Other(..) => None,
+            Raw::Text(_) | Raw::Reference(..) | Raw::Other(..) => None,
         };
         number.filter(|number| (least..=most).contains(number))
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        match self {
+            Raw::Word(text) | Raw::Other("boolean", text) => text.parse().ok(),
+            Raw::Text(_) | Raw::Number(_) | Raw::Reference(..) | Raw::Other(..) => None,
+        }
+    }
+
+    /// What it is, without saying what it holds.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Raw::Text(_) | Raw::Word(_) => "a text",
+            Raw::Number(_) => "a number",
+            Raw::Reference(..) => "a reference",
+            Raw::Other(..) => "something else",
+        }
     }
 
     /// Bytes with a unit.
@@ -53,6 +73,7 @@ impl fmt::Display for Raw {
         match self {
             Raw::Text(text) | Raw::Word(text) => write!(f, "the text {:?}", short(text)),
             Raw::Number(number) => write!(f, "the number {number}"),
+            Raw::Reference(kind, target) => write!(f, "the reference {{ {kind} = {:?} }}", short(target)),
             Raw::Other(kind, text) => write!(f, "the {kind} {}", short(text)),
         }
     }

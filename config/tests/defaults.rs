@@ -14,6 +14,7 @@ fn of_file() -> Config {
 fn the_file_parses_to_exactly_the_defaults() {
     let (file, code) = (of_file(), Config::default());
     assert_eq!((&file.log, &file.limits, &file.shutdown), (&code.log, &code.limits, &code.shutdown));
+    assert_eq!(file.kafka, code.kafka);
     assert_eq!(file.pool("default"), code.pool("default"));
     let values = |config: &Config| config.settings().into_iter().map(|setting| (setting.key, setting.value)).collect::<Vec<_>>();
     assert_eq!(values(&file), values(&code));

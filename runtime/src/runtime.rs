@@ -298,10 +298,11 @@ impl Runtime {
         self.propose(task.shard, proposal).await
     }
 
-    /// Sets the size of a pool; on Kafka, of this pool in each of the shards that are led here now. The position is then that on the last of them.
+    /// Sets the size of a pool. On Kafka that is decided in one place for all engines, the capacity log, and every shard follows; the position is
+    /// the decision's there.
     ///
     /// # Errors
-    /// [`SubmitError::Rejected`] when the size is out of range; [`SubmitError::LedElsewhere`] when this engine leads nothing.
+    /// [`SubmitError::Rejected`] when the size is out of range; [`SubmitError::LedElsewhere`] when another engine leads the capacity log.
     pub async fn resize_pool(
         &self,
         pool: &str,
@@ -315,7 +316,7 @@ impl Runtime {
         match &self.inner.front {
             Front::Local(parts) => parts.propose(proposal).await,
             #[cfg(feature = "kafka")]
-            Front::Kafka(engine) => engine.propose_to_all(proposal).await,
+            Front::Kafka(engine) => engine.resize(proposal).await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use ergate_actors::clock::Clock;
@@ -27,7 +28,12 @@ pub(crate) struct Snapshots {
     retain: Arc<OnceLock<Addr<LogWriter>>>,
     /// Whether one is being taken.
     busy: Arc<AtomicBool>,
+    /// Gets every snapshot too.
+    also: Option<Also>,
 }
+
+/// Keeps snapshots elsewhere as well.
+pub(crate) type Also = Arc<dyn Fn(&State, &Head) -> Result<(), LogError> + Send + Sync>;
 
 impl Snapshots {
     pub(crate) fn new(
@@ -35,8 +41,9 @@ impl Snapshots {
         reader: Arc<dyn LogReader>,
         retention: Retention,
         clock: Arc<dyn Clock>,
+        also: Option<Also>,
     ) -> Snapshots {
-        Snapshots { store, reader, retention, clock, retain: Arc::default(), busy: Arc::default() }
+        Snapshots { store, reader, retention, clock, retain: Arc::default(), busy: Arc::default(), also }
     }
 
     /// Where the log writer is put once it exists; it is told what to give up.
@@ -50,7 +57,7 @@ impl Snapshots {
     }
 
     /// What the log writer follows: every so many events it makes a copy, which goes to a thread that writes it and drops it.
-    pub(crate) fn into_rule(self, every_events: u64, last: Position) -> SnapshotRule {
+    pub(crate) fn into_rule(self, every_events: u64, every: Option<Duration>, last: Position) -> SnapshotRule {
         let this = Arc::new(self);
         // Without a place to write to, none is ever due.
         let every_events = if this.store.is_some() { every_events } else { u64::MAX };
@@ -66,13 +73,17 @@ impl Snapshots {
                 tracing::warn!(%error, "a snapshot was not taken; the log goes on without it");
             }
         });
-        SnapshotRule { every_events, take, last, busy }
+        let every = every.filter(|_| every_events < u64::MAX);
+        SnapshotRule { every_events, every, last_taken: Instant::now(), take, last, busy }
     }
 
     fn take(&self, state: &State, head: &Head) -> Result<(), LogError> {
         let Some(store) = &self.store else { return Ok(()) };
         store.save(head, &mut |out| state.encode(out))?;
         store.prune(SNAPSHOTS_KEPT, head.next)?;
+        if let Some(also) = &self.also {
+            also(state, head)?;
+        }
         self.give_up(store)
     }
 

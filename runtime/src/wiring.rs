@@ -10,7 +10,7 @@ use ergate_actors::clock::{Clock, SystemClock};
 use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
-use ergate_actors::log_writer::{IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
+use ergate_actors::log_writer::{BLOCKS_IN_FLIGHT_MAX, IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
 use ergate_actors::projector::{Projector, SharedProgress};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::recent::{RECENT_BYTES_MAX, Recent};
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::builder::Builder;
 use crate::indexer::Indexer;
 use crate::runtime::{Front, Runtime, StartError};
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Also, Snapshots};
 use crate::store::Opened;
 
 /// Submissions that may wait to be decided; more wait at their sender.
@@ -103,10 +103,18 @@ pub(crate) struct ShardSpec {
     pub(crate) intake: Option<IntakeParts>,
     /// Time between two blocks that are not full.
     pub(crate) pace: Duration,
+    /// Blocks that may wait to become durable.
+    pub(crate) in_flight_max: usize,
+    /// Time between two snapshots, beside the number of events.
+    pub(crate) snapshot_every: Option<Duration>,
     /// Bytes of the newest blocks that are kept decoded.
     pub(crate) recent_bytes: usize,
     /// Where the projector runs; on a thread of its own without this.
     pub(crate) projectors: Option<ArbiterHandle>,
+    /// Keeps snapshots elsewhere as well.
+    pub(crate) snapshots_also: Option<Also>,
+    /// Whether the shard has executors: one that only decides how many there should be has none.
+    pub(crate) executes: bool,
     /// What all shards of a process count into.
     pub(crate) figures: Figures,
 }
@@ -121,15 +129,26 @@ pub(crate) struct Figures {
 impl ShardSpec {
     /// The one shard of a log that only this process has.
     fn local(opened: Opened) -> ShardSpec {
-        let (intake, pace, recent_bytes, projectors) = (None, Duration::ZERO, RECENT_BYTES_MAX, None);
-        ShardSpec { id: ShardId(0), opened, intake, pace, recent_bytes, projectors, figures: Figures::default() }
+        ShardSpec {
+            id: ShardId(0),
+            opened,
+            intake: None,
+            pace: Duration::ZERO,
+            in_flight_max: BLOCKS_IN_FLIGHT_MAX,
+            snapshot_every: None,
+            recent_bytes: RECENT_BYTES_MAX,
+            projectors: None,
+            snapshots_also: None,
+            executes: true,
+            figures: Figures::default(),
+        }
     }
 }
 
 /// Starts a shard and everything on it, on the current system.
 pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
-    let ShardSpec { id, opened, intake, pace, recent_bytes, projectors, figures } = spec;
-    let Figures { counters, restarts } = figures;
+    let ShardSpec { id, opened, intake, pace, in_flight_max, snapshot_every, recent_bytes, .. } = spec;
+    let ShardSpec { projectors, snapshots_also, executes, figures: Figures { counters, restarts }, .. } = spec;
     let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
         require_own(builder, &state)?;
@@ -139,17 +158,18 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let view = Progress::of(&state);
     let (submissions, submission_lane) = lane(SUBMISSIONS_MAX);
     let (reports, report_lane) = lane(REPORTS_MAX);
-    let (tail_sender, tail) = watch::channel(Tail { head: log.head(), failed: None, live: state.work.tasks.len() });
+    let (tail_sender, tail) = watch::channel(Tail { head: log.head(), live: state.work.tasks.len(), ..Tail::default() });
     let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
     let fleet = Fleet {
         functions: Arc::new(functions),
         clock: Arc::clone(&clock),
         shard: id,
         epoch,
+        executes,
         reports,
         restarts: Arc::clone(&restarts),
     };
-    let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock));
+    let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock), snapshots_also);
     let (retain_through, snapshotting) = (snapshots.retain_slot(), snapshots.busy());
     let parts = LogWriterParts {
         shard: Shard::new(id, state),
@@ -158,9 +178,10 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         tail: tail_sender,
         submissions: submission_lane,
         reports: report_lane,
-        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_at),
+        snapshots: snapshots.into_rule(builder.snapshot_every_events, snapshot_every, snapshot_at),
         intake,
         pace,
+        in_flight_max,
     };
     let recent = Arc::new(Recent::with_limit(recent_bytes));
     let writer = LogWriter::start_with(parts, |news| {
@@ -171,7 +192,7 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let _ = retain_through.set(writer.clone());
     let progress = SharedProgress::default();
     let projector = start_projector(&reader, &recent, &view, &tail, &progress, &restarts, projectors);
-    let types = define(builder, &writer).await.map_err(|error| match tail.borrow().failed.clone() {
+    let types = define(builder, &writer, executes).await.map_err(|error| match tail.borrow().failed.clone() {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
     })?;
@@ -209,13 +230,17 @@ fn require_own(builder: &Builder, state: &State) -> Result<(), StartError> {
 
 /// Brings the log up to date with what this process is: takes it over, gives up replicas of processes that are gone, and defines task
 /// types and pools. Everything is proposed at once, so that it is durable after one or two commits.
-async fn define(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, TypeId>, StartError> {
+async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> Result<BTreeMap<String, TypeId>, StartError> {
     let by = &builder.by;
-    let open = Proposal::Open { writer: concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned() };
+    let name = concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned();
+    let open = if executes { Proposal::Open { writer: name } } else { Proposal::OpenControl { writer: name } };
     let mut answers = vec![propose(writer, open).await?];
     let mut pools = builder.pools.clone();
     for (name, (settings, _)) in &builder.types {
         pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
+        if !executes {
+            continue;
+        }
         let define = Proposal::DefineType { name: name.clone(), settings: Box::new(settings.clone()), by: by.clone() };
         answers.push(propose(writer, define).await?);
     }

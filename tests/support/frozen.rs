@@ -1,5 +1,6 @@
 //! The frozen log with every kind of event, as blocks and as a directory.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(dead_code, reason = "each test file uses its part of this")]
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,12 @@ pub(crate) fn path(name: &str) -> PathBuf {
 
 /// The blocks of format 1, sealed again; they come out the same.
 pub(crate) fn blocks() -> Vec<SealedBlock> {
-    let bytes = std::fs::read(path("v1/log.blocks")).unwrap();
+    blocks_of(1)
+}
+
+/// The blocks of a format, sealed again.
+pub(crate) fn blocks_of(format: u16) -> Vec<SealedBlock> {
+    let bytes = std::fs::read(path(&format!("v{format}/log.blocks"))).unwrap();
     let (mut rest, mut sealed) = (bytes.as_slice(), Vec::new());
     while !rest.is_empty() {
         let block = Block::parse(rest).unwrap();

@@ -11,6 +11,7 @@ from schema import Damaged, Reader, Writer, check, decimal, unhex
 
 HEADER = struct.Struct("<4sHHIIQQQB3xIII32s")
 BODY_BYTES_MAX = 16 << 20
+FORMATS = (1, 2)
 FIELDS = ["format", "shard", "epoch", "position", "count", "ordinal", "recorded_at", "previous", "hash", "events"]
 CREATING = ("requested", "redriven")
 
@@ -39,7 +40,7 @@ class Block:
     """A block that was read: the hash is computed, not believed."""
 
     def __init__(self, form, shard, epoch, count, position, ordinal, time, previous, body):
-        self.shard, self.epoch, self.count = shard, epoch, count
+        self.form, self.shard, self.epoch, self.count = form, shard, epoch, count
         self.position, self.ordinal, self.time, self.previous = position, ordinal, time, previous
         try:
             logical = struct.pack("<HHIIQQQI", form, shard, epoch, count, position, ordinal, time, len(body))
@@ -67,6 +68,7 @@ class Block:
                 raise Damaged(f"position {self.position + index}: {damage}") from None
             yield self.position + index, time, name, event
         check(reader.at == len(self.body), f"position {self.next - 1}: bytes are left after the last record")
+        check(reader.format == self.form, f"position {self.position}: the block says format {self.form}, its records need {reader.format}")
 
 
 def stored(data, at=0):
@@ -77,7 +79,7 @@ def stored(data, at=0):
     check(len(raw) == HEADER.size, "a header is cut off")
     magic, form, shard, epoch, count, position, ordinal, time, codec, length, size, crc, previous = HEADER.unpack(raw)
     check(magic == b"ERGB", "no block begins here")
-    check(form == 1, f"format {form} is not known")
+    check(form in FORMATS, f"format {form} is not known")
     check(codec <= 1 and length <= BODY_BYTES_MAX and size <= BODY_BYTES_MAX, "a field of the header is outside its limits")
     end = at + HEADER.size + size
     check(end <= len(data), "a block is cut off")
@@ -110,7 +112,8 @@ def from_json(text):
         raise Damaged(f"no JSON: {error}") from None
     check(type(value) is dict and list(value)[-1:] == ["events"], "no object that ends with `events`")
     # The format first: a newer one may have other fields.
-    check(value.get("format") == 1, f"format {value.get('format')} is not known")
+    form = value.get("format")
+    check(type(form) is int and form in FORMATS, f"format {form} is not known")
     check(sorted(value) == sorted(FIELDS), f"other fields than a block has: {sorted(set(value) ^ set(FIELDS))}")
     for name in ("count", "recorded_at"):
         check(type(value[name]) is int and value[name] >= 0, f"field {name!r} is no integer")
@@ -124,8 +127,9 @@ def from_json(text):
             at, created = append(writer, event, shard, position + index, at, created)
         except Damaged as damage:
             raise Damaged(f"position {position + index}: {damage}") from None
+    check(writer.format == form, f"position {position}: the block says format {form}, its records need {writer.format}")
     previous, claimed = unhex(value["previous"], 32), unhex(value["hash"], 32)
-    block = Block(1, shard, epoch, value["count"], position, ordinal, time, previous, bytes(writer.body))
+    block = Block(form, shard, epoch, value["count"], position, ordinal, time, previous, bytes(writer.body))
     check(block.hash == claimed, f"position {position}: the block has the hash {block.hash.hex()} and names {claimed.hex()}")
     return block
 

@@ -31,6 +31,9 @@ EVENTS = """
 27 dead_letter_dropped task: u64
 28 replica_requested replica: u32, pool: u16
 29 drain_requested replica: u32
+30 source_moved next: u64
+31 request_refused reason: text
+32 shards_observed shards: list of ShardReading
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -39,17 +42,22 @@ RetryPolicy attempts: u32, initial: span, coefficient_milli: u32, max: span, jit
 Timeouts schedule_to_start: optional span, start_to_close: span, schedule_to_close: optional span, heartbeat: optional span
 IdempotencyKey key: text, window: optional span
 Failure class: text, message: text, retryable: bool, delay: optional span
+ShardReading shard: u16, position: u64, waiting: u64, running: u64, lag: u64
 """
 ENUMERATIONS = """
 Outcome Succeeded, Partial, Failed, Cancelled, Skipped
 Cause AttemptsExhausted, NotRetryable, TimedOut(Timeout), LossesExhausted, Cancelled, Killed
 Timeout ScheduleToStart, StartToClose, ScheduleToClose, Heartbeat, CancelGrace
 Departure Drained, Lost
-Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text)
+Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text), ReplyTo(text), CorrelationId(text)
 """
 INTEGERS = {"u8": 1 << 8, "u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "time": 1 << 64, "span": 1 << 64}
 # How ids are printed in JSON, where they are fields of an event itself.
 PREFIXES = {"epoch": "e", "replica": "r", "task_type": "type-", "pool": "pool-"}
+# Fields of a structure that JSON has as texts of decimal digits.
+DECIMALS = {"ShardReading": ("shard", "position")}
+# The first numbers of what only a block of format 2 may have.
+SECOND_EVENT, SECOND_ASK = 30, 7
 
 
 class Damaged(Exception):
@@ -95,10 +103,10 @@ VARIANTS_OF = {name: [variant(item, name == "Outcome") for item in split(rest)] 
 
 
 class Reader:
-    """Reads values from the beginning of a body."""
+    """Reads values from the beginning of a body; `format` is the format version that what was read so far needs."""
 
     def __init__(self, data):
-        self.data, self.at = data, 0
+        self.data, self.at, self.format = data, 0, 1
 
     def take(self, count):
         check(self.at + count <= len(self.data), "a record ends behind its block")
@@ -142,21 +150,23 @@ class Reader:
         variants = VARIANTS_OF[kind]
         number = self.integer(1 << 32)
         check(number < len(variants), f"{kind} has no variant {number}")
+        self.format = max(self.format, needs(kind, number))
         name, kinds = variants[number]
         return (name, [self.read(inner) for inner in kinds])
 
     def event(self):
         number = self.integer(1 << 32)
         check(number < len(NUMBERED), f"there is no event {number}; a newer build wrote it")
+        self.format = max(self.format, needs("Event", number))
         name, kinds = NUMBERED[number]
         return name, {field: self.read(kind) for field, kind in kinds}
 
 
 class Writer:
-    """Appends values that JSON carried to a body, in canonical bytes."""
+    """Appends values that JSON carried to a body, in canonical bytes; `format` is as a reader's."""
 
     def __init__(self):
-        self.body = bytearray()
+        self.body, self.format = bytearray(), 1
 
     def integer(self, value, limit=1 << 64):
         check(type(value) is int and 0 <= value < limit, f"{value!r} is no integer of its type")
@@ -197,6 +207,8 @@ class Writer:
             for item in value:
                 self.write(kind[len("list of ") :], item)
         elif kind in STRUCTURES_OF:
+            if kind in DECIMALS and type(value) is dict:
+                value = {name: decimal(item) if name in DECIMALS[kind] else item for name, item in value.items()}
             self.structure(STRUCTURES_OF[kind], value)
         else:
             self.enumeration(kind, value)
@@ -225,6 +237,7 @@ class Writer:
         if type(value) is dict and len(kinds) == 1:
             values = [values]
         check(type(values) is list and len(values) == len(kinds), f"{kind} {name!r} has {len(kinds)} values")
+        self.format = max(self.format, needs(kind, number))
         self.integer(number)
         for inner, item in zip(kinds, values):
             self.write(inner, item)
@@ -232,10 +245,16 @@ class Writer:
     def event(self, shard, name, value):
         """Appends an event of that name; `value` has only the fields of its kind."""
         check(type(name) is str and name in NUMBERS, f"there is no event {name!r}; a newer build wrote it")
+        self.format = max(self.format, needs("Event", NUMBERS[name]))
         self.integer(NUMBERS[name])
         kinds = NUMBERED[NUMBERS[name]][1]
         plain = {field: unprinted(shard, field, dict(kinds).get(field), item) for field, item in value.items()}
         self.structure(kinds, plain)
+
+
+def needs(kind, number):
+    """The format version that a variant needs."""
+    return 2 if (kind == "Event" and number >= SECOND_EVENT) or (kind == "Ask" and number >= SECOND_ASK) else 1
 
 
 def unprinted(shard, field, kind, value):

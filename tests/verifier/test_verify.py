@@ -78,7 +78,10 @@ class Page(unittest.TestCase):
 
     def test_a_wrong_field_is_refused_with_its_position(self):
         cases = {
-            ('"format":1', '"format":2'): "format 2",
+            ('"format":1', '"format":3'): "format 3 is not known",
+            ('"format":1', '"format":true'): "format True is not known",
+            ('"format":1', '"format":2'): "position 3: the block says format 2, its records need 1",
+            ('{"priority":7}', '{"reply_to":"there"}'): "position 3: the block says format 1, its records need 2",
             ('"position":"4"', '"position":"5"'): "position 4: field 'position'",
             ('"task":"0-0","task_type"', '"task":"0-1","task_type"'): "position 3: field 'task'",
             ('"task":"0-0","time"', '"task":"1-0","time"'): "position 4: .*another shard",

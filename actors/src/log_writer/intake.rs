@@ -10,9 +10,9 @@ use ergate_events::shard::Answer;
 use ergate_events::state::State;
 use ergate_events::task::Ask;
 
-use super::{BLOCKS_IN_FLIGHT_MAX, LogWriter};
+use super::LogWriter;
 use crate::lane::{Lane, Valve};
-use crate::records::{Place, Records, Wish};
+use crate::records::{Records, Source, Wish};
 use crate::results::Results;
 use crate::submission::Extras;
 
@@ -21,7 +21,7 @@ pub struct IntakeParts {
     /// Records of the shard's partition, in order.
     pub records: Lane<Records>,
     /// Where they come from.
-    pub place: Place,
+    pub place: Source,
     /// Who is told of ends.
     pub results: Results,
     /// Refuses new work while so many tasks are live: the records wait.
@@ -31,7 +31,7 @@ pub struct IntakeParts {
 /// Requests from a topic.
 pub(super) struct Intake {
     pub(super) results: Results,
-    place: Place,
+    place: Source,
     tasks_live_max: usize,
     /// Open while nothing waits here.
     valve: Valve,
@@ -114,7 +114,7 @@ impl LogWriter {
     fn takes_more(&self) -> bool {
         let live = self.shard.state().work.tasks.len();
         let room = self.intake.as_ref().is_some_and(|intake| live < intake.tasks_live_max);
-        room && self.refusal().is_none() && self.opened && self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX
+        room && self.refusal().is_none() && self.opened && self.in_flight.len() < self.in_flight_max
     }
 
     fn next_records(&mut self) -> Option<(Records, usize)> {

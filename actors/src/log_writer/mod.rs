@@ -65,6 +65,7 @@ pub struct LogWriter {
     intake: Option<Intake>,
     /// Blocks are handed over at most this often, unless they are full.
     pace: Duration,
+    in_flight_max: usize,
     /// When the last block was handed over.
     handed_over: Instant,
     /// Whether a timer is set for the next one.
@@ -78,6 +79,8 @@ pub struct Tail {
     pub head: Head,
     /// Why the log refuses to go on, if it does.
     pub failed: Option<String>,
+    /// Whether it refuses because another process has taken the shard over.
+    pub fenced: bool,
     /// Tasks that are live in the accepted state.
     pub live: usize,
 }
@@ -117,6 +120,8 @@ pub struct LogWriterParts {
     pub intake: Option<IntakeParts>,
     /// Time between two blocks that are not full: zero for a log whose sync is cheap, more where a commit costs others something.
     pub pace: Duration,
+    /// Blocks that may wait to become durable; [`BLOCKS_IN_FLIGHT_MAX`] is enough for a disk.
+    pub in_flight_max: usize,
 }
 
 impl LogWriter {
@@ -167,6 +172,7 @@ impl LogWriter {
                 closing: None,
                 intake,
                 pace: parts.pace,
+                in_flight_max: parts.in_flight_max,
                 handed_over: Instant::now(),
                 pacing: false,
             }
@@ -260,7 +266,7 @@ impl LogWriter {
         if is_full || (self.in_flight.is_empty() && self.is_time(context)) {
             self.hand_over();
         }
-        self.valve.set_open(self.in_flight.len() < BLOCKS_IN_FLIGHT_MAX || self.closing.is_some());
+        self.valve.set_open(self.in_flight.len() < self.in_flight_max || self.closing.is_some());
         self.set_alarm(context);
     }
 
@@ -345,7 +351,8 @@ impl LogWriter {
         tracing::error!(reason, "the log failed, nothing more is acknowledged");
         self.failed = Some(Arc::clone(error));
         // The reason first: whoever loses an answer below asks for it.
-        self.tail.send_modify(|tail| tail.failed = Some(reason));
+        let fenced = matches!(**error, LogError::Fenced { .. });
+        self.tail.send_modify(|tail| (tail.failed, tail.fenced) = (Some(reason), fenced));
         self.in_flight.drain(..).filter_map(|pending| pending.snapshot).for_each(StateCopy::drop_elsewhere);
         self.open = Pending::default();
         self.waiters = Waiters::default();
@@ -392,8 +399,11 @@ impl LogWriter {
             return;
         }
         let Some(reply) = self.closing.take() else { return };
-        let outcome = self.log.take().map_or(Ok(()), LogThread::close);
-        let _ = reply.send(outcome);
+        match self.log.take() {
+            // Its thread is waited for elsewhere: an engine's other shards live on this one.
+            Some(log) => drop(tokio::task::spawn_blocking(move || reply.send(log.close()))),
+            None => drop(reply.send(Ok(()))),
+        }
         context.stop();
     }
 }
@@ -581,7 +591,7 @@ impl Handler<Propose> for LogWriter {
         let commands = proposal.commands(self.shard.state());
         let mut answers = Vec::new();
         self.decide_all(&commands, &mut answers);
-        self.opened |= matches!(proposal, Proposal::Open { .. });
+        self.opened |= matches!(proposal, Proposal::Open { .. } | Proposal::OpenControl { .. });
         let position = self.shard.state().position;
         let answer = answers.into_iter().collect::<Result<Vec<_>, _>>().map(|_| position);
         self.open.replies.push(Reply::Proposal(reply, answer));

@@ -49,6 +49,7 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
         config.log.data.clone_from(data);
         config.note("log.data", Origin::Flag { name: "--data" });
     }
+    super::kafka::check_options(&config)?;
     Ok(config)
 }
 

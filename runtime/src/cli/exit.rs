@@ -100,6 +100,12 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::LogFailed { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(8);
             }
+            if let Some(StartError::Brokers { .. }) = cause.downcast_ref::<StartError>() {
+                return Some(10);
+            }
+            if let Some(StartError::Topic { .. }) = cause.downcast_ref::<StartError>() {
+                return Some(Exit::NotFound.code());
+            }
             if let Some(StartError::Recover(error)) = cause.downcast_ref::<StartError>() {
                 return Some(recover_code(error));
             }
@@ -136,7 +142,7 @@ const fn recover_code(error: &RecoverError) -> u8 {
 
 const fn log_code(error: &LogError) -> u8 {
     match error {
-        LogError::NotFound { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
+        LogError::NotFound { .. } | LogError::NoTopic { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
         LogError::Locked { .. } | LogError::Fenced { .. } => 7,
         LogError::Kafka { .. } => 10,
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
@@ -144,6 +150,8 @@ const fn log_code(error: &LogError) -> u8 {
         LogError::Damaged { .. }
         | LogError::Unusable { .. }
         | LogError::Chain { .. }
+        | LogError::Contradiction { .. }
+        | LogError::NoBlock { .. }
         | LogError::Missing { .. }
         | LogError::Anchor { .. }
         | LogError::Foreign { .. }

@@ -4,10 +4,13 @@ mod bar;
 mod bench;
 mod config;
 mod demo;
+mod dlq;
 mod doctor;
 mod embedded;
 mod exit;
+mod kafka;
 mod log;
+mod logs;
 mod moment;
 mod offline;
 mod output;
@@ -76,6 +79,9 @@ enum Verb {
     /// Look at tasks
     #[command(subcommand)]
     Task(task::TaskVerb),
+    /// Look at what was refused, and send it again
+    #[command(subcommand)]
+    Dlq(dlq::DlqVerb),
     /// Look at the log, check it, export it, repair it
     #[command(subcommand)]
     Log(log::LogVerb),
@@ -85,6 +91,9 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Say what this machine and this data directory are fit for
     Doctor(doctor::DoctorArgs),
+    /// Prepare Apache Kafka for a log, check that it is fit for one, and show how it is doing
+    #[command(subcommand)]
+    Kafka(kafka::KafkaVerb),
     /// Show the configuration in force
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -104,10 +113,12 @@ pub(crate) fn main() -> ExitCode {
         Verb::Up(args) => up::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
+        Verb::Dlq(verb) => dlq::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
         Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
         Verb::Doctor(args) => doctor::run(&args, globals),
+        Verb::Kafka(verb) => kafka::run(verb, globals),
         Verb::Config(verb) => config::run(verb, globals),
     };
     exit::report(outcome)

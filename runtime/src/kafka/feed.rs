@@ -26,11 +26,14 @@ impl Feed {
     /// Adds what a message says to the records of its shard.
     pub(crate) fn read(&self, message: &BorrowedMessage<'_>, now: Timestamp, records: &mut Records) {
         let headers = headers(message);
-        let record = Record { key: message.key(), value: message.payload(), headers: &headers };
+        let record = Record { key: message.key(), value: message.payload(), headers: headers.as_deref().unwrap_or_default() };
         let offset = u64::try_from(message.offset()).unwrap_or_default();
         let raw = message.payload().unwrap_or_default();
         let around = around(&record);
-        let read = request::parse(&record, now).and_then(|request| self.check_reply(&request).map(|()| request));
+        let unreadable = || Refusal::new("headers", "have a name that is not UTF-8, and cannot be kept; UTF-8 is expected");
+        let read = headers.is_some().then_some(()).ok_or_else(unreadable);
+        let read =
+            read.and_then(|()| request::parse(&record, now)).and_then(|request| self.check_reply(&request).map(|()| request));
         match read {
             Ok(mut request) => {
                 let settings = self.types.get(&*request.task_type).unwrap_or(&self.fallback);
@@ -53,8 +56,14 @@ impl Feed {
     }
 }
 
-fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Vec<(&'a str, Option<&'a [u8]>)> {
-    message.headers().map_or_else(Vec::new, |headers| headers.iter().map(|header| (header.key, header.value)).collect())
+/// A header.
+type Named<'a> = (&'a str, Option<&'a [u8]>);
+
+/// The headers, or `None` where the client cannot give them: it panics over a name that is not UTF-8, which anybody may send.
+pub(crate) fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Option<Vec<Named<'a>>> {
+    let Some(headers) = message.headers() else { return Some(Vec::new()) };
+    let all = || headers.iter().map(|header| (header.key, header.value)).collect();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(all)).ok()
 }
 
 /// What the dead-letter topic needs beside the value; the usual record has nothing of it.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::answers::{Asked, Watch};
 use super::engine::Engine;
-use super::open::CAPACITY;
+use super::logs::CAPACITY;
 use super::requests::Requests;
 use crate::history;
 use crate::task::{Awaited, Batch, WaitError};
@@ -169,13 +169,9 @@ impl Engine {
         }
     }
 
-    /// Records a proposal on every shard that is led here, the log of pools among them; answers with the position on the last one.
-    pub(crate) async fn propose_to_all(&self, proposal: Proposal) -> Result<Position, SubmitError> {
-        let mut last = Err(SubmitError::LedElsewhere { shard: CAPACITY });
-        for parts in self.leading.all() {
-            last = Ok(self.propose(parts.shard, proposal.clone()).await?);
-        }
-        last
+    /// Records the size of a pool where sizes are decided; every engine follows.
+    pub(crate) async fn resize(&self, proposal: Proposal) -> Result<Position, SubmitError> {
+        self.propose(CAPACITY, proposal).await
     }
 
     pub(crate) async fn state_of(&self, shard: ShardId) -> Result<Box<State>, WaitError> {

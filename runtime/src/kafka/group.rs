@@ -89,7 +89,9 @@ impl Group {
         let consumer: BaseConsumer<Membership> =
             settings.member().create_with_context(context).map_err(|error| error.to_string())?;
         let consumer = Arc::new(consumer);
-        consumer.subscribe(&[&topics.requests, &topics.capacity]).map_err(|error| error.to_string())?;
+        let subscription = [topics.requests.clone(), topics.capacity.clone()];
+        let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| error.to_string())?;
         let (orders, received) = channel();
         let weak = Arc::downgrade(&consumer);
         let topic = topics.requests;
@@ -272,10 +274,10 @@ impl Poller {
         let is_waiting = self.shards.values().any(|fed| !fed.waiting.is_empty() || fed.unsought);
         let consumer = Arc::clone(&self.consumer);
         let mut wait = if is_waiting { POLL_SOON } else { POLL };
-        // What was polled must be taken: the client hands it out once.
         for _ in 0..GATHER_MAX {
+            // Whatever a poll gives is taken: the client will not give it again.
             match consumer.poll(wait) {
-                Some(Ok(message)) => self.take(&message, self.clock.now()),
+                Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) => self.note(&error),
                 None => return,
             }
@@ -283,13 +285,13 @@ impl Poller {
         }
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>, now: ergate_events::time::Timestamp) {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
         let offset = u64::try_from(message.offset()).unwrap_or_default();
         let Some(fed) = self.shards.get_mut(&message.partition()).filter(|_| message.topic() == self.topic) else { return };
         if offset < fed.next || fed.unsought {
             return;
         }
-        self.feed.read(message, now, &mut fed.waiting);
+        self.feed.read(message, self.clock.now(), &mut fed.waiting);
         fed.next = offset + 1;
     }
 

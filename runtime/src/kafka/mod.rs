@@ -11,18 +11,51 @@
 //! Owning partition p of the requests *is* leadership of shard p: there is no other election. An engine that gets a partition fences its
 //! former owner with the shard's transactional id, brings its copy of the log up to what is committed, folds it, and only then
 //! reads requests, from the offset that the log itself names.
+//!
+//! [`url`] reads `kafka://HOST:PORT/NAMESPACE` and knows every name in a namespace, [`topics`] says how each topic must be, [`admin`] looks
+//! whether it is ([`survey`]) and creates what is missing, [`client`] makes the configuration of every client.
 
+pub mod admin;
 mod answers;
+mod assignment;
+mod capacity;
+pub mod client;
+mod cluster;
+pub mod context;
+mod copy;
 mod engine;
 mod feed;
 mod front;
 mod group;
+pub mod logs;
+mod messages;
 mod open;
 mod partition;
+pub mod refused;
 mod requests;
 mod settings;
-mod survey;
+mod snapshots;
+mod standby;
+pub mod status;
+pub mod survey;
+pub mod topics;
+pub mod url;
 
+pub use client::Settings;
 pub(crate) use engine::Engine;
 pub use engine::Standing;
-pub use settings::{AddressError, KafkaSettings, Topics};
+pub use logs::{CAPACITY, Logs};
+pub use settings::{KafkaSettings, Topics};
+pub use topics::Topic;
+pub use url::{KafkaUrl, Namespace};
+
+/// An error with everything that caused it, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -17,7 +17,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::answers::{Shared, Ticket};
-use super::group::log;
+use super::context::Listener;
 use super::partition;
 use super::settings::KafkaSettings;
 use crate::request;
@@ -83,11 +83,18 @@ impl Requests {
 }
 
 /// What the client calls with reports.
-struct Reports(Arc<Shared>);
+struct Reports {
+    shared: Arc<Shared>,
+    listener: Listener,
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        self.listener.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(error, reason);
     }
 }
 
@@ -101,7 +108,7 @@ impl ProducerContext for Reports {
         };
         let shard = u16::try_from(message.partition()).unwrap_or(u16::MAX);
         let offset = result.as_ref().ok().and_then(|message| u64::try_from(message.offset()).ok());
-        self.0.book(|book| {
+        self.shared.book(|book| {
             book.delivered(ticket, shard, offset);
             match (result, offset) {
                 (_, Some(_)) => {}
@@ -150,7 +157,9 @@ fn producer(settings: &KafkaSettings, shared: &Arc<Shared>) -> Result<BaseProduc
         .set("compression.type", "lz4")
         .set("message.max.bytes", "8388608")
         .set("message.timeout.ms", DELIVER_WITHIN.as_millis().to_string());
-    config.create_with_context(Reports(Arc::clone(shared))).map_err(|error| error.to_string())
+    config
+        .create_with_context(Reports { shared: Arc::clone(shared), listener: Listener::default() })
+        .map_err(|error| error.to_string())
 }
 
 /// The thread.

@@ -1,10 +1,14 @@
-//! Where the brokers are, what the topics are called, and how patient an engine is.
+//! How an engine uses Kafka: where, how patiently, and what it writes.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use ergate_events::log::kafka::Form;
 use rdkafka::config::ClientConfig;
+
+use super::client::Settings;
+use super::topics::Topic;
+use super::url::{KafkaUrl, Namespace, UrlError};
 
 /// The names of the topics of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,162 +29,106 @@ pub struct Topics {
 
 impl Topics {
     /// The topics of a namespace.
-    pub fn of(namespace: &str) -> Topics {
-        let name = |suffix: &str| format!("{namespace}.{suffix}");
+    pub fn of(namespace: &Namespace) -> Topics {
         Topics {
-            requests: name("requests"),
-            events: name("events"),
-            snapshots: name("snapshots"),
-            capacity: name("capacity"),
-            dead_letters: name("dlq"),
-            results: name("results"),
+            requests: namespace.topic(Topic::Requests),
+            events: namespace.topic(Topic::Events),
+            snapshots: namespace.topic(Topic::Snapshots),
+            capacity: namespace.topic(Topic::Capacity),
+            dead_letters: namespace.topic(Topic::Dlq),
+            results: namespace.topic(Topic::Results),
         }
     }
 }
-
-/// Before every address of a log on Kafka.
-const SCHEME: &str = "kafka://";
-
-/// A text that is no address of a log on Kafka. It is not repeated, for it may hold a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the address of a log on Kafka is kafka://HOST:PORT/NAMESPACE, with commas between several brokers; options go elsewhere"
-)]
-pub struct AddressError;
 
 /// How an engine uses Kafka.
 #[derive(Clone, Debug)]
 pub struct KafkaSettings {
-    /// Brokers to begin with: `host:port`, separated by commas.
-    pub brokers: String,
-    /// What the names of the topics begin with.
-    pub namespace: String,
+    /// Where the log is.
+    pub url: KafkaUrl,
+    /// How its clients behave.
+    pub clients: Settings,
     /// Time between two commits of a shard that are not full. Shorter answers sooner, longer costs the brokers less.
     pub batch_time: Duration,
-    /// How long the group waits for an engine that says nothing before its shards go to others.
-    pub session_timeout: Duration,
-    /// How often an engine tells the group that it lives; it hears of changes as often.
-    pub heartbeat: Duration,
-    /// How long a transaction may stay open; what a dead engine left open holds readers up for as long.
-    pub transaction_timeout: Duration,
+    /// Bytes of events that a shard may have on their way to the brokers. More carries more at once and costs memory.
+    pub batch_bytes: usize,
     /// How blocks are written.
     pub form: Form,
+    /// Time between two snapshots of a shard in which something happened.
+    pub snapshot_every: Duration,
     /// Whether the end of every task is told on the results topic.
     pub results: bool,
     /// Topics that requests may have answers sent to, beside the results topic.
     pub reply_topics: Vec<String>,
-    /// Options of librdkafka, given to every client.
-    pub options: Vec<(String, String)>,
+    /// Whether this engine keeps warm what others lead: copies on disk, states in memory. Taking a shard over then takes no fold.
+    pub standby: bool,
+}
+
+impl From<KafkaUrl> for KafkaSettings {
+    /// The defaults for this place.
+    fn from(url: KafkaUrl) -> KafkaSettings {
+        KafkaSettings {
+            url,
+            clients: Settings::default(),
+            batch_time: Duration::from_millis(10),
+            batch_bytes: 1 << 20,
+            form: Form::Json,
+            snapshot_every: Duration::from_secs(60),
+            results: false,
+            reply_topics: Vec::new(),
+            standby: true,
+        }
+    }
+}
+
+impl FromStr for KafkaSettings {
+    type Err = UrlError;
+
+    /// Reads `kafka://HOST:PORT,…/NAMESPACE`.
+    fn from_str(text: &str) -> Result<KafkaSettings, UrlError> {
+        text.parse().map(|url: KafkaUrl| url.into())
+    }
 }
 
 impl KafkaSettings {
-    /// The defaults for these brokers and this namespace.
-    pub fn new(brokers: &str, namespace: &str) -> KafkaSettings {
-        KafkaSettings {
-            brokers: brokers.to_owned(),
-            namespace: namespace.to_owned(),
-            batch_time: Duration::from_millis(10),
-            session_timeout: Duration::from_secs(6),
-            heartbeat: Duration::from_millis(200),
-            transaction_timeout: Duration::from_secs(10),
-            form: Form::Json,
-            results: false,
-            reply_topics: Vec::new(),
-            options: Vec::new(),
-        }
+    pub(crate) fn topics(&self) -> Topics {
+        Topics::of(self.url.namespace())
     }
 
-    /// The address of the log, as it is parsed back.
-    pub fn address(&self) -> String {
-        format!("{SCHEME}{}/{}", self.brokers, self.namespace)
+    /// What the names of everything begin with.
+    pub(crate) fn namespace(&self) -> String {
+        self.url.namespace().to_string()
     }
 
-    /// The names of the topics.
-    pub fn topics(&self) -> Topics {
-        Topics::of(&self.namespace)
-    }
-
-    /// The name of the group that shares the shards out.
-    pub fn group(&self) -> String {
-        format!("{}.engines", self.namespace)
+    /// The group that shares the shards out.
+    pub(crate) fn group(&self) -> String {
+        self.url.namespace().group()
     }
 
     /// What every client needs.
-    pub fn client(&self, role: &str) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.brokers)
-            .set("client.id", format!("ergate-{role}"))
-            // A broker that comes back is tried again soon; the default grows to ten seconds.
-            .set("reconnect.backoff.max.ms", "1000")
-            // Waiting for markers of the transaction before is the usual case, and takes a few milliseconds.
-            .set("retry.backoff.ms", "5")
-            .set("socket.keepalive.enable", "true");
-        for (name, value) in &self.options {
-            config.set(name, value);
+    pub(crate) fn client(&self, role: &str) -> ClientConfig {
+        let mut config = self.clients.common(&self.url);
+        if self.clients.get("client.id").is_none() {
+            config.set("client.id", format!("ergate-{role}"));
         }
         config
     }
 
     /// The member of the group.
     pub(crate) fn member(&self) -> ClientConfig {
-        let mut config = self.client("engine");
-        let millis = |span: Duration| span.as_millis().to_string();
-        config
-            .set("group.id", self.group())
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", millis(self.session_timeout))
-            .set("heartbeat.interval.ms", millis(self.heartbeat))
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest")
-            // What is fetched ahead is dropped when a shard goes; a few megabytes keep a shard busy.
-            .set("queued.max.messages.kbytes", "16384")
-            .set("fetch.queue.backoff.ms", "10");
+        let mut config = self.clients.consumer(&self.url);
+        // What is fetched ahead is dropped when a shard goes; a few megabytes keep a shard busy.
+        config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");
         config
     }
 
     /// The producer of a shard.
     pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
-        let mut config = self.client("shard");
-        config
-            .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", self.transaction_timeout.as_millis().to_string())
-            // The log thread has gathered already.
-            .set("linger.ms", "0")
-            .set("compression.type", "lz4")
-            .set("message.max.bytes", "8388608");
-        config
+        self.clients.producer(&self.url, transactional_id)
     }
-}
 
-/// The defaults for an address: `kafka://HOST:PORT,HOST:PORT/NAMESPACE`.
-impl FromStr for KafkaSettings {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<KafkaSettings, AddressError> {
-        let (brokers, namespace) = text.strip_prefix(SCHEME).and_then(|rest| rest.split_once('/')).ok_or(AddressError)?;
-        let is_broker = |broker: &str| !broker.is_empty() && !broker.contains(['@', '?', '#', ' ']);
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        let is_right = brokers.split(',').all(is_broker) && !namespace.is_empty() && namespace.bytes().all(is_name);
-        if is_right { Ok(KafkaSettings::new(brokers, namespace)) } else { Err(AddressError) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_brokers_and_a_namespace_and_nothing_else() {
-        let settings: KafkaSettings = "kafka://a:9092,b:9093/shop.v2".parse().expect("it is one");
-        assert_eq!((settings.brokers.as_str(), settings.namespace.as_str()), ("a:9092,b:9093", "shop.v2"));
-        assert_eq!(settings.address(), "kafka://a:9092,b:9093/shop.v2");
-        for text in
-            ["a:9092/ns", "kafka://a:9092", "kafka://a/", "kafka:///ns", "kafka://a,,b/ns", "kafka://a/n/s", "kafka://u@a/ns"]
-        {
-            assert_eq!(text.parse::<KafkaSettings>().err(), Some(AddressError), "{text}");
-        }
+    /// How long a transaction may stay open; what a dead engine left open holds readers up for as long.
+    pub(crate) const fn transaction_timeout(&self) -> Duration {
+        self.clients.transaction_timeout
     }
 }

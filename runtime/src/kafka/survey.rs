@@ -1,68 +1,149 @@
-//! What an engine must find before it joins: brokers that answer, and the topics of its namespace.
+//! How the topics of a namespace are, beside how they must be.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::admin::{ConfigResource, ConfigSource};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use serde::Serialize;
 
-use super::group::log;
-use super::settings::KafkaSettings;
-use crate::runtime::StartError;
+use super::topics::{Shape, Topic};
+use super::url::Namespace;
 
-/// How long the brokers may take to answer: they may be starting too.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a topic is looked for: the brokers tell each other of a new one within a moment.
-const APPEAR_WITHIN: Duration = Duration::from_secs(3);
-/// Pause before the brokers are asked again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How a topic is.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Which one.
+    pub topic: Topic,
+    /// Its full name.
+    pub name: String,
+    /// `None` where it does not exist, or this user may not see it.
+    pub found: Option<Found>,
+}
 
-struct Quiet;
+/// A topic that is there.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The least number of replicas of a partition.
+    pub replication: u32,
+    /// Partitions of which a replica is behind or away.
+    pub under_replicated: Vec<i32>,
+    /// Partitions without a leader, which nobody can write or read.
+    pub leaderless: Vec<i32>,
+    /// Everything that is not as it must be.
+    pub differences: Vec<Difference>,
+    /// Why the settings are not known.
+    pub unreadable: Option<RDKafkaErrorCode>,
+    /// Settings of the topic's own, which a change must repeat.
+    pub(super) own: BTreeMap<String, String>,
+}
 
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+/// Something about a topic that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// `partitions`, `replication`, or the name of a setting.
+    pub what: String,
+    /// How it is.
+    pub found: String,
+    /// How it must be.
+    pub expected: String,
+    /// What goes wrong otherwise.
+    pub why: String,
+    /// What it can be set to; `None` for what cannot be changed in place.
+    pub fix: Option<String>,
+}
+
+/// What the topics are held against; what is `None` is taken from what is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// How many shards there should be.
+    pub partitions: Option<u32>,
+    /// How many replicas each partition should have.
+    pub replication: Option<u32>,
+}
+
+impl Survey {
+    pub(super) fn new(topic: Topic, namespace: &Namespace, found: &BTreeMap<Topic, Found>) -> Survey {
+        Survey { topic, name: namespace.topic(topic), found: found.get(&topic).cloned() }
+    }
+
+    /// Everything that is not as it must be; nothing for a topic that does not exist.
+    pub fn differences(&self) -> &[Difference] {
+        self.found.as_ref().map_or(&[], |found| &found.differences)
+    }
+
+    /// Whether [`Admin::fix`] has something to do.
+    pub fn is_fixable(&self) -> bool {
+        self.differences().iter().any(|difference| difference.fix.is_some())
     }
 }
 
-impl ConsumerContext for Quiet {}
-
-/// Looks for everything that an engine needs; answers with the number of shards. Blocks.
-///
-/// # Errors
-/// [`StartError::Brokers`] and [`StartError::Topic`].
-pub(super) fn look(settings: &KafkaSettings) -> Result<u16, StartError> {
-    let unreachable = |reason: String| StartError::Brokers { brokers: settings.brokers.clone(), reason };
-    let consumer = settings.client("start").set("allow.auto.create.topics", "false").create_with_context(Quiet);
-    let consumer: BaseConsumer<Quiet> = consumer.map_err(|error| unreachable(error.to_string()))?;
-    let topics = settings.topics();
-    let wrong = |topic: &str, reason: String| {
-        let command = format!("ergate kafka init --log {}", settings.address());
-        StartError::Topic { topic: topic.to_owned(), reason, command }
-    };
-    let partitions = |topic: &str| {
-        let until = Instant::now() + APPEAR_WITHIN;
-        loop {
-            let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| unreachable(error.to_string()))?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-            if let Some(count) = found.map(|found| found.partitions().len()).filter(|count| *count > 0) {
-                return Ok(count);
-            }
-            if Instant::now() >= until {
-                return Err(wrong(topic, "is not there".to_owned()));
-            }
-            std::thread::sleep(AGAIN_AFTER);
+impl Found {
+    pub(super) fn new(
+        topic: Topic,
+        metadata: &MetadataTopic,
+        settings: Result<ConfigResource, RDKafkaErrorCode>,
+        shards: Option<u32>,
+        replication: Option<u32>,
+    ) -> Found {
+        let all = metadata.partitions();
+        let ids = |which: &dyn Fn(&&MetadataPartition) -> bool| all.iter().filter(which).map(|one| one.id()).collect();
+        let mut found = Found {
+            partitions: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            replication: all.iter().map(|one| u32::try_from(one.replicas().len()).unwrap_or(u32::MAX)).min().unwrap_or(0),
+            under_replicated: ids(&|one| one.isr().len() < one.replicas().len()),
+            leaderless: ids(&|one| one.leader() < 0),
+            differences: Vec::new(),
+            unreadable: None,
+            own: BTreeMap::new(),
+        };
+        found.compare_shape(topic, shards, replication);
+        match settings {
+            Ok(settings) => found.compare_settings(topic, &settings, replication),
+            Err(code) => found.unreadable = Some(code),
         }
-    };
-    let (shards, events) = (partitions(&topics.requests)?, partitions(&topics.events)?);
-    if shards != events {
-        return Err(wrong(&topics.events, format!("has {events} partitions, and {} has {shards}", topics.requests)));
+        found
     }
-    let others = [topics.capacity, topics.dead_letters].into_iter();
-    others.chain(settings.results.then_some(topics.results)).try_for_each(|topic| partitions(&topic).map(drop))?;
-    // The number of the last shard is that of the log of pools.
-    u16::try_from(shards)
-        .ok()
-        .filter(|shards| *shards < u16::MAX)
-        .ok_or_else(|| wrong(&topics.requests, format!("has {shards} partitions, more than an engine can number")))
+
+    fn compare_shape(&mut self, topic: Topic, shards: Option<u32>, replication: Option<u32>) {
+        let shape = |partitions| Shape { partitions, replication: self.replication };
+        let mut differ = |what: &str, found: u32, expected: Option<u32>, why: &str| {
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                let (found, expected) = (found.to_string(), expected.to_string());
+                self.differences.push(Difference { what: what.to_owned(), found, expected, why: why.to_owned(), fix: None });
+            }
+        };
+        let partitions =
+            shards.map_or_else(|| Some(topic.partitions(shape(self.partitions))), |shards| Some(topic.partitions(shape(shards))));
+        differ(
+            "partitions",
+            self.partitions,
+            partitions,
+            "never changed in place: keys would move to other shards, whose chains and snapshots do not know them",
+        );
+        differ("replication", self.replication, replication, "kafka-reassign-partitions changes it while the brokers run");
+    }
+
+    fn compare_settings(&mut self, topic: Topic, settings: &ConfigResource, replication: Option<u32>) {
+        let entries = settings.entry_map();
+        let value = |name: &str| entries.get(name).and_then(|entry| entry.value.clone());
+        for wanted in topic.wanted(replication.unwrap_or(self.replication)) {
+            // A setting that the broker does not know is of another version, and not to be set there.
+            let Some(found) = value(wanted.name).filter(|found| !wanted.is_met_by(found)) else { continue };
+            let (what, expected) = (wanted.name.to_owned(), wanted.expected());
+            self.differences.push(Difference { what, found, expected, why: wanted.why.to_owned(), fix: Some(wanted.value) });
+        }
+        let own = settings.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        self.own = own.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))).collect();
+    }
+}
+
+/// How many shards the topics that are there stand for.
+pub(super) fn shards(there: &[(Topic, &MetadataTopic)]) -> Option<u32> {
+    let sharded = there.iter().filter(|(topic, _)| *topic != Topic::Capacity);
+    // The events are the record, so the others follow them.
+    let (_, leading) = sharded.clone().find(|(topic, _)| *topic == Topic::Events).or_else(|| sharded.clone().next())?;
+    u32::try_from(leading.partitions().len()).ok()
 }

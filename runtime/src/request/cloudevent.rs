@@ -95,7 +95,8 @@ pub(super) fn structured<'a>(value: &'a [u8], headers: &Headers<'a>, now: Timest
     let fields = json::split_value(json::utf8(value)?, &ALL, &unknown)?;
     let mut attributes = Attributes { prefix: "", texts: Default::default() };
     for ((text, name), raw) in attributes.texts.iter_mut().zip(NAMES).zip(fields) {
-        *text = read(name, raw, scalar_text)?;
+        // Libraries write a number as one, or as a text.
+        *text = read(name, raw, if name == "priority" { scalar_text } else { json::text })?;
     }
     attributes.version()?;
     let [.., json, base64, media_type] = fields;

@@ -231,6 +231,11 @@ impl Cluster {
         assert!(process.wait(PATIENCE), "broker {id} does not end:\n{}", broker.tail());
     }
 
+    /// Whether a broker that nobody ended has ended by itself.
+    pub(crate) fn has_ended(&self, id: u32) -> bool {
+        self.broker(id).process.as_mut().is_none_or(Supervised::has_ended)
+    }
+
     /// Stops the time of a broker (SIGSTOP).
     pub(crate) fn pause(&self, id: u32) {
         self.broker(id).process.as_ref().expect("the broker runs").signal(Signal::STOP);

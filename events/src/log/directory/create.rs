@@ -12,7 +12,7 @@ use super::store::{self, Identity, StoreId};
 ///
 /// # Errors
 /// [`LogError::Foreign`] over a log that lost its store file, [`LogError::Io`], [`LogError::Full`].
-pub(in crate::log) fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>) -> Result<(), LogError> {
+pub(in crate::log) fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<StoreId>, begin: Head) -> Result<(), LogError> {
     let log = layout.log();
     match std::fs::create_dir(&log) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed("create", &log)(error)),
@@ -25,7 +25,7 @@ pub(in crate::log) fn initialise(layout: &Layout, disk: &dyn Disk, id: Option<St
         return Err(foreign(&layout.store(), "it is missing and the anchor knows of events"));
     }
     let id = id.map_or_else(StoreId::draw, Ok)?;
-    store::write_whole(layout, disk, &layout.anchor(), &Anchor::empty(id).to_file())?;
+    store::write_whole(layout, disk, &layout.anchor(), &Anchor { base: begin, head: begin, ..Anchor::empty(id) }.to_file())?;
     store::write(layout, disk, Identity { id, engine: layout.engine })?;
     match layout.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
         Some(parent) => disk.sync_dir(parent).map_err(failed("sync", parent)),

@@ -92,6 +92,8 @@ pub struct Options {
     pub low_water_bytes: u64,
     /// The identity of a log that is created; drawn by chance when none is given.
     pub store_id: Option<StoreId>,
+    /// Where a log that is created begins: at the beginning, or behind what another copy of it has. Whoever reads it needs a state there.
+    pub begin: Head,
 }
 
 impl Default for Options {
@@ -103,6 +105,7 @@ impl Default for Options {
             prealloc_bytes: 4 << 20,
             low_water_bytes: 64 << 20,
             store_id: None,
+            begin: Head::default(),
         }
     }
 }

@@ -74,7 +74,7 @@ impl<S: ActiveSegment> DirectoryLog<S> {
         let lock = store::lock(&layout)?;
         let created = store::read(dir)?.is_none();
         if created {
-            initialise(&layout, disk.as_ref(), options.store_id)?;
+            initialise(&layout, disk.as_ref(), options.store_id, options.begin)?;
         }
         let (survey, found) = S::survey(&layout)?;
         let recovery = recovery(&survey, created);

@@ -1,27 +1,36 @@
 //! The copy of a shard's log on this machine: the same blocks with the same hashes, so that a restart does not read the topic again.
 
 use super::reader::KafkaReader;
-use crate::log::{EventLog, LogError, LogReader};
+use crate::block::Block;
+use crate::log::{EventLog, LogError};
 
-/// Appends to a copy what the topic has beyond it; returns how many blocks. A copy whose end is not in the topic is of another history
-/// and is refused.
+/// Appends to a copy what the topic has beyond it, telling `each` of every block, and answers with the offset behind the last one.
 ///
 /// # Errors
-/// [`LogError::Chain`] for a copy that is not the beginning of the topic, [`LogError::Gone`] when the topic no longer has what follows it,
-/// whatever reading and writing meets.
-pub fn restore_copy(copy: &mut dyn EventLog, topic: &KafkaReader) -> Result<u64, LogError> {
+/// As [`KafkaReader::place_after`] for a copy that is not the beginning of the topic; whatever reading, writing and `each` meet.
+pub fn restore_copy<E: From<LogError>>(
+    copy: &mut dyn EventLog,
+    topic: &KafkaReader,
+    from: Option<i64>,
+    each: &mut dyn FnMut(&Block) -> Result<(), E>,
+) -> Result<i64, E> {
     let head = copy.head();
-    let found = topic.hash_before(head.next)?;
-    if found != Some(head.hash) {
-        return Err(LogError::Chain { at: head.next, expected: head.hash, found: found.unwrap_or_default() });
-    }
-    let mut followed = topic.received(head.next)?;
-    let mut blocks = 0;
+    let mut offset = from.map_or_else(|| topic.place_after(&head), Ok)?;
+    let mut followed = topic.follow(offset, &head)?;
     while let Some(received) = followed.next()? {
-        let sealed = received.block.seal_again().map_err(|error| super::failed("copy a block", "events", error))?;
-        copy.append(&sealed)?;
-        blocks += 1;
+        each(&received.block)?;
+        append(copy, &received.block)?;
+        offset = received.offset + 1;
     }
     copy.publish()?;
-    Ok(blocks)
+    Ok(offset)
+}
+
+/// Appends a block as it was read to a copy.
+///
+/// # Errors
+/// As [`EventLog::append`].
+pub fn append(copy: &mut dyn EventLog, block: &Block) -> Result<(), LogError> {
+    let sealed = block.seal_again().map_err(|error| super::failed("copy a block", "events", error))?;
+    copy.append(&sealed)
 }

@@ -178,11 +178,25 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
         }
     }
 
+    /// Gives the transaction up. Meanwhile the client waits for news of each message, and tells them only to whoever polls: a rebalance
+    /// under load, which makes the commit of the offsets fail, would otherwise stop the shard for as long as this may take.
     fn abort(&self) -> Result<(), Trouble> {
-        self.parts.producer.abort_transaction(self.parts.retry_for).map_err(|error| match trouble(&error) {
-            Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
-            Trouble::Fenced(reason) => Trouble::Fenced(reason),
-        })
+        let (producer, within) = (&self.parts.producer, self.parts.retry_for);
+        let aborted = std::thread::scope(|scope| {
+            let aborting = scope.spawn(move || producer.abort_transaction(within));
+            while !aborting.is_finished() {
+                producer.poll(POLL);
+            }
+            aborting.join()
+        });
+        match aborted {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match trouble(&error) {
+                Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
+                Trouble::Fenced(reason) => Trouble::Fenced(reason),
+            }),
+            Err(_) => Err(Trouble::Fatal("giving a transaction up panicked".to_owned())),
+        }
     }
 
     /// Writes what was committed into the copy.
@@ -275,7 +289,12 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> EventLog for KafkaLog<C>
 
     fn close(mut self: Box<Self>) -> Result<(), LogError> {
         let synced = if self.poisoned.is_some() { Ok(()) } else { self.sync() };
-        synced.and(self.parts.copy.close())
+        let KafkaLogParts { producer, copy, .. } = self.parts;
+        // The client takes its time to end its connections, and the next owner of the shard waits for this one.
+        let ending = std::thread::Builder::new().name("ergate-goodbye".to_owned()).spawn(move || drop(producer));
+        // Without a thread the producer was dropped here.
+        drop(ending);
+        synced.and(copy.close())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A shard's log on Apache Kafka: one partition of a topic, written in transactions and read with `read_committed`.
 //!
 //! A message is a block: key = the shard's number, value = the block as JSON ([`crate::json`]) or its bytes, headers `ergate-format`,
-//! `ergate-position`, `ergate-next`, `ergate-hash` and `ergate-source`. Offsets count markers of transactions too and therefore say nothing about
+//! `ergate-position`, `ergate-next` and `ergate-hash`. Offsets count markers of transactions too and therefore say nothing about
 //! positions; what belongs together is said by position, hash and the hash before.
 //!
 //! **What is promised.** [`EventLog::sync`](super::EventLog::sync) returns when the transaction is committed that holds the blocks, the
@@ -12,19 +12,23 @@
 //!
 //! The client speaks Kafka's first transaction protocol, under which late requests of an earlier transaction were seen to end a later one.
 //! So readers believe the chain and not the transaction: [`Chained`] takes the block that goes on from the one before, skips one that
-//! it has seen, and calls anything else a contradiction.
+//! it has seen, and calls anything else a contradiction, by the offsets of both.
 
 mod chained;
 mod copy;
 mod log;
 mod message;
 mod reader;
+mod tail;
+mod walk;
 
 pub use chained::Chained;
-pub use copy::restore_copy;
+pub use copy::{append, restore_copy};
 pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
 pub use message::{Form, Heading, Received};
-pub use reader::{Followed, KafkaReader, Watermarks};
+pub use reader::{Extent, Followed, KafkaReader, Watermarks};
+pub use tail::KafkaTail;
+pub use walk::{Listener, Patience};
 
 use super::LogError;
 

@@ -15,7 +15,7 @@ pub(crate) struct DoctorArgs {}
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+pub(super) enum Verdict {
     Ok,
     Warn,
     Fail,
@@ -23,7 +23,7 @@ enum Verdict {
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Check {
+pub(super) struct Check {
     check: &'static str,
     verdict: Verdict,
     /// What was found.
@@ -33,15 +33,15 @@ struct Check {
 }
 
 impl Check {
-    fn ok(check: &'static str, found: impl Into<String>) -> Check {
+    pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Check {
         Check { check, verdict: Verdict::Ok, found: found.into(), advice: None }
     }
 
-    fn warn(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    pub(super) fn warn(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Check {
         Check { check, verdict: Verdict::Warn, found: found.into(), advice: Some(advice.into()) }
     }
 
-    fn fail(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    pub(super) fn fail(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Check {
         Check { check, verdict: Verdict::Fail, found: found.into(), advice: Some(advice.into()) }
     }
 }
@@ -50,9 +50,17 @@ pub(crate) fn run(_: &DoctorArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let config = config::settings(globals)?;
     let (mut checks, last_time) = directory::checks(&config.log);
     checks.extend(machine::checks(last_time));
+    report(&checks, globals)
+}
+
+/// Prints the checks.
+///
+/// # Errors
+/// When one of them failed.
+pub(super) fn report(checks: &[Check], globals: &Globals) -> anyhow::Result<Exit> {
     match globals.output {
         Format::Json => checks.iter().try_for_each(output::json)?,
-        Format::Table => print(&checks)?,
+        Format::Table => print(checks)?,
     }
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Fail).count();
     if failed > 0 {
@@ -76,7 +84,7 @@ fn print(checks: &[Check]) -> anyhow::Result<()> {
 }
 
 /// Bytes in a unit that people read.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| count >> shift > 0);
     unit.map_or_else(|| format!("{count} B"), |(name, shift)| format!("{:.1} {name}", count as f64 / (1_u64 << shift) as f64))

@@ -39,7 +39,8 @@ Task types: `file.digest` {\"path\"}, `noop` (any payload), `sleep` {\"ms\"}, `f
 \"retryable\"}.\n\n\
 A line of NDJSON is {\"type\": \"sleep\", \"payload\": {\"ms\": 5}} with any of: key, key_window, priority, not_before, \
 delay, retry {attempts, initial, coefficient, max}, timeouts {schedule_to_start, start_to_close, schedule_to_close, \
-heartbeat}, labels {}, content_type, traceparent; payload_base64 stands for bytes that are not JSON. Spans are texts such as \"500ms\". A line that is refused is named, \
+heartbeat}, labels {}, content_type, traceparent; payload_base64 stands for bytes that are not JSON; reply_to and correlation_id \
+are read and mean nothing here. Spans are texts such as \"500ms\". A line that is refused is named, \
 and the rest goes on; a line has at most 1,463,640 bytes, and a payload 1 MiB. Answers come in the order in \
 which tasks end, batch by batch.\n\n\
 Exit codes: 0 all tasks succeeded; 3 some did not; 4 some input was refused; 130 interrupted.";

@@ -4,15 +4,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use ergate_events::log::kafka::{Heading, Received};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Following, Shared};
-use crate::kafka::group::log;
+use crate::kafka::context::Listener;
 use crate::kafka::settings::KafkaSettings;
 
 /// How long a poll waits for a block: the end of the engine is seen as late.
@@ -34,25 +33,10 @@ pub(super) struct Follower {
     shards: u16,
 }
 
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, settings: &KafkaSettings, shards: u16) -> Follower {
-        let mut config = settings.client("answers");
+        let mut config = settings.clients.reader(&settings.url);
         config
-            // Offsets are kept by nobody: a client without a group has no other use for the name.
-            .set("group.id", "ergate-answers")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("isolation.level", "read_committed")
             // A gap would be answers that nobody gets.
             .set("auto.offset.reset", "error")
             // What is fetched ahead waits in memory; a few megabytes keep one thread busy.
@@ -80,8 +64,9 @@ impl Follower {
     }
 
     /// A consumer at the ends of all shards.
-    fn begin(&self) -> Result<BaseConsumer<Quiet>, String> {
-        let consumer: BaseConsumer<Quiet> = self.config.create_with_context(Quiet).map_err(|error| error.to_string())?;
+    fn begin(&self) -> Result<BaseConsumer<Listener>, String> {
+        let consumer: BaseConsumer<Listener> =
+            self.config.create_with_context(Listener::default()).map_err(|error| error.to_string())?;
         let mut ends = TopicPartitionList::new();
         for shard in 0..i32::from(self.shards) {
             let marks = consumer.fetch_watermarks(&self.topic, shard, ANSWER_WITHIN).map_err(|error| error.to_string())?;
@@ -99,7 +84,7 @@ impl Follower {
     }
 
     /// Reads until nobody waits any more, or the engine ends.
-    fn follow(&self, consumer: &BaseConsumer<Quiet>) -> Result<(), String> {
+    fn follow(&self, consumer: &BaseConsumer<Listener>) -> Result<(), String> {
         let (mut pruned, mut needed) = (Instant::now(), Instant::now());
         loop {
             let outcome = match consumer.poll(POLL) {

@@ -94,7 +94,7 @@ impl Shard {
     }
 
     pub(super) fn skip(&mut self, heading: &Heading) {
-        if self.chain.is_none_or(|chain| heading.position >= chain.next()) {
+        if self.chain.as_ref().is_none_or(|chain| heading.position >= chain.next()) {
             self.chain = Some(Chained::anywhere(self.id, heading.next));
             self.source = Source::at(heading.source_next);
         }
@@ -103,10 +103,8 @@ impl Shard {
     /// Follows a block.
     pub(super) fn take(&mut self, received: &Received, news: &mut Vec<News>) -> Result<(), LogError> {
         let header = &received.block.header;
-        let chain = self.chain.get_or_insert(Chained::anywhere(self.id, header.first_position));
-        // A block that was skipped before may come again too.
-        let was_skipped = chain.hash().is_none() && header.next_position() <= chain.next();
-        if was_skipped || !chain.takes(received)? {
+        let chain = self.chain.get_or_insert_with(|| Chained::anywhere(self.id, header.first_position));
+        if !chain.takes(received)? {
             return Ok(());
         }
         self.source.begin(received);

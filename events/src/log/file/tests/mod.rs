@@ -31,6 +31,7 @@ fn small() -> Options {
         prealloc_bytes: 4 << 10,
         low_water_bytes: 0,
         store_id: Some(StoreId([7; 16])),
+        ..Options::default()
     }
 }
 

@@ -117,3 +117,28 @@ fn restore(file: &Path, bytes: &[u8]) {
         }
     }
 }
+
+/// A copy of a log on Kafka begins where a snapshot was taken; what lies before it stays in the topic.
+#[test]
+fn a_log_may_begin_behind_what_another_copy_has() {
+    use crate::block::Hash;
+    use crate::id::Ordinal;
+    use crate::log::{Head, Span};
+    use crate::time::Timestamp;
+    let dir = tempfile::tempdir().unwrap();
+    let begin = Head { next: Position(70), next_ordinal: Ordinal(9), hash: Hash([3; 32]), last_time: Timestamp(5) };
+    let options = Options { begin, ..small() };
+    let open = || SledLog::open(dir.path(), options.clone()).unwrap().0;
+    assert_eq!(open().head(), begin);
+    let mut log = open();
+    assert_eq!((log.head(), log.reader().span()), (begin, Span { first: Position(70), next: Position(70) }));
+    let blocks = Filler::after(&begin, 1).blocks(20);
+    write(&mut log, &blocks);
+    Box::new(log).close().unwrap();
+    let log = open();
+    assert_eq!(log.head(), Head::after(blocks.last().unwrap()));
+    assert_eq!(log.reader().hash_before(Position(70)).unwrap(), Some(begin.hash));
+    let mut cursor = log.reader().cursor(Position(70)).unwrap();
+    assert_eq!(cursor.next_block().unwrap().unwrap().hash(), blocks[0].hash);
+    assert!(matches!(log.reader().cursor(Position(0)), Err(LogError::Gone { .. })));
+}

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ergate::kafka::Topics;
-
 use crate::checker::{Effect, Evidence, Totals, check};
 use crate::engine::{EFFECTS, Orders};
 use crate::faults::Fault;
@@ -16,6 +14,8 @@ use crate::kafka::{Cluster, Options, namespace};
 use crate::load::{Acknowledged, Load};
 use crate::others::Heads;
 use crate::process::Chance;
+use crate::shard::CAPACITY;
+use crate::topic::Topics;
 use crate::{SHARDS, others, topic, watch};
 
 /// Engines of a namespace; the last one only joins where a fault asks for it.
@@ -239,7 +239,7 @@ impl<'a> Ground<'a> {
             capacity: topic::read(at, &topics.capacity),
             dead_letters: topic::read(at, &topics.dead_letters),
             results: topic::read(at, &topics.results),
-            committed: topic::committed(at, &format!("{}.engines", self.namespace), &topics.requests, SHARDS),
+            committed: topic::committed(at, &format!("{}-engines", self.namespace), &topics.requests, SHARDS),
             acknowledged: self.acknowledged.clone(),
             effects: self.engines.iter().flat_map(|engine| effects(&engine.dir.join(EFFECTS))).collect(),
             copies: self.engines.iter().flat_map(|engine| copies(&engine.dir.join(&self.namespace))).collect(),
@@ -277,5 +277,6 @@ fn effects(file: &Path) -> Vec<Effect> {
 fn copies(dir: &Path) -> Vec<(u16, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("a directory can be read").path());
-    paths.filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, path))).collect()
+    let shard = |name: &str| if name == "capacity" { Some(CAPACITY) } else { name.parse().ok() };
+    paths.filter_map(|path| Some((shard(path.file_name()?.to_str()?)?, path))).collect()
 }

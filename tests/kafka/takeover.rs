@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 
 use ergate::events::event::Event;
 use ergate::events::json;
-use ergate::kafka::Topics;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kafka::{Cluster, Options, namespace};
-use crate::topic::{self, Reader, client};
+use crate::topic::{self, Reader, Topics, client};
 
 const SHARDS: i32 = 16;
 /// Tasks that wait for a time far away.
@@ -139,7 +138,7 @@ fn gaps(reader: &mut Reader, watch: Duration) -> BTreeMap<i32, Duration> {
 fn wait_consumed(bootstrap: &str, namespace: &str, records: u64) {
     let started = Instant::now();
     let sum = || {
-        topic::committed(bootstrap, &format!("{namespace}.engines"), &Topics::of(namespace).requests, SHARDS)
+        topic::committed(bootstrap, &format!("{namespace}-engines"), &Topics::of(namespace).requests, SHARDS)
             .values()
             .sum::<u64>()
     };

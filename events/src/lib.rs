@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod block;
+pub mod causal;
 pub mod codec;
 pub mod command;
 pub mod decide;

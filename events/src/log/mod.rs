@@ -216,6 +216,9 @@ pub enum LogError {
     /// The brokers did not do what they were asked.
     #[error("failed to {step} on Kafka ({topic}): {reason}; see `ergate kafka doctor`")]
     Kafka { step: &'static str, topic: String, reason: String },
+    /// A topic of the namespace is not there.
+    #[error("there is no topic {topic}; create the topics of this namespace with `ergate kafka init`, or check --log")]
+    NoTopic { topic: String },
     /// An earlier write failed, so this process writes no more.
     #[error("the log refuses to write after an earlier failure ({reason}); restart to recover from what is durable")]
     Poisoned { reason: String },
@@ -251,6 +254,21 @@ pub enum LogError {
         "the chain breaks at position {at}: the block names {found} as its predecessor, which is {expected}; the log was altered"
     )]
     Chain { at: Position, expected: Hash, found: Hash },
+    /// A message of a topic is not the block that it should be.
+    #[error("offset {offset} of {place} holds no block that can be read: {reason}")]
+    NoBlock {
+        /// Where the block begins, as far as the message says.
+        at: Position,
+        /// Topic and partition.
+        place: String,
+        /// Which message.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two blocks of a topic claim the same positions.
+    #[error("two blocks claim position {at} of shard {shard}, at offsets {first} and {second}: the shard has two histories")]
+    Contradiction { at: Position, shard: crate::id::ShardId, first: i64, second: i64 },
     /// Acknowledged blocks are gone from the end.
     #[error(
         "{missing} acknowledged events are missing: the log ends at {found} and was acknowledged up to {anchored}; restore a newer copy, or accept the loss with `ergate log repair --accept-loss {missing}`"

@@ -49,7 +49,6 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
         config.log.data.clone_from(data);
         config.note("log.data", Origin::Flag { name: "--data" });
     }
-    #[cfg(feature = "kafka")]
     super::kafka::check_options(&config)?;
     Ok(config)
 }

@@ -136,7 +136,7 @@ const fn recover_code(error: &RecoverError) -> u8 {
 
 const fn log_code(error: &LogError) -> u8 {
     match error {
-        LogError::NotFound { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
+        LogError::NotFound { .. } | LogError::NoTopic { .. } | LogError::Gone { .. } | LogError::Beyond { .. } => 6,
         LogError::Locked { .. } | LogError::Fenced { .. } => 7,
         LogError::Kafka { .. } => 10,
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
@@ -144,6 +144,8 @@ const fn log_code(error: &LogError) -> u8 {
         LogError::Damaged { .. }
         | LogError::Unusable { .. }
         | LogError::Chain { .. }
+        | LogError::Contradiction { .. }
+        | LogError::NoBlock { .. }
         | LogError::Missing { .. }
         | LogError::Anchor { .. }
         | LogError::Foreign { .. }

@@ -4,12 +4,13 @@ mod bar;
 mod bench;
 mod config;
 mod demo;
+mod dlq;
 mod doctor;
 mod embedded;
 mod exit;
-#[cfg(feature = "kafka")]
 mod kafka;
 mod log;
+mod logs;
 mod moment;
 mod offline;
 mod output;
@@ -78,6 +79,9 @@ enum Verb {
     /// Look at tasks
     #[command(subcommand)]
     Task(task::TaskVerb),
+    /// Look at what was refused, and send it again
+    #[command(subcommand)]
+    Dlq(dlq::DlqVerb),
     /// Look at the log, check it, export it, repair it
     #[command(subcommand)]
     Log(log::LogVerb),
@@ -87,8 +91,7 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Say what this machine and this data directory are fit for
     Doctor(doctor::DoctorArgs),
-    /// Prepare Apache Kafka for a log, and check that it is fit for one
-    #[cfg(feature = "kafka")]
+    /// Prepare Apache Kafka for a log, check that it is fit for one, and show how it is doing
     #[command(subcommand)]
     Kafka(kafka::KafkaVerb),
     /// Show the configuration in force
@@ -110,11 +113,11 @@ pub(crate) fn main() -> ExitCode {
         Verb::Up(args) => up::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
+        Verb::Dlq(verb) => dlq::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
         Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
         Verb::Doctor(args) => doctor::run(&args, globals),
-        #[cfg(feature = "kafka")]
         Verb::Kafka(verb) => kafka::run(verb, globals),
         Verb::Config(verb) => config::run(verb, globals),
     };

@@ -1,14 +1,15 @@
 //! Opens a log for looking at it, without a server and beside a running one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ergate::events::block::Block;
-use ergate::events::id::Position;
+use ergate::events::id::{Position, ShardId};
 use ergate::events::log::directory::{self, StoreId, holder, identity};
 use ergate::events::log::index::{Pace, TaskIndex};
+use ergate::events::log::kafka::{Extent, KafkaReader};
 use ergate::events::log::snapshot::{SnapshotInfo, SnapshotStore};
-use ergate::events::log::{Head, LogError, LogReader};
+use ergate::events::log::{Head, LogError, LogReader, Span};
 use ergate::events::state::State;
 use ergate::store::RecoverError;
 
@@ -24,31 +25,54 @@ const REST_EVENTS: u64 = 256;
 /// The data directory that flags and configuration name.
 pub(crate) fn data_dir(globals: &Globals) -> anyhow::Result<PathBuf> {
     let dir = config::settings(globals)?.log.data;
-    if dir.exists() && !dir.is_dir() {
-        return Err(Trouble::NotFound(format!("{} is not a directory; check --data", dir.display())).into());
-    }
+    require_folder(&dir)?;
     Ok(dir)
 }
 
-/// A log that is looked at.
+/// Refuses what is there and is no directory.
+pub(crate) fn require_folder(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Trouble::NotFound(format!("{} is not a directory; check --data", dir.display())).into());
+    }
+    Ok(())
+}
+
+/// A log that is looked at: one shard.
 pub(crate) struct Place {
-    /// The data directory.
+    /// The data directory; of a log on Kafka the one where this machine keeps a copy, if it does.
     pub(crate) dir: PathBuf,
     /// The identity of the store.
     pub(crate) store: StoreId,
+    /// Whose log it is.
+    pub(crate) shard: ShardId,
     /// Reads the log.
     pub(crate) reader: Arc<dyn LogReader>,
+    /// The partition, of a log on Kafka.
+    pub(crate) topic: Option<Topic>,
 }
 
-/// Opens the log that flags and configuration name.
-pub(crate) fn open(globals: &Globals) -> anyhow::Result<Place> {
-    let dir = data_dir(globals)?;
-    let store = identity(&dir)?.id;
-    let reader = directory::read(&dir)?;
-    Ok(Place { dir, store, reader })
+/// The partition that holds a log.
+pub(crate) struct Topic {
+    /// Reads it.
+    pub(crate) reader: KafkaReader,
+    /// What it held when the log was opened. Every verb but one that follows ends there, though engines may go on.
+    pub(crate) extent: Extent,
 }
 
 impl Place {
+    /// The log in a directory.
+    pub(crate) fn directory(dir: &Path) -> anyhow::Result<Place> {
+        let store = identity(dir)?.id;
+        let reader = directory::read(dir)?;
+        let shard = shard_of(reader.as_ref());
+        Ok(Place { dir: dir.to_owned(), store, shard, reader, topic: None })
+    }
+
+    /// Which records there are.
+    pub(crate) fn span(&self) -> Span {
+        self.reader.span()
+    }
+
     /// The snapshots beside the log.
     pub(crate) fn snapshots(&self) -> SnapshotStore {
         SnapshotStore::open(&self.dir, self.store.0)
@@ -58,7 +82,7 @@ impl Place {
     pub(crate) fn index(&self, globals: &Globals) -> anyhow::Result<TaskIndex> {
         let index = TaskIndex::open(&self.dir, self.store.0, Arc::clone(&self.reader))?;
         let (from, next) = (index.reaches()?, self.reader.span().next);
-        if next.0 - from.0 < REST_EVENTS || self.is_written() {
+        if next.0.saturating_sub(from.0) < REST_EVENTS || self.topic.is_some() || self.is_written() {
             return Ok(index);
         }
         let bar = Bar::new(globals, "indexing", from.0, next.0);
@@ -184,6 +208,13 @@ impl Place {
     fn follows(&self, taken: &Head) -> bool {
         matches!(self.reader.hash_before(taken.next), Ok(Some(hash)) if hash == taken.hash)
     }
+}
+
+/// The shard whose log it is, as its last block says; 0 where there is none, or none that can be read.
+fn shard_of(reader: &dyn LogReader) -> ShardId {
+    let last = Position(reader.span().next.0.saturating_sub(1));
+    let block = reader.cursor(last).and_then(|mut cursor| cursor.next_block());
+    block.ok().flatten().map_or(ShardId(0), |block| block.header.shard)
 }
 
 /// Whether whoever looks wants more.

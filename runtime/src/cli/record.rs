@@ -5,9 +5,10 @@ use ergate::events::event::Envelope;
 use ergate::events::id::{Ordinal, Position, ShardId, TaskId};
 use ergate::events::json::Full;
 use ergate::events::log::LogError;
+use ergate::kafka::logs::shard_name;
 use serde_json::{Map, Value};
 
-use super::moment;
+use super::{moment, output};
 
 /// Most characters of a value in a one-line summary.
 const VALUE_CHARS_MAX: usize = 80;
@@ -58,6 +59,20 @@ impl Record<'_> {
     /// [`Record::full`] as a tree of values.
     pub(crate) fn json(&self) -> Result<Map<String, Value>, serde_json::Error> {
         serde_json::from_value(serde_json::to_value(self.full(&moment::time(self.envelope.recorded_at)))?)
+    }
+
+    /// [`Record::json`] with the shard, for answers about several of them.
+    pub(crate) fn json_with_shard(&self) -> Result<Map<String, Value>, serde_json::Error> {
+        let mut object = self.json()?;
+        object.insert("shard".to_owned(), shard_name(self.shard).into());
+        Ok(object)
+    }
+
+    /// One line with columns of a fixed width, for nobody knows what comes; `with_shard` where there are several.
+    pub(crate) fn line(&self, with_shard: bool) -> Result<String, serde_json::Error> {
+        let [position, time, event, task, detail] = self.cells()?;
+        let shard = if with_shard { format!("{:>8}  ", shard_name(self.shard)) } else { String::new() };
+        Ok(output::escape(format!("{shard}{position:>8}  {time}  {event:<17} {task:<8} {detail}").trim_end()))
     }
 
     /// Position, time, name, task and the rest of the record, each as a short text.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use ergate::kafka::Standing;
 use ergate::{Builder, Runtime, Store, tasks};
 use ergate_config::Config;
 
@@ -62,25 +63,19 @@ async fn up(args: &UpArgs, globals: &Globals) -> anyhow::Result<Exit> {
 fn at(builder: Builder, log: Option<&str>, config: &Config) -> anyhow::Result<Builder> {
     match log {
         None => Ok(builder),
-        #[cfg(feature = "kafka")]
         Some(log) if log.starts_with("kafka://") => Ok(builder.kafka(super::kafka::engine_settings(log, config)?)),
-        Some(log) => {
-            let _ = config;
-            Ok(builder.store(log.parse::<Store>().map_err(Trouble::Usage)?))
-        }
+        Some(log) => Ok(builder.store(log.parse::<Store>().map_err(Trouble::Usage)?)),
     }
 }
 
 /// Which shards were told of last.
 #[derive(Default)]
 struct Told {
-    #[cfg(feature = "kafka")]
-    standing: ergate::kafka::Standing,
+    standing: Standing,
 }
 
 impl Told {
     /// Says which shards came and went.
-    #[cfg(feature = "kafka")]
     fn tell(&mut self, runtime: &Runtime, globals: &Globals) {
         let Some(standing) = runtime.engine().filter(|standing| *standing != self.standing) else { return };
         if !globals.quiet {
@@ -88,7 +83,4 @@ impl Told {
         }
         self.standing = standing;
     }
-
-    #[cfg(not(feature = "kafka"))]
-    fn tell(&mut self, _: &Runtime, _: &Globals) {}
 }

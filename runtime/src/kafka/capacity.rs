@@ -19,7 +19,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::{oneshot, watch};
 
-use super::copy::{CAPACITY, Place};
+use super::copy::Place;
+use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
 use crate::wiring::Parts;
 

@@ -9,12 +9,11 @@ use ergate_events::log::kafka::{Chained, KafkaReader, Received, append, restore_
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{EventLog, Head, LogError};
 
+use super::logs::{self, CAPACITY};
 use super::settings::KafkaSettings;
 use super::snapshots;
 use crate::store::{RecoverError, recover};
 
-/// The shard number under which the log of pools and their sizes is kept.
-pub(crate) const CAPACITY: ShardId = ShardId(u16::MAX);
 /// A copy that is this many events behind begins anew at a snapshot of the topic, where there is a later one.
 const BEHIND_MAX: u64 = 1_000_000;
 
@@ -36,9 +35,9 @@ impl Place {
     pub(crate) fn new(settings: &KafkaSettings, shard: ShardId, data: &Path, options: &Options, cluster: &str) -> Place {
         let topics = settings.topics();
         let topic = if shard == CAPACITY { (topics.capacity, 0) } else { (topics.events, i32::from(shard.0)) };
-        let name = if shard == CAPACITY { "capacity".to_owned() } else { shard.to_string() };
+        let name = logs::shard_name(shard);
         let dir = data.join(settings.namespace()).join(name);
-        let store = StoreId::derived(&format!("{cluster}/{}/{}", topic.0, topic.1));
+        let store = logs::store(cluster, &topic.0, topic.1);
         Place { shard, topic, dir, store, options: options.clone() }
     }
 

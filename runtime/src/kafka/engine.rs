@@ -23,9 +23,10 @@ use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::capacity::{self, Pools, Readings};
-use super::copy::{CAPACITY, Place};
+use super::copy::Place;
 use super::feed::Feed;
 use super::group::{Group, GroupEvent, Held};
+use super::logs::CAPACITY;
 use super::open::Opening;
 use super::settings::KafkaSettings;
 use super::snapshots;

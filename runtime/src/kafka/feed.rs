@@ -56,8 +56,11 @@ impl Feed {
     }
 }
 
+/// A header.
+type Named<'a> = (&'a str, Option<&'a [u8]>);
+
 /// The headers, or `None` where the client cannot give them: it panics over a name that is not UTF-8, which anybody may send.
-fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Option<Vec<(&'a str, Option<&'a [u8]>)>> {
+pub(crate) fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Option<Vec<Named<'a>>> {
     let Some(headers) = message.headers() else { return Some(Vec::new()) };
     let all = || headers.iter().map(|header| (header.key, header.value)).collect();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(all)).ok()

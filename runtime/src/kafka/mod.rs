@@ -13,6 +13,7 @@
 //! whether it is ([`survey`]) and creates what is missing, [`client`] makes the configuration of every client.
 
 pub mod admin;
+mod assignment;
 mod capacity;
 pub mod client;
 pub mod context;
@@ -20,10 +21,14 @@ mod copy;
 mod engine;
 mod feed;
 mod group;
+pub mod logs;
+mod messages;
 mod open;
+pub mod refused;
 mod settings;
 mod snapshots;
 mod standby;
+pub mod status;
 pub mod survey;
 pub mod topics;
 pub mod url;
@@ -31,7 +36,8 @@ pub mod url;
 pub use client::Settings;
 pub(crate) use engine::Engine;
 pub use engine::Standing;
-pub use settings::KafkaSettings;
+pub use logs::{CAPACITY, Logs};
+pub use settings::{KafkaSettings, Topics};
 pub use topics::Topic;
 pub use url::{KafkaUrl, Namespace};
 

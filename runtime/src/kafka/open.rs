@@ -1,21 +1,22 @@
 //! Takes a shard over: fences its former owner, and brings copy and state up to what is committed. All of it blocks, so it runs on a thread
 //! for blocking work.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ergate_events::log::kafka::{GroupMetadata, KafkaLog, KafkaLogParts};
+use ergate_events::log::kafka::{Delivers, GroupMetadata, KafkaLog, KafkaLogParts};
 use ergate_events::log::{EventLog, LogError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
-use super::copy::{CAPACITY, Place, Warm};
+use super::copy::{Place, Warm};
 use super::group::log;
+use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
 use crate::store::{Opened, RecoverError};
 
@@ -78,7 +79,7 @@ impl Opening {
         let failed = |step, error: KafkaError| LogError::Kafka { step, topic: topic.clone(), reason: error.to_string() };
         let config = self.settings.producer(&self.transactional_id());
         let producer: BaseProducer<ShardProducer> =
-            config.create_with_context(ShardProducer).map_err(|error| failed("make a producer for", error))?;
+            config.create_with_context(ShardProducer::default()).map_err(|error| failed("make a producer for", error))?;
         // Without a connection the client looks for its coordinator only every half second.
         let known = producer.client().fetch_metadata(Some(topic), INIT_WITHIN);
         known.map_err(|error| failed("ask for", error))?;
@@ -88,7 +89,8 @@ impl Opening {
 }
 
 /// What the client of a shard's producer calls.
-pub(crate) struct ShardProducer;
+#[derive(Default)]
+pub(crate) struct ShardProducer(Mutex<Option<String>>);
 
 impl ClientContext for ShardProducer {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -98,5 +100,16 @@ impl ClientContext for ShardProducer {
 
 impl ProducerContext for ShardProducer {
     type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let reason = format!("{} took no message: {error}", message.topic());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        }
+    }
+}
+
+impl Delivers for ShardProducer {
+    fn take_failure(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }

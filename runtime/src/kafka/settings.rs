@@ -12,17 +12,24 @@ use super::url::{KafkaUrl, Namespace, UrlError};
 
 /// The names of the topics of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Topics {
-    pub(crate) requests: String,
-    pub(crate) events: String,
-    pub(crate) snapshots: String,
-    pub(crate) capacity: String,
-    pub(crate) dead_letters: String,
-    pub(crate) results: String,
+pub struct Topics {
+    /// Requests, written by anybody.
+    pub requests: String,
+    /// The record, as many partitions as the requests.
+    pub events: String,
+    /// States to begin a fold with.
+    pub snapshots: String,
+    /// Pools and their sizes.
+    pub capacity: String,
+    /// Records that were no requests.
+    pub dead_letters: String,
+    /// Ends of tasks.
+    pub results: String,
 }
 
 impl Topics {
-    fn of(namespace: &Namespace) -> Topics {
+    /// The topics of a namespace.
+    pub fn of(namespace: &Namespace) -> Topics {
         Topics {
             requests: namespace.topic(Topic::Requests),
             events: namespace.topic(Topic::Events),
@@ -91,6 +98,11 @@ impl KafkaSettings {
     /// What the names of everything begin with.
     pub(crate) fn namespace(&self) -> String {
         self.url.namespace().to_string()
+    }
+
+    /// The group that shares the shards out.
+    pub(crate) fn group(&self) -> String {
+        self.url.namespace().group()
     }
 
     /// What every client needs.

@@ -22,7 +22,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::copy::{CAPACITY, Place};
+use super::copy::Place;
+use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
 use crate::store::RecoverError;
 

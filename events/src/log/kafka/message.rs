@@ -87,11 +87,13 @@ impl Received {
     /// Reads the block of a message.
     ///
     /// # Errors
-    /// [`LogError::Kafka`] that names the offset and what is wrong.
+    /// [`LogError::NoBlock`] that names the offset and what is wrong.
     pub fn from(message: &impl Message) -> Result<Received, LogError> {
-        let (topic, offset) = (message.topic(), message.offset());
+        let offset = message.offset();
         let at = |reason: String| {
-            failed("read a block", &format!("{topic}-{}", message.partition()), format!("offset {offset}: {reason}"))
+            let place = format!("{}-{}", message.topic(), message.partition());
+            let at = position(message).unwrap_or_default();
+            LogError::NoBlock { at, place, offset, reason }
         };
         let value = message.payload().ok_or_else(|| at("it has no value".to_owned()))?;
         // The first byte tells the forms apart; headers may get lost where a mirror copies the topic.

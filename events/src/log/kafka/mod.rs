@@ -12,19 +12,23 @@
 //!
 //! The client speaks Kafka's first transaction protocol, under which late requests of an earlier transaction were seen to end a later one.
 //! So readers believe the chain and not the transaction: [`Chained`] takes the block that goes on from the one before, skips one that
-//! it has seen, and calls anything else a contradiction.
+//! it has seen, and calls anything else a contradiction, by the offsets of both.
 
 mod chained;
 mod copy;
 mod log;
 mod message;
 mod reader;
+mod tail;
+mod walk;
 
 pub use chained::Chained;
 pub use copy::{append, restore_copy};
-pub use log::{GroupMetadata, KafkaLog, KafkaLogParts, Plain};
+pub use log::{Delivers, GroupMetadata, KafkaLog, KafkaLogParts};
 pub use message::{Form, Received};
-pub use reader::{Followed, KafkaReader, Watermarks};
+pub use reader::{Extent, Followed, KafkaReader, Watermarks};
+pub use tail::KafkaTail;
+pub use walk::{Listener, Patience};
 
 use super::LogError;
 

@@ -1,29 +1,17 @@
-//! Reads a shard's log from its partition, with a client of its own for every walk.
+//! Reads a shard's log from its partition.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::chained::Chained;
-use super::failed;
-use super::message::{Received, position};
+use super::message::Received;
+use super::walk::{Clients, Patience, Walk};
 use crate::block::{Block, Hash, Header};
 use crate::id::{Ordinal, Position, ShardId};
 use crate::log::{Cursor, Head, LogError, LogReader, Span};
 use crate::time::Timestamp;
-
-/// How long the brokers may take to answer one question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How long a cursor at the end waits for a block before it says that there is none.
-const AT_END: Duration = Duration::from_millis(20);
-/// How far back the last block is looked for at first; the markers of transactions lie behind it.
-const LOOK_BACK: i64 = 4;
 
 /// Where a partition begins and ends for a reader of committed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +22,27 @@ pub struct Watermarks {
     pub stable: i64,
 }
 
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its records.
+    pub span: Span,
+    /// Its offsets.
+    pub offsets: Watermarks,
+    /// Time of its last record; `None` where there is none.
+    pub last_time: Option<Timestamp>,
+}
+
 /// Reads one shard's log.
 #[derive(Clone)]
 pub struct KafkaReader {
-    config: ClientConfig,
+    pub(super) clients: Arc<Clients>,
     topic: String,
     partition: i32,
     shard: ShardId,
+    pub(super) patience: Patience,
+    /// What is told of the span from now on, for whoever looks at the log as it is at one moment.
+    fixed: Option<Span>,
 }
 
 impl KafkaReader {
@@ -56,19 +58,63 @@ impl KafkaReader {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "20");
-        KafkaReader { config, topic: topic.to_owned(), partition, shard }
+        let clients = Arc::new(Clients::new(config));
+        KafkaReader { clients, topic: topic.to_owned(), partition, shard, patience: Patience::default(), fixed: None }
+    }
+
+    /// A reader of another partition with the clients of this one.
+    #[must_use]
+    pub fn beside(&self, topic: &str, partition: i32, shard: ShardId) -> KafkaReader {
+        KafkaReader { topic: topic.to_owned(), partition, shard, fixed: None, ..self.clone() }
+    }
+
+    /// Waits for the brokers like this.
+    #[must_use]
+    pub fn waiting(self, patience: Patience) -> KafkaReader {
+        KafkaReader { patience, ..self }
+    }
+
+    /// Tells from now on of the records that are there now, and no longer of those to come; cursors go on to them.
+    #[must_use]
+    pub fn fixed(self, span: Span) -> KafkaReader {
+        KafkaReader { fixed: Some(span), ..self }
+    }
+
+    /// The topic and the partition of it.
+    pub fn place(&self) -> (&str, i32) {
+        (&self.topic, self.partition)
+    }
+
+    /// The shard whose log it is.
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// How many partitions the topic has.
+    ///
+    /// # Errors
+    /// [`LogError::NoTopic`], [`LogError::Kafka`] when the brokers do not say.
+    pub fn partitions(&self) -> Result<usize, LogError> {
+        self.walk()?.partitions()
+    }
+
+    /// The name that the cluster has given itself; empty where it does not say.
+    ///
+    /// # Errors
+    /// [`LogError::Kafka`] for settings that make no client.
+    pub fn cluster(&self) -> Result<String, LogError> {
+        Ok(self.walk()?.cluster())
     }
 
     /// The same for somebody who follows the log as it grows: the brokers are asked seldom while nothing happens.
     #[must_use]
-    pub fn patient(mut self) -> KafkaReader {
-        self.config.set("fetch.wait.max.ms", "500");
-        self
+    pub fn patient(self) -> KafkaReader {
+        let clients = Arc::new(self.clients.with("fetch.wait.max.ms", "500"));
+        KafkaReader { clients, ..self }
     }
 
     fn walk(&self) -> Result<Walk, LogError> {
-        let consumer = self.config.create().map_err(|error| failed("read", &self.topic, error))?;
-        Ok(Walk { consumer, topic: self.topic.clone(), partition: self.partition, at_end: false })
+        Walk::new(&self.clients, &self.topic, self.partition, &self.patience)
     }
 
     /// Where the partition begins and ends.
@@ -82,13 +128,26 @@ impl KafkaReader {
     /// Which records there are.
     ///
     /// # Errors
-    /// [`LogError::Kafka`], and as [`Received::from`].
+    /// [`LogError::NoTopic`], [`LogError::Kafka`], and as [`Received::from`].
     pub fn measure(&self) -> Result<Span, LogError> {
+        Ok(self.extent()?.span)
+    }
+
+    /// Which records there are, and where.
+    ///
+    /// # Errors
+    /// As [`KafkaReader::measure`].
+    pub fn extent(&self) -> Result<Extent, LogError> {
         let mut walk = self.walk()?;
-        let marks = walk.watermarks()?;
-        let Some(first) = walk.at(marks.low)? else { return Ok(Span::default()) };
-        let last = walk.last(marks)?.unwrap_or_else(|| first.clone());
-        Ok(Span { first: first.block.header.first_position, next: last.block.header.next_position() })
+        let offsets = walk.watermarks()?;
+        let empty = Extent { span: Span::default(), offsets, last_time: None };
+        if offsets.low >= offsets.stable {
+            return Ok(empty);
+        }
+        let Some(first) = walk.at(offsets.low)? else { return Ok(empty) };
+        let last = walk.last(offsets)?.unwrap_or_else(|| first.clone());
+        let span = Span { first: first.block.header.first_position, next: last.block.header.next_position() };
+        Ok(Extent { span, offsets, last_time: Some(last_time(&last.block)) })
     }
 
     /// The first block for which `passed` no longer holds, where it holds for all blocks before; `None` when it holds for all.
@@ -112,8 +171,25 @@ impl KafkaReader {
         Ok(found)
     }
 
-    fn holding(&self, at: Position) -> Result<Option<Received>, LogError> {
-        self.search(&|block| block.header.next_position() <= at)
+    /// The block that holds a position, or the first one behind it.
+    pub(super) fn holding(&self, at: Position) -> Result<Option<Received>, LogError> {
+        match self.search(&|block| block.header.next_position() <= at)? {
+            // Retention has dropped it, or a repeated block has led the search astray.
+            Some(found) if found.block.header.first_position > at => self.walk_to(at),
+            found => Ok(found),
+        }
+    }
+
+    /// As [`KafkaReader::holding`], by reading everything before.
+    fn walk_to(&self, at: Position) -> Result<Option<Received>, LogError> {
+        let mut walk = self.walk()?;
+        walk.go(walk.watermarks()?.low)?;
+        while let Some(received) = walk.next()? {
+            if received.block.header.next_position() > at {
+                return Ok(Some(received));
+            }
+        }
+        Ok(None)
     }
 
     /// The offset behind which a log goes on that ends with `head`.
@@ -148,7 +224,7 @@ impl KafkaReader {
     pub fn follow(&self, offset: i64, head: &Head) -> Result<Followed, LogError> {
         let mut walk = self.walk()?;
         walk.go(offset)?;
-        Ok(Followed { walk, chained: Chained::after(self.shard, head) })
+        Ok(Followed { walk, chained: Chained::after(self.shard, head), reader: self.clone() })
     }
 
     /// A cursor with the place of each block in the partition, from the block that holds `from`.
@@ -158,30 +234,32 @@ impl KafkaReader {
     pub fn received(&self, from: Position) -> Result<Followed, LogError> {
         let mut walk = self.walk()?;
         let marks = walk.watermarks()?;
-        let offset = match self.holding(from)? {
-            Some(received) => {
-                let first = received.block.header.first_position;
-                if from < first {
-                    return Err(LogError::Gone { at: from, first });
-                }
-                walk.go(received.offset)?;
-                return Ok(Followed { walk, chained: Chained::anywhere(self.shard, first) });
+        let followed = |walk, at| Followed { walk, chained: Chained::anywhere(self.shard, at), reader: self.clone() };
+        if from == Position(0) && marks.low == 0 {
+            walk.go(0)?;
+            return Ok(followed(walk, from));
+        }
+        if let Some(received) = self.holding(from)? {
+            let first = received.block.header.first_position;
+            if from < first {
+                return Err(LogError::Gone { at: from, first });
             }
-            None => marks.stable,
-        };
+            walk.go(received.offset)?;
+            return Ok(followed(walk, first));
+        }
         let next = self.measure()?.next;
         if from > next {
             return Err(LogError::Beyond { at: from, next });
         }
-        walk.go(offset)?;
-        Ok(Followed { walk, chained: Chained::anywhere(self.shard, from) })
+        walk.go(marks.stable)?;
+        Ok(followed(walk, from))
     }
 }
 
 impl LogReader for KafkaReader {
     fn span(&self) -> Span {
         // Whoever needs to know why asks `measure`.
-        self.measure().unwrap_or_default()
+        self.fixed.unwrap_or_else(|| self.measure().unwrap_or_default())
     }
 
     fn cursor(&self, from: Position) -> Result<Box<dyn Cursor>, LogError> {
@@ -224,99 +302,65 @@ fn next_ordinal(block: &Block) -> Ordinal {
 pub struct Followed {
     walk: Walk,
     chained: Chained,
+    reader: KafkaReader,
 }
 
 impl Followed {
     /// The next block with its place, or `None` while there is none.
     ///
     /// # Errors
-    /// As [`Cursor::next_block`], and [`LogError::Gap`] or [`LogError::Chain`] for a block that does not follow.
+    /// As [`Cursor::next_block`]; [`LogError::Gap`], [`LogError::Chain`] or [`LogError::Contradiction`] for a block that does not follow,
+    /// [`LogError::Gone`] where retention was faster.
+    #[expect(clippy::should_implement_trait, reason = "it ends for now and goes on when there is more, as a cursor does")]
     pub fn next(&mut self) -> Result<Option<Received>, LogError> {
-        while let Some(received) = self.walk.next()? {
+        loop {
+            let received = match self.walk.next() {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.gone(error)),
+            };
+            if self.chained.has_forgotten(&received) {
+                self.compare(&received)?;
+            }
             if self.chained.takes(&received)? {
                 return Ok(Some(received));
             }
         }
-        Ok(None)
+    }
+
+    /// How many blocks were there twice, and were skipped.
+    pub fn repeated(&self) -> u64 {
+        self.chained.repeated()
+    }
+
+    /// Holds a block against the one that has its place in the log. Reads everything before, which is slow and hardly ever needed.
+    fn compare(&self, late: &Received) -> Result<(), LogError> {
+        let at = late.block.header.first_position;
+        match self.reader.walk_to(at)?.filter(|first| first.offset < late.offset) {
+            Some(first) if first.hash != late.hash => {
+                let (shard, first, second) = (late.block.header.shard, first.offset, late.offset);
+                Err(LogError::Contradiction { at, shard, first, second })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Says that retention was faster where that is why a reader cannot go on.
+    fn gone(&self, error: LogError) -> LogError {
+        let at = self.chained.next();
+        if !self.walk.was_outrun() {
+            return error;
+        }
+        match self.reader.measure() {
+            Ok(Span { first, .. }) if first > at => LogError::Gone { at, first },
+            Ok(_) | Err(_) => error,
+        }
     }
 }
 
 impl Cursor for Followed {
     fn next_block(&mut self) -> Result<Option<Block>, LogError> {
         Ok(self.next()?.map(|received| received.block))
-    }
-}
-
-/// A client that reads one partition.
-struct Walk {
-    consumer: BaseConsumer,
-    topic: String,
-    partition: i32,
-    at_end: bool,
-}
-
-impl Walk {
-    fn watermarks(&self) -> Result<Watermarks, LogError> {
-        let marks = self.consumer.fetch_watermarks(&self.topic, self.partition, ANSWER_WITHIN);
-        let (low, stable) = marks.map_err(|error| failed("ask for the ends of", &self.topic, error))?;
-        Ok(Watermarks { low, stable })
-    }
-
-    /// Reads on from an offset.
-    fn go(&mut self, offset: i64) -> Result<(), LogError> {
-        let mut assignment = TopicPartitionList::new();
-        let added = assignment.add_partition_offset(&self.topic, self.partition, Offset::Offset(offset));
-        added.and_then(|()| self.consumer.assign(&assignment)).map_err(|error| failed("read", &self.topic, error))?;
-        self.at_end = false;
-        Ok(())
-    }
-
-    /// The first block at or after an offset.
-    fn at(&mut self, offset: i64) -> Result<Option<Received>, LogError> {
-        self.go(offset)?;
-        self.next()
-    }
-
-    /// The last block.
-    fn last(&mut self, marks: Watermarks) -> Result<Option<Received>, LogError> {
-        let mut back = LOOK_BACK;
-        loop {
-            let from = (marks.stable - back).max(marks.low);
-            let (mut last, mut next) = (None, self.at(from)?);
-            while let Some(received) = next.filter(|received| received.offset < marks.stable) {
-                last = Some(received);
-                next = self.next()?;
-            }
-            if last.is_some() || from <= marks.low {
-                return Ok(last);
-            }
-            back = back.saturating_mul(4);
-        }
-    }
-
-    /// The next block, or `None` at the end.
-    fn next(&mut self) -> Result<Option<Received>, LogError> {
-        let until = Instant::now() + ANSWER_WITHIN;
-        loop {
-            match self.consumer.poll(if self.at_end { AT_END } else { ANSWER_WITHIN }) {
-                Some(Ok(message)) => {
-                    self.at_end = false;
-                    if position(&message).is_some() || message.payload().is_some() {
-                        return Received::from(&message).map(Some);
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.at_end = true;
-                    return Ok(None);
-                }
-                Some(Err(error)) if Instant::now() >= until => return Err(failed("read", &self.topic, error)),
-                // The client connects again by itself.
-                Some(Err(_)) => {}
-                None if self.at_end => return Ok(None),
-                None if Instant::now() >= until => return Err(failed("read", &self.topic, "the brokers do not answer")),
-                None => {}
-            }
-        }
     }
 }
 

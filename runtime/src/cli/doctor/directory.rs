@@ -120,7 +120,9 @@ fn unusable(error: &LogError) -> Check {
         LogError::Locked { .. } => {
             Check::warn("log", error.to_string(), "sled lets one process in; look again when that one has ended")
         }
-        LogError::Kafka { .. } | LogError::Fenced { .. } => Check::fail("log", error.to_string(), "see `ergate kafka doctor`"),
+        LogError::Kafka { .. } | LogError::NoTopic { .. } | LogError::Fenced { .. } => {
+            Check::fail("log", error.to_string(), "see `ergate kafka doctor`")
+        }
         LogError::Gap { .. }
         | LogError::Io { .. }
         | LogError::Full { .. }
@@ -129,6 +131,8 @@ fn unusable(error: &LogError) -> Check {
         | LogError::Unusable { .. }
         | LogError::OtherEngine { .. }
         | LogError::Chain { .. }
+        | LogError::Contradiction { .. }
+        | LogError::NoBlock { .. }
         | LogError::Missing { .. }
         | LogError::Anchor { .. }
         | LogError::FormatTooNew { .. }

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod init;
+mod status;
 
 use ergate::events::log::kafka::Form;
 use ergate::kafka::url::UrlError;
@@ -18,12 +19,15 @@ pub(crate) enum KafkaVerb {
     Init(init::InitArgs),
     /// Say whether these brokers are fit for a log, and what to do where they are not; writes to no topic
     Doctor(doctor::DoctorArgs),
+    /// Show which engine has which shard, what waits, and how far readers lag behind
+    Status(status::StatusArgs),
 }
 
 pub(crate) fn run(verb: KafkaVerb, globals: &Globals) -> anyhow::Result<Exit> {
     match verb {
         KafkaVerb::Init(args) => init::run(&args, globals),
         KafkaVerb::Doctor(args) => doctor::run(&args, globals),
+        KafkaVerb::Status(args) => status::run(&args, globals),
     }
 }
 

@@ -11,17 +11,21 @@ use ergate::events::json::{self, EventWriter, Full, Line};
 use ergate::events::log::LogError;
 use ergate::events::task::Ask;
 use ergate::events::time::Timestamp;
+use ergate::kafka::logs::shard_name;
 
 use crate::cli::bar::Bar;
 use crate::cli::exit::Trouble;
+use crate::cli::logs::LogArgs;
 use crate::cli::moment::{self, Moment};
-use crate::cli::offline::{self, Next, Place};
+use crate::cli::offline::{Next, Place};
 use crate::cli::record::{self, Record};
 use crate::cli::{Exit, Globals};
 
 /// What to write, and where.
 #[derive(clap::Args)]
 pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    log: LogArgs,
     /// What each line is
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     format: ExportFormat,
@@ -39,7 +43,7 @@ pub(crate) struct ExportArgs {
 /// What each line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// The event with its position, its time and the task it is about
+    /// The event with its position, its time and the task it is about; on Kafka with its shard
     Ndjson,
     /// A CloudEvents 1.0 object in JSON
     Cloudevents,
@@ -48,22 +52,33 @@ pub(crate) enum ExportFormat {
 }
 
 pub(crate) fn run(args: &ExportArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let place = offline::open(globals)?;
-    let from = begin(&place, args.from)?;
+    let places = args.log.open(globals)?;
+    let is_position = |moment: &Moment| matches!(moment, Moment::Position(_));
+    if places.len() > 1 && args.from.iter().chain(&args.until).any(is_position) {
+        return Err(
+            Trouble::Usage("every shard has its own positions; give a time, or choose a shard with --shard".to_owned()).into()
+        );
+    }
+    let parts = places.iter().map(|place| Ok((place, begin(place, args.from)?))).collect::<Result<Vec<_>, LogError>>()?;
     match &args.to {
         None => {
             let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-            export(&place, args, from, globals, &mut out)?;
+            all(&parts, args, globals, &mut out)?;
             out.flush()?;
         }
-        Some(path) => to_file(path, |out| export(&place, args, from, globals, out))?,
+        Some(path) => to_file(path, |out| all(&parts, args, globals, out))?,
     }
     Ok(Exit::Done)
 }
 
+/// Writes shard after shard, so that each is in its own order and a verifier follows one chain after the other.
+fn all(parts: &[(&Place, Position)], args: &ExportArgs, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
+    parts.iter().try_for_each(|(place, from)| export(place, args, *from, globals, out))
+}
+
 /// Where the export begins; positions that are not there are refused before anything is written.
 fn begin(place: &Place, from: Option<Moment>) -> Result<Position, LogError> {
-    let span = place.reader.span();
+    let span = place.span();
     match from {
         None => Ok(span.first),
         Some(Moment::Time(at)) => place.reader.seek_time(at),
@@ -83,7 +98,7 @@ fn export(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
 
 /// Writes the blocks that have an event in the span.
 fn blocks(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
-    let end = place.reader.span().next;
+    let end = place.span().next;
     let bar = Bar::new(globals, "exporting", from.0, end.0);
     let (mut cursor, mut line) = (place.reader.cursor(from)?, Vec::new());
     while let Some(block) = cursor.next_block()? {
@@ -101,7 +116,7 @@ fn blocks(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, o
 }
 
 fn events(place: &Place, args: &ExportArgs, from: Position, globals: &Globals, out: &mut dyn Write) -> anyhow::Result<()> {
-    let end = place.reader.span().next;
+    let end = place.span().next;
     let bar = Bar::new(globals, "exporting", from.0, end.0);
     let mut lines = Lines::new(args.format, place);
     place.each_record(from, &mut |record| {
@@ -137,6 +152,8 @@ struct Lines {
     is_cloud_events: bool,
     source: String,
     line: Line,
+    /// What a line of NDJSON begins with: its shard, where there may be several.
+    opening: Vec<u8>,
     plain: Vec<u8>,
     events: EventWriter,
     /// The time of the last record, and how it is printed: all records of a batch have one.
@@ -150,6 +167,10 @@ impl Lines {
             is_cloud_events: format == ExportFormat::Cloudevents,
             source: format!("/ergate/{}", place.store),
             line: Line::default(),
+            opening: place
+                .topic
+                .as_ref()
+                .map_or_else(Vec::new, |_| format!("{{\"shard\":\"{}\",", shard_name(place.shard)).into_bytes()),
             plain: Vec::new(),
             events: EventWriter::default(),
             at: Timestamp(0),
@@ -164,6 +185,9 @@ impl Lines {
         self.plain.clear();
         self.events.append(&record.envelope, record.shard, record.creates, &mut self.plain);
         self.plain.push(b'\n');
+        if !self.opening.is_empty() {
+            self.plain.splice(..1, self.opening.iter().copied());
+        }
         Ok(&self.plain)
     }
 

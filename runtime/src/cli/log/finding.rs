@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use ergate::events::audit::Finding;
-use ergate::events::id::Position;
+use ergate::events::id::{Position, ShardId};
 use ergate::events::log::LogError;
 use ergate::events::log::directory::Inspection;
+use ergate::kafka::logs::shard_name;
 use ergate::store::RecoverError;
 use serde_json::{Map, Value};
 
@@ -22,18 +23,28 @@ struct Described {
     expected: Option<String>,
 }
 
+/// What is known of where a finding lies beside what it says.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Around<'a> {
+    /// The directory.
+    pub(super) inspection: Option<&'a Inspection>,
+    /// Which of several shards.
+    pub(super) shard: Option<ShardId>,
+}
+
 /// Prints a finding; anything that is none stays an error.
 ///
 /// # Errors
 /// The error itself when it says nothing about what the log holds, or when the output is closed.
-pub(super) fn report(error: anyhow::Error, inspection: Option<&Inspection>, format: Format) -> anyhow::Result<Exit> {
+pub(super) fn report(error: anyhow::Error, around: Around<'_>, format: Format) -> anyhow::Result<Exit> {
     let Some(mut described) = describe(&error) else { return Err(error) };
     if described.file.is_none() {
-        described.file = described.at.and_then(|at| inspection?.file_of(at).map(PathBuf::from));
+        described.file = described.at.and_then(|at| around.inspection?.file_of(at).map(PathBuf::from));
     }
-    let text = format!("{error:#}");
+    let shard = around.shard.map(shard_name);
+    let text = shard.as_ref().map_or_else(|| format!("{error:#}"), |shard| format!("shard {shard}: {error:#}"));
     match format {
-        Format::Json => output::json(&json(&described, &text))?,
+        Format::Json => output::json(&json(&described, shard, &text))?,
         Format::Table => {
             let file = described.file.as_ref().map(|file| file.display().to_string()).filter(|file| !text.contains(file));
             let place = file.map_or_else(String::new, |file| format!(" (in {file})"));
@@ -43,10 +54,11 @@ pub(super) fn report(error: anyhow::Error, inspection: Option<&Inspection>, form
     Ok(Exit::Damaged)
 }
 
-fn json(described: &Described, text: &str) -> Value {
+fn json(described: &Described, shard: Option<String>, text: &str) -> Value {
     let mut finding = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| finding.insert(name.to_owned(), value));
     put("kind", Some(described.kind.into()));
+    put("shard", shard.map(Value::from));
     put("position", described.at.map(|at| at.0.into()));
     put("file", described.file.as_ref().map(|file| file.display().to_string().into()));
     put("recorded", described.recorded.clone().map(Value::from));
@@ -92,6 +104,8 @@ fn of_log(error: &LogError) -> Option<Described> {
             Described { at: Some(*at), ..file("damaged", path) }
         }
         LogError::Chain { at, .. } => plain("chain", *at),
+        LogError::NoBlock { at, .. } => plain("block", *at),
+        LogError::Contradiction { at, .. } => plain("contradiction", *at),
         LogError::Missing { found, .. } => plain("missing", *found),
         LogError::Gap { found, .. } => plain("gap", *found),
         LogError::Anchor { path, .. } => file("anchor", path),
@@ -99,6 +113,7 @@ fn of_log(error: &LogError) -> Option<Described> {
         LogError::NotFound { .. }
         | LogError::Fenced { .. }
         | LogError::Kafka { .. }
+        | LogError::NoTopic { .. }
         | LogError::Locked { .. }
         | LogError::OtherEngine { .. }
         | LogError::Io { .. }

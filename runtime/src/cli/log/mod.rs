@@ -1,11 +1,13 @@
 //! Looking at the log, checking it, exporting it, repairing it.
 
+mod causal;
 mod export;
 mod finding;
 mod repair;
 mod show;
 mod tail;
 mod verify;
+mod verify_topics;
 
 use super::{Exit, Globals};
 

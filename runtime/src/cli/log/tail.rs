@@ -4,18 +4,24 @@ use std::time::Duration;
 
 use ergate::events::id::Position;
 use ergate::events::log::LogError;
+use ergate::events::time::Timestamp;
 
-use crate::cli::offline::{self, Place};
+use crate::cli::logs::{self, LogArgs};
+use crate::cli::offline::{Next, Place};
 use crate::cli::record::{self, Record};
 use crate::cli::{Exit, Format, Globals, moment, output};
 
 /// How often a follower looks for news; a look costs one small read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Events that are shown where nobody says how many.
+const LINES: u64 = 10;
 
 /// Where to begin and when to stop.
 #[derive(clap::Args)]
 pub(crate) struct TailArgs {
-    /// Begin at this position instead of near the end
+    #[command(flatten)]
+    log: LogArgs,
+    /// Begin at this position instead of near the end; of several shards choose one
     #[arg(long, value_name = "POSITION", value_parser = moment::position)]
     from: Option<Position>,
     /// Show at most so many events; the default is 10 without --from, and no bound with it
@@ -27,44 +33,76 @@ pub(crate) struct TailArgs {
 }
 
 pub(crate) fn run(args: &TailArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let place = offline::open(globals)?;
-    let span = place.reader.span();
-    let newest = Position(span.next.0.saturating_sub(args.lines.unwrap_or(10)).max(span.first.0));
+    let places = match args.from {
+        Some(_) => vec![args.log.open_one(globals)?],
+        None => args.log.open(globals)?,
+    };
+    let with_shard = places.iter().any(|place| place.topic.is_some());
+    match places.as_slice() {
+        [place] => one(args, place, with_shard, globals.output)?,
+        several => newest(several, args.lines.unwrap_or(LINES), globals.output)?,
+    }
+    if args.follow { follow(&places, with_shard, globals.output) } else { Ok(Exit::Done) }
+}
+
+/// The end of one log, or the part of it from a position on.
+fn one(args: &TailArgs, place: &Place, with_shard: bool, format: Format) -> anyhow::Result<()> {
+    let span = place.span();
+    let newest = Position(span.next.0.saturating_sub(args.lines.unwrap_or(LINES)).max(span.first.0));
     let from = args.from.unwrap_or(newest);
-    // Whoever follows wants what comes, however many that are; the count only says where to begin.
-    let count = if args.follow || args.from.is_none() { u64::MAX } else { args.lines.unwrap_or(u64::MAX) };
     if from > span.next {
         return Err(LogError::Beyond { at: from, next: span.next }.into());
     }
-    tail(&place, from, count, args.follow, globals.output)
+    // Whoever follows wants what comes, however many that are; the count only says where to begin.
+    let mut left = if args.follow || args.from.is_none() { u64::MAX } else { args.lines.unwrap_or(u64::MAX) };
+    place.each_record(from, &mut |record| {
+        if left == 0 || record.envelope.position >= span.next {
+            return Ok(Next::Enough);
+        }
+        left -= 1;
+        output::line(&text(record, with_shard, format)?)?;
+        Ok(Next::More)
+    })
 }
 
-fn tail(place: &Place, from: Position, mut left: u64, follow: bool, format: Format) -> anyhow::Result<Exit> {
-    let mut cursor = place.reader.cursor(from)?;
-    while left > 0 {
+/// The newest events of all logs together, by time.
+fn newest(places: &[Place], count: u64, format: Format) -> anyhow::Result<()> {
+    let mut lines: Vec<(Timestamp, String)> = Vec::new();
+    for place in places {
+        let span = place.span();
+        place.each_record(Position(span.next.0.saturating_sub(count).max(span.first.0)), &mut |record| {
+            if record.envelope.position >= span.next {
+                return Ok(Next::Enough);
+            }
+            lines.push((record.envelope.recorded_at, text(record, true, format)?));
+            Ok(Next::More)
+        })?;
+    }
+    // The sort keeps the order of each log, whose time never goes back.
+    lines.sort_by_key(|(at, _)| *at);
+    let skip = lines.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+    lines[skip..].iter().try_for_each(|(_, line)| output::line(line))
+}
+
+/// What comes, as it comes.
+fn follow(places: &[Place], with_shard: bool, format: Format) -> anyhow::Result<Exit> {
+    let mut cursor = logs::follow(places)?;
+    loop {
         match cursor.next_block()? {
             Some(block) => {
                 for record in record::of(&block) {
-                    let record = record?;
-                    if record.envelope.position >= from && left > 0 {
-                        print(&record, format)?;
-                        left -= 1;
-                    }
+                    output::line(&text(&record?, with_shard, format)?)?;
                 }
             }
-            None if follow => std::thread::sleep(LOOK_EVERY),
-            None => break,
+            None => std::thread::sleep(LOOK_EVERY),
         }
     }
-    Ok(Exit::Done)
 }
 
-/// Prints a record on one line; columns have a fixed width, for nobody knows what comes.
-fn print(record: &Record<'_>, format: Format) -> anyhow::Result<()> {
-    if format == Format::Json {
-        return output::json(&record.json()?);
+fn text(record: &Record<'_>, with_shard: bool, format: Format) -> Result<String, serde_json::Error> {
+    match format {
+        Format::Json if with_shard => serde_json::to_string(&record.json_with_shard()?),
+        Format::Json => serde_json::to_string(&record.json()?),
+        Format::Table => record.line(with_shard),
     }
-    let [position, time, event, task, detail] = record.cells()?;
-    let line = format!("{position:>8}  {time}  {event:<17} {task:<8} {detail}");
-    output::line(&output::escape(line.trim_end()))
 }

@@ -1,5 +1,6 @@
 //! `ergate log verify`: reads every block and checks that it is what was written, and, if asked, what the rules give.
 
+use std::path::Path;
 use std::time::Instant;
 
 use ergate::events::audit::{Audit, Depth, Finding};
@@ -11,14 +12,18 @@ use ergate::events::state::State;
 use ergate::store::RecoverError;
 use serde_json::json;
 
-use super::finding;
+use super::finding::{self, Around};
+use super::verify_topics;
 use crate::cli::bar::Bar;
-use crate::cli::offline::{self, Place};
+use crate::cli::logs::{LogArgs, Where};
+use crate::cli::offline::Place;
 use crate::cli::{Exit, Format, Globals, output, record, table};
 
 /// How thoroughly.
 #[derive(clap::Args)]
 pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    log: LogArgs,
     /// Decide everything again as well, by the rule versions that the log names
     #[arg(long)]
     decisions: bool,
@@ -34,23 +39,29 @@ struct Verified {
 }
 
 pub(crate) fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let started = Instant::now();
-    let dir = offline::data_dir(globals)?;
-    let inspection = match inspect(&dir) {
-        Ok(inspection) => inspection,
-        Err(error) => return finding::report(error.into(), None, globals.output),
-    };
-    let place = offline::open(globals)?;
     let depth = if args.decisions { Depth::Decisions } else { Depth::Chain };
+    match args.log.find(globals)? {
+        Where::Directory(dir) => directory(&dir, depth, globals),
+        Where::Topics(_) => verify_topics::run(&args.log, depth, globals),
+    }
+}
+
+fn directory(dir: &Path, depth: Depth, globals: &Globals) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let inspection = match inspect(dir) {
+        Ok(inspection) => inspection,
+        Err(error) => return finding::report(error.into(), Around::default(), globals.output),
+    };
+    let place = Place::directory(dir)?;
     match verify(&place, &inspection, depth, globals) {
-        Ok(verified) => print(&verified, &inspection, args.decisions, started, globals.output),
-        Err(error) => finding::report(error, Some(&inspection), globals.output),
+        Ok(verified) => print(&verified, &inspection, depth, started, globals.output),
+        Err(error) => finding::report(error, Around { inspection: Some(&inspection), shard: None }, globals.output),
     }
 }
 
 /// Follows the log to where it ended when it was inspected; a writer may go on meanwhile.
 fn verify(place: &Place, inspection: &Inspection, depth: Depth, globals: &Globals) -> anyhow::Result<Verified> {
-    let (mut audit, from) = begin(place, inspection, depth)?;
+    let (mut audit, from) = begin(place, inspection.base.next, depth)?;
     let (first, next) = (inspection.base.next, inspection.head.next);
     let bar = Bar::new(globals, "verifying", first.0, next.0);
     let mut cursor = place.reader.cursor(first)?;
@@ -77,8 +88,7 @@ fn verify(place: &Place, inspection: &Inspection, depth: Depth, globals: &Global
 }
 
 /// The empty state for a whole log, the oldest usable snapshot's for one whose beginning retention has dropped.
-fn begin(place: &Place, inspection: &Inspection, depth: Depth) -> anyhow::Result<(Audit, Position)> {
-    let first = inspection.base.next;
+pub(super) fn begin(place: &Place, first: Position, depth: Depth) -> anyhow::Result<(Audit, Position)> {
     if first == Position(0) {
         return Ok((Audit::new(depth, State::default(), Some(Hash::ZERO)), first));
     }
@@ -93,7 +103,7 @@ fn begin(place: &Place, inspection: &Inspection, depth: Depth) -> anyhow::Result
 }
 
 /// Decodes the records of a block that no state leads to.
-fn read_only(block: &Block) -> Result<(), LogError> {
+pub(super) fn read_only(block: &Block) -> Result<(), LogError> {
     record::of(block).try_for_each(|record| record.map(drop))
 }
 
@@ -109,20 +119,21 @@ fn reached(at: Position, hash: Hash, inspection: &Inspection) -> Result<(), LogE
     Ok(())
 }
 
-fn print(
-    verified: &Verified,
-    inspection: &Inspection,
-    decisions: bool,
-    started: Instant,
-    format: Format,
-) -> anyhow::Result<Exit> {
+/// What a whole log was held against.
+pub(super) const fn checked(depth: Depth) -> &'static str {
+    match depth {
+        Depth::Chain => "every byte and hash",
+        Depth::Decisions => "every byte, hash and decision",
+    }
+}
+
+fn print(verified: &Verified, inspection: &Inspection, depth: Depth, started: Instant, format: Format) -> anyhow::Result<Exit> {
     let Verified { audit, from, events, blocks } = verified;
     let (head, digest) = (audit.state().position, audit.state().digest());
-    let checked = if decisions { "every byte, hash and decision" } else { "every byte and hash" };
     match format {
         Format::Json => output::json(&json!({
             "ok": true,
-            "decisions": decisions,
+            "decisions": depth == Depth::Decisions,
             "events": events,
             "blocks": blocks,
             "first": inspection.base.next.0,
@@ -135,7 +146,7 @@ fn print(
             "seconds": started.elapsed().as_secs_f64(),
         }))?,
         Format::Table => table::facts(&[
-            ("verified", Some(checked.to_owned())),
+            ("verified", Some(checked(depth).to_owned())),
             ("events", Some(events.to_string())),
             ("blocks", Some(blocks.to_string())),
             ("audited from", (from.0 > 0).then(|| format!("position {from}, a snapshot; before it {} events only by their chain", from.0 - inspection.base.next.0))),

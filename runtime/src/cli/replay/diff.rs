@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ergate::events::id::{Ordinal, TaskId};
+use ergate::events::id::{Ordinal, ShardId, TaskId};
 use ergate::events::state::State;
+use ergate::kafka::logs::shard_name;
 use serde_json::{Value, json};
 
 use super::summary::{PoolSummary, ReplicaSummary, Summary, phase_name};
@@ -21,9 +22,9 @@ struct Change {
 ///
 /// # Errors
 /// When standard output is closed or full.
-pub(super) fn print(before: &State, after: &State, tasks: bool, format: Format) -> anyhow::Result<()> {
+pub(super) fn print(shard: ShardId, before: &State, after: &State, tasks: bool, format: Format) -> anyhow::Result<()> {
     let changes = changes(before, after);
-    let (a, b) = (Summary::of(before), Summary::of(after));
+    let (a, b) = (Summary::of(shard, before), Summary::of(shard, after));
     match format {
         Format::Json => print_json(&a, &b, &changes, tasks),
         Format::Table => print_table(&a, &b, &changes, tasks),
@@ -89,19 +90,20 @@ fn fleet(a: &Summary, b: &Summary) -> Vec<(String, String, String)> {
 }
 
 fn print_json(a: &Summary, b: &Summary, changes: &[Change], tasks: bool) -> anyhow::Result<()> {
-    let end = |summary: &Summary| json!({ "position": summary.position, "time": summary.time, "digest": summary.digest });
+    let end = |summary: &Summary| json!({ "shard": summary.shard, "position": summary.position, "time": summary.time, "digest": summary.digest });
     let pair = |(name, a, b): (String, Value, Value)| (name, json!({ "from": a, "to": b }));
     let numbers: serde_json::Map<_, _> = numbers(a, b).into_iter().map(|(name, a, b)| pair((name, a.into(), b.into()))).collect();
     let fleet: serde_json::Map<_, _> = fleet(a, b).into_iter().map(|(name, a, b)| pair((name, a.into(), b.into()))).collect();
     output::json(&json!({ "from": end(a), "to": end(b), "counts": numbers, "moves": moves(changes), "fleet": fleet }))?;
     let shown = changes.iter().filter(|_| tasks);
     shown
-        .map(|change| json!({ "task": TaskId::embedded(change.task), "from": change.from, "to": change.to }))
+        .map(|change| json!({ "task": TaskId { shard: b.shard, ordinal: change.task }, "from": change.from, "to": change.to }))
         .try_for_each(|row| output::json(&row))
 }
 
 fn print_table(a: &Summary, b: &Summary, changes: &[Change], tasks: bool) -> anyhow::Result<()> {
-    output::line(&format!("from position {} ({}) to position {} ({})", a.position, a.time, b.position, b.time))?;
+    let shard = if b.shard == ShardId(0) { String::new() } else { format!("shard {}: ", shard_name(b.shard)) };
+    output::line(&format!("{shard}from position {} ({}) to position {} ({})", a.position, a.time, b.position, b.time))?;
     let (numbers, fleet, moves) = (numbers(a, b), fleet(a, b), moves(changes));
     if numbers.is_empty() && fleet.is_empty() && moves.is_empty() {
         return output::line("nothing changed");
@@ -125,7 +127,7 @@ fn print_table(a: &Summary, b: &Summary, changes: &[Change], tasks: bool) -> any
     output::line("")?;
     let mut table = Table::new(&["TASK", "FROM", "TO"]);
     for Change { task, from, to } in changes {
-        table.row([TaskId::embedded(*task).to_string(), (*from).to_owned(), (*to).to_owned()]);
+        table.row([TaskId { shard: b.shard, ordinal: *task }.to_string(), (*from).to_owned(), (*to).to_owned()]);
     }
     table.print()
 }

@@ -3,19 +3,23 @@
 mod diff;
 mod summary;
 
-use ergate::events::id::TaskId;
+use ergate::events::id::{ShardId, TaskId};
 use ergate::events::state::State;
 use serde_json::json;
 
 use self::summary::Summary;
 use super::exit::Trouble;
+use super::logs::LogArgs;
 use super::moment::{Moment, due, time};
+use super::offline::Place;
 use super::table::Table;
-use super::{Exit, Format, Globals, offline, output};
+use super::{Exit, Format, Globals, output};
 
 /// Which moment, or which two.
 #[derive(clap::Args)]
 pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    log: LogArgs,
     /// Fold the events before this position, or up to this time: RFC 3339, or µs since 1970 (any number above 10^12). The default is the end
     #[arg(long, value_name = "MOMENT", conflicts_with = "diff")]
     until: Option<Moment>,
@@ -28,12 +32,34 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let place = offline::open(globals)?;
+    let places = args.log.open(globals)?;
+    require_times(args, &places)?;
+    for (index, place) in places.iter().enumerate() {
+        if places.len() > 1 && globals.output == Format::Table {
+            output::line(if index > 0 { "" } else { "every shard by itself" })?;
+        }
+        replay(args, place, globals)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A position is a place in one log, and a time is one in all.
+fn require_times(args: &ReplayArgs, places: &[Place]) -> Result<(), Trouble> {
+    let mut moments = args.until.iter().chain(args.diff.iter().flatten());
+    match moments.find(|moment| matches!(moment, Moment::Position(_))).filter(|_| places.len() > 1) {
+        Some(moment) => Err(Trouble::Usage(format!(
+            "every shard has its own positions; give a time instead of {moment}, or choose a shard with --shard"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn replay(args: &ReplayArgs, place: &Place, globals: &Globals) -> anyhow::Result<()> {
     if let Some([from, to]) = args.diff.as_deref() {
         let before = place.fold(globals, *from)?;
         // Both ends are checked alike before the one is folded on from the other.
         let after = match to {
-            Moment::Position(at) if *at >= before.position && *at <= place.reader.span().next => {
+            Moment::Position(at) if *at >= before.position && *at <= place.span().next => {
                 place.fold_on(globals, before.clone(), *to)?
             }
             Moment::Time(at) if *at >= before.last_at => place.fold_on(globals, before.clone(), *to)?,
@@ -42,32 +68,30 @@ pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> 
                 return Err(Trouble::Usage(format!("{to} comes before {from}; write the earlier moment first")).into());
             }
         };
-        diff::print(&before, &after, args.tasks, globals.output)?;
-        return Ok(Exit::Done);
+        return diff::print(place.shard, &before, &after, args.tasks, globals.output);
     }
-    let until = args.until.unwrap_or(Moment::Position(place.reader.span().next));
+    let until = args.until.unwrap_or(Moment::Position(place.span().next));
     let state = place.fold(globals, until)?;
-    print(&state, args.tasks, globals.output)?;
-    Ok(Exit::Done)
+    print(place.shard, &state, args.tasks, globals.output)
 }
 
-fn print(state: &State, tasks: bool, format: Format) -> anyhow::Result<()> {
-    let summary = Summary::of(state);
+fn print(shard: ShardId, state: &State, tasks: bool, format: Format) -> anyhow::Result<()> {
+    let summary = Summary::of(shard, state);
     match format {
         Format::Json => output::json(&summary)?,
         Format::Table => summary.print()?,
     }
     match (tasks, format) {
         (false, _) => Ok(()),
-        (true, Format::Json) => print_tasks_json(state),
-        (true, Format::Table) => print_tasks(state),
+        (true, Format::Json) => print_tasks_json(shard, state),
+        (true, Format::Table) => print_tasks(shard, state),
     }
 }
 
-fn print_tasks_json(state: &State) -> anyhow::Result<()> {
+fn print_tasks_json(shard: ShardId, state: &State) -> anyhow::Result<()> {
     state.work.tasks.iter().try_for_each(|(ordinal, task, payload)| {
         output::json(&json!({
-            "task": TaskId::embedded(ordinal),
+            "task": TaskId { shard, ordinal },
             "type": summary::type_name(state, task),
             "phase": task.phase,
             "priority": task.priority,
@@ -82,12 +106,12 @@ fn print_tasks_json(state: &State) -> anyhow::Result<()> {
     })
 }
 
-fn print_tasks(state: &State) -> anyhow::Result<()> {
+fn print_tasks(shard: ShardId, state: &State) -> anyhow::Result<()> {
     output::line("")?;
     let mut table = Table::new(&["TASK", "TYPE", "PHASE", "STARTS", "REQUESTED", "DUE"]);
     for (ordinal, task, _) in state.work.tasks.iter() {
         let name = summary::type_name(state, task).to_owned();
-        let (id, phase) = (TaskId::embedded(ordinal).to_string(), summary::phase_name(task.phase).to_owned());
+        let (id, phase) = (TaskId { shard, ordinal }.to_string(), summary::phase_name(task.phase).to_owned());
         table.row([id, name, phase, task.attempt.to_string(), time(task.requested_at), due(task.due)]);
     }
     table.print()

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use ergate::events::block::Hash;
 use ergate::events::event::RuleVersions;
-use ergate::events::id::{Epoch, TaskId};
+use ergate::events::id::{Epoch, ShardId, TaskId};
 use ergate::events::slab::{Phase, Task};
 use ergate::events::state::State;
 use ergate::events::state::control::ReplicaPhase;
 use ergate::events::task::Outcome;
+use ergate::kafka::logs::shard_name;
 use serde::Serialize;
 
 use crate::cli::moment::time;
@@ -18,6 +19,7 @@ use crate::cli::table::{self, Table};
 /// What is told of a state.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
+    pub(super) shard: ShardId,
     pub(super) position: u64,
     pub(super) time: String,
     epoch: Epoch,
@@ -82,7 +84,7 @@ pub(super) fn type_name<'a>(state: &'a State, task: &Task) -> &'a str {
 }
 
 impl Summary {
-    pub(super) fn of(state: &State) -> Summary {
+    pub(super) fn of(shard: ShardId, state: &State) -> Summary {
         let work = &state.work;
         let (mut phases, mut types) = (BTreeMap::new(), BTreeMap::<String, BTreeMap<&'static str, u64>>::new());
         let (mut running, mut oldest) = (0, None);
@@ -97,6 +99,7 @@ impl Summary {
         }
         let live = work.tasks.len() as u64;
         Summary {
+            shard,
             position: state.position.0,
             time: time(state.last_at),
             epoch: state.epoch,
@@ -107,7 +110,7 @@ impl Summary {
             running,
             backlog: live - running,
             oldest_waiting: oldest.map(|(at, ordinal)| Waiting {
-                task: TaskId::embedded(ordinal),
+                task: TaskId { shard, ordinal },
                 since: time(at),
                 waited_us: state.last_at.since(at).0,
             }),
@@ -132,6 +135,7 @@ impl Summary {
         let waiting = self.oldest_waiting.as_ref();
         let waiting = waiting.map(|oldest| format!("task {} since {} ({} µs)", oldest.task, oldest.since, oldest.waited_us));
         table::facts(&[
+            ("shard", (self.shard != ShardId(0)).then(|| shard_name(self.shard))),
             ("position", Some(self.position.to_string())),
             ("time", Some(self.time.clone())),
             ("epoch", Some(self.epoch.to_string())),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ergate::events::id::{Ordinal, Position, TypeId};
+use ergate::events::id::{Ordinal, Position, ShardId, TypeId};
 use ergate::events::log::index::{Ending, EndingQuery, TaskIndex, TypeNames};
 use ergate::events::slab::Phase;
 use ergate::events::state::State;
@@ -10,12 +10,15 @@ use ergate::events::task::Outcome;
 
 use super::row::{Cursor, Row, ended_row, live_row, print};
 use crate::cli::exit::Trouble;
-use crate::cli::offline::{self, Place};
+use crate::cli::logs::LogArgs;
+use crate::cli::offline::Place;
 use crate::cli::{Exit, Format, Globals, output};
 
 /// Which tasks.
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    log: LogArgs,
     /// Only tasks of this type
     #[arg(long = "type", value_name = "TYPE")]
     type_name: Option<String>,
@@ -55,14 +58,14 @@ enum Filter {
 }
 
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let place = offline::open(globals)?;
+    let place = args.log.open_one(globals)?;
     let index = place.index(globals)?;
     let state = wants_any_live(args).then(|| place.fold_all(globals)).transpose()?;
     let names = names(&place, &index, state.as_ref(), globals)?;
     let types = args.type_name.as_deref().map(|name| types_of(&names, name)).transpose()?;
-    let mut rows = state.map_or_else(Vec::new, |state| live_rows(args, &state, types.as_deref()));
+    let mut rows = state.map_or_else(Vec::new, |state| live_rows(args, place.shard, &state, types.as_deref()));
     if rows.len() < args.limit && wants_ended(args) {
-        ended_rows(args, &names, &index, types.as_deref(), &mut rows)?;
+        ended_rows(args, place.shard, (&names, &index), types.as_deref(), &mut rows)?;
     }
     match globals.output {
         Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
@@ -124,7 +127,7 @@ fn wants_live(args: &ListArgs, phase: Phase) -> bool {
 }
 
 /// The newest live tasks that are asked for. Only as many as are shown are kept, however many there are.
-fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Row> {
+fn live_rows(args: &ListArgs, shard: ShardId, state: &State, types: Option<&[TypeId]>) -> Vec<Row> {
     let before = match args.before {
         Some(Cursor::Ended(_)) => return Vec::new(),
         Some(Cursor::Live(before)) => before,
@@ -139,14 +142,14 @@ fn live_rows(args: &ListArgs, state: &State, types: Option<&[TypeId]>) -> Vec<Ro
             }
         }
     }
-    newest.into_iter().rev().map(|(ordinal, task)| live_row(state, ordinal, task)).collect()
+    newest.into_iter().rev().map(|(ordinal, task)| live_row(shard, state, ordinal, task)).collect()
 }
 
 /// The newest ended tasks that are asked for, in pages until there are enough.
 fn ended_rows(
     args: &ListArgs,
-    names: &TypeNames,
-    index: &TaskIndex,
+    shard: ShardId,
+    (names, index): (&TypeNames, &TaskIndex),
     types: Option<&[TypeId]>,
     rows: &mut Vec<Row>,
 ) -> anyhow::Result<()> {
@@ -159,7 +162,7 @@ fn ended_rows(
         let revived = revived(index, &endings)?;
         let dead = |ending: &Ending| ending.dead_letter.filter(|_| !revived.contains(&ending.task));
         let wanted = endings.iter().filter(|ending| !dead_only || dead(ending).is_some());
-        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(names, ending, dead(ending))));
+        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(shard, names, ending, dead(ending))));
         match endings.last() {
             Some(last) if endings.len() == limit => before = Some(last.position),
             Some(_) | None => break,

@@ -6,7 +6,7 @@ mod list;
 mod row;
 mod show;
 
-use ergate::events::id::{ShardId, TaskId};
+use ergate::events::id::TaskId;
 use ergate::events::log::index::TaskIndex;
 
 use super::exit::Trouble;
@@ -41,7 +41,7 @@ fn each_event(
     each: &mut dyn FnMut(&Record<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
     let mut found = 0;
-    if task.shard != ShardId(0) {
+    if task.shard != place.shard {
         return Ok(found);
     }
     for at in index.history(task.ordinal, None)? {
@@ -59,9 +59,9 @@ fn each_event(
 
 /// Why nothing is known of a task: it never was, or it is no longer kept.
 fn unknown(place: &Place, task: TaskId) -> anyhow::Result<Trouble> {
-    let span = place.reader.span();
+    let span = place.span();
     let mut first_kept = None;
-    if task.shard == ShardId(0) && span.first.0 > 0 {
+    if task.shard == place.shard && span.first.0 > 0 {
         place.each_record(span.first, &mut |record| {
             first_kept = record.creates;
             Ok(if first_kept.is_some() { Next::Enough } else { Next::More })
@@ -69,7 +69,7 @@ fn unknown(place: &Place, task: TaskId) -> anyhow::Result<Trouble> {
     }
     Ok(Trouble::NotFound(match first_kept {
         Some(first) if task.ordinal < first => {
-            format!("task {task} is no longer kept: the log begins at position {} with task 0-{first}", span.first)
+            format!("task {task} is no longer kept: the log begins at position {} with task {}-{first}", span.first, place.shard)
         }
         Some(_) | None => format!("no task {task} is in the log; `ergate task list` shows those that are"),
     }))

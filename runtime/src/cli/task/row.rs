@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergate::events::id::{Ordinal, Position, TaskId, TypeId};
+use ergate::events::id::{Ordinal, Position, ShardId, TaskId, TypeId};
 use ergate::events::log::index::{Ending, TypeNames};
 use ergate::events::slab::Task;
 use ergate::events::state::State;
@@ -35,9 +35,9 @@ pub(super) struct Row {
 }
 
 /// A task that has not ended.
-pub(super) fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
+pub(super) fn live_row(shard: ShardId, state: &State, ordinal: Ordinal, task: &Task) -> Row {
     Row {
-        task: TaskId::embedded(ordinal),
+        task: TaskId { shard, ordinal },
         task_type: type_name(state, task.task_type),
         state: format!("{:?}", task.phase).to_ascii_lowercase(),
         outcome: None,
@@ -48,10 +48,10 @@ pub(super) fn live_row(state: &State, ordinal: Ordinal, task: &Task) -> Row {
 }
 
 /// A task that has; of a dead letter with how often it was started.
-pub(super) fn ended_row(names: &TypeNames, ending: &Ending, dead_letter: Option<u32>) -> Row {
+pub(super) fn ended_row(shard: ShardId, names: &TypeNames, ending: &Ending, dead_letter: Option<u32>) -> Row {
     let task_type = ending.task_type.and_then(|id| names.name(id)).unwrap_or("-");
     Row {
-        task: TaskId::embedded(ending.task),
+        task: TaskId { shard, ordinal: ending.task },
         task_type: task_type.to_owned(),
         state: if dead_letter.is_some() { "dead" } else { "ended" }.to_owned(),
         outcome: Some(ending.outcome),

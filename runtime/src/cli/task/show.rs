@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::life::Life;
 use super::{each_event, unknown};
+use crate::cli::logs::LogArgs;
 use crate::cli::record::{is_empty, plain};
 use crate::cli::table::{self, Table};
-use crate::cli::{Exit, Format, Globals, offline, output};
+use crate::cli::{Exit, Format, Globals, output};
 
 /// The order in which facts are shown.
 const ORDER: [&str; 21] = [
@@ -37,18 +38,20 @@ const ORDER: [&str; 21] = [
 /// Which task.
 #[derive(clap::Args)]
 pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    log: LogArgs,
     /// Its id, such as `0-42`
     id: TaskId,
 }
 
 pub(crate) fn run(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let (place, ordinal) = (offline::open(globals)?, args.id.ordinal);
+    let (place, ordinal) = (args.log.of_task(args.id).open_one(globals)?, args.id.ordinal);
     let index = place.index(globals)?;
     let mut life = Life::default();
     let events = each_event(&place, &index, args.id, &mut |record| life.learn(ordinal, record))?;
     let state = place.fold_all(globals)?;
     let in_state = state.work.tasks.get(ordinal).is_some() || state.work.dead.contains_key(&ordinal);
-    if args.id.shard.0 != 0 || (events == 0 && !in_state) {
+    if args.id.shard != place.shard || (events == 0 && !in_state) {
         return Err(unknown(&place, args.id)?.into());
     }
     life.put("task", args.id.to_string());

@@ -1,0 +1,189 @@
+//! A namespace on a broker with engines that are child processes, and what a test does to its topics behind their backs.
+//!
+//! Needs `support/kafka/mod.rs` beside it, as `kafka`, and `support/command.rs`, as `command`.
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use ergate::events::block::{Hash, OpenBlock};
+use ergate::events::event::Event;
+use ergate::events::id::{Epoch, Ordinal, Position, ShardId};
+use ergate::events::time::Timestamp;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{command, kafka};
+
+/// How long anything here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The topics of one log.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    bootstrap: String,
+    producer: BaseProducer,
+    data: tempfile::TempDir,
+}
+
+/// An engine; it is killed when the test fails.
+pub(crate) struct Engine(Child);
+
+/// A message as it lies in a topic.
+pub(crate) struct Record {
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) value: Vec<u8>,
+}
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "200");
+    config
+}
+
+impl Namespace {
+    /// Makes the topics of so many shards.
+    pub(crate) fn new(test: &str, bootstrap: &str, shards: i32) -> Namespace {
+        let name = kafka::namespace(test);
+        let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
+        let topics = [("requests", shards), ("events", shards), ("capacity", 1), ("dlq", 1), ("results", 1), ("snapshots", 1)];
+        let names = topics.map(|(topic, partitions)| (format!("{name}.{topic}"), partitions));
+        let new = names.each_ref().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let made = runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).unwrap();
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        let producer = client(bootstrap).set("linger.ms", "0").create().unwrap();
+        Namespace { name, bootstrap: bootstrap.to_owned(), producer, data: tempfile::tempdir().unwrap() }
+    }
+
+    /// As `--log` takes it.
+    pub(crate) fn log(&self) -> String {
+        format!("kafka://{}/{}", self.bootstrap, self.name)
+    }
+
+    /// Where the engine keeps the copy of a shard.
+    pub(crate) fn copy(&self, shard: &str) -> String {
+        self.data.path().join(&self.name).join(shard).display().to_string()
+    }
+
+    /// Starts an engine.
+    pub(crate) fn engine(&self) -> Engine {
+        let data = self.data.path().display().to_string();
+        let mut command = command::ergate(&["up", "--log", &self.log(), "--data", &data]);
+        Engine(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Publishes a record to the requests.
+    pub(crate) fn publish(&self, partition: i32, key: &str, value: &[u8]) {
+        let topic = format!("{}.requests", self.name);
+        let record = BaseRecord::to(&topic).partition(partition).key(key.as_bytes()).payload(value);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Waits until every request is answered in the log and nothing runs any more.
+    pub(crate) fn until_done(&self) {
+        let started = Instant::now();
+        loop {
+            let live = command::run(&["replay", "-o", "json", "--log", &self.log()]).expect(0).json_lines();
+            let live: u64 = live.iter().map(|shard| shard["live"].as_u64().unwrap()).sum();
+            let offsets = |topic| (0..).map_while(|partition| self.end(topic, partition)).collect::<Vec<_>>();
+            let status = command::run(&["kafka", "status", "--every", "0s", "-o", "json", "--log", &self.log()]).expect(0).json();
+            let answered = status["shards"].as_array().unwrap().iter().all(|shard| {
+                let requests = &shard["requests"];
+                // A marker of a transaction at the end of a partition is nobody's request.
+                requests.is_null()
+                    || requests["lag"].as_i64().unwrap() <= 1 && !(requests["committed"].is_null() && requests["lag"] != 0)
+            });
+            if live == 0 && answered {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the work is never done: {status} {:?}", offsets("requests"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = format!("{}.{topic}", self.name);
+        let marks = self.producer.client().fetch_watermarks(&topic, partition, Duration::from_secs(5));
+        marks.ok().map(|(_, end)| end)
+    }
+
+    /// Everything that is committed to a partition.
+    pub(crate) fn records(&self, topic: &str, partition: i32) -> Vec<Record> {
+        let mut config = client(&self.bootstrap);
+        config.set("group.id", "test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(&format!("{}.{topic}", self.name), partition, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let mut records = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE) {
+                Some(Ok(message)) => {
+                    let header = |header: rdkafka::message::Header<'_, &[u8]>| {
+                        (header.key.to_owned(), header.value.unwrap_or_default().to_vec())
+                    };
+                    records.push(Record {
+                        offset: message.offset(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        headers: message.headers().map_or_else(Vec::new, |headers| headers.iter().map(header).collect()),
+                        value: message.payload().unwrap_or_default().to_vec(),
+                    });
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return records,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Writes a message to the record of a shard; answers with its offset.
+    fn write(&self, shard: i32, value: &[u8]) -> i64 {
+        let topic = format!("{}.events", self.name);
+        let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(shard).payload(value);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(PATIENCE).unwrap();
+        self.records("events", shard).last().unwrap().offset
+    }
+}
+
+/// Writes the block of a shard again that is there in this place.
+pub(crate) fn copied(namespace: &Namespace, shard: i32, index: usize) -> i64 {
+    let value = namespace.records("events", shard).swap_remove(index).value;
+    namespace.write(shard, &value)
+}
+
+/// Writes another block that claims to be at this position of a shard.
+pub(crate) fn forged(namespace: &Namespace, shard: i32, position: u64) -> i64 {
+    let shard_id = ShardId(u16::try_from(shard).unwrap());
+    let mut open = OpenBlock::new(shard_id, Epoch(1), Position(position), Ordinal(0));
+    open.push(Timestamp(1), &Event::Ready { task: Ordinal(0) });
+    namespace.write(shard, &open.seal(Hash::ZERO).bytes)
+}
+
+impl Engine {
+    /// Asks it to end, and waits.
+    pub(crate) fn stop(mut self) {
+        command::signal(&self.0, "TERM");
+        let started = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < PATIENCE, "the engine does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

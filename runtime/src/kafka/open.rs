@@ -54,6 +54,7 @@ impl Opening {
             None => self.place.warm(&self.settings),
         };
         let Warm { copy, audit, snapshot_at, .. } = warm?;
+        self.check_requests(&producer, audit.state().work.source_next)?;
         let (shard, events) = (self.place.shard, copy.head().next.0);
         let (fenced_ms, all_ms) = (fenced.as_millis(), began.elapsed().as_millis());
         tracing::info!(%shard, events, was_warm, fenced_ms, all_ms, "a shard is taken over");
@@ -71,6 +72,29 @@ impl Opening {
         };
         let log: Box<dyn EventLog> = Box::new(KafkaLog::new(parts, state.work.source_next));
         Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
+    }
+
+    /// Whether the requests go on where the log says. A topic that was made anew counts from the beginning again, and its requests would be
+    /// taken for answered ones.
+    fn check_requests(&self, producer: &BaseProducer<ShardProducer>, next: u64) -> Result<(), LogError> {
+        if self.place.shard == CAPACITY {
+            return Ok(());
+        }
+        let topic = self.settings.topics().requests;
+        let failed = |reason: String| LogError::Kafka { step: "read on in", topic: topic.clone(), reason };
+        let marks = producer.client().fetch_watermarks(&topic, self.place.topic.1, INIT_WITHIN);
+        let (low, high) = marks.map_err(|error| failed(error.to_string()))?;
+        let (low, high) = (u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default());
+        if high < next {
+            let reason =
+                format!("it ends at {high} and record {next} is the next one by the log: it was made anew; use a new namespace");
+            return Err(failed(reason));
+        }
+        if low > next {
+            let lost = low - next;
+            tracing::error!(shard = %self.place.shard, lost, "records of the requests were deleted before anybody read them; give the topic a longer retention");
+        }
+        Ok(())
     }
 
     /// A producer whose transactional id is the shard's: whoever had it before commits no more, and what it left open is aborted.

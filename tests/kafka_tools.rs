@@ -10,7 +10,7 @@ mod kafka;
 mod kafka_log;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -246,6 +246,7 @@ fn status_says_who_leads_and_what_waits() {
     assert_eq!((&busy["lag"], &busy["group"]["state"]), (&0.into(), &"Stable".into()));
     let owner = &busy["group"]["members"][0];
     assert_eq!(owner["host"], "/127.0.0.1");
+    assert_eq!(owner["shards"], serde_json::json!(["0", "1", "2", "capacity"]));
     for shard in busy["shards"].as_array().unwrap() {
         assert_eq!(shard["owner"], owner["id"], "{shard}");
     }
@@ -254,7 +255,7 @@ fn status_says_who_leads_and_what_waits() {
     assert!(last["requests"]["lag_growth"].is_number() && last["events"]["last_at"].is_number());
     assert_eq!(last["events"]["stable_lag"], 0);
     let table = run(&["kafka", "status", "--every", "0s", "--log", &log]).expect(0).out;
-    assert!(table.contains("Stable, 1 engines, lag 0") && table.contains("0 1 2 capacity"), "{table}");
+    assert!(table.contains("Stable, 1 engine, lag 0") && table.contains("0 1 2 capacity"), "{table}");
     engine.stop();
 }
 
@@ -327,12 +328,12 @@ fn a_follower_outlives_the_broker_and_says_that_it_waits() {
     run(&["log", "verify", "--decisions", "--log", &namespace.log()]).expect(0);
 }
 
-/// Not a test but a measurement; `-- --ignored --nocapture` prints it. `ERGATE_TASKS` says how many tasks, of about five events each.
+/// Not a test but a measurement; `-- --ignored --nocapture` prints it. `ERGATE_TEST_TASKS` says how many tasks, of about five events each.
 #[test]
 #[ignore = "it measures"]
 fn how_fast_a_log_on_kafka_is_verified() {
     let Some(kafka) = shared() else { return };
-    let tasks: usize = std::env::var("ERGATE_TASKS").map_or(200_000, |text| text.parse().unwrap());
+    let tasks: usize = std::env::var("ERGATE_TEST_TASKS").map_or(200_000, |text| text.parse().unwrap());
     let json = Namespace::new("json", kafka.bootstrap(), 2);
     let engine = json.engine();
     json.publish_many(tasks, br#"{"type":"noop","payload":{"n":12345,"name":"measure"}}"#);
@@ -346,7 +347,8 @@ fn how_fast_a_log_on_kafka_is_verified() {
             let said = run(&[args, &["-o", "json", "--log", &namespace.log()]].concat()).expect(0).out;
             let verified: Value = serde_json::from_str(&said).unwrap_or_default();
             let (events, bytes) = (verified["events"].as_u64(), verified["bytes"].as_u64());
-            eprintln!("{name} {args:?}: {events:?} events, {bytes:?} bytes in {:.2?}", started.elapsed());
+            let took = started.elapsed();
+            writeln!(std::io::stderr(), "{name} {args:?}: {events:?} events, {bytes:?} bytes in {took:.2?}").unwrap();
         }
     }
 }

@@ -22,7 +22,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::{command, kafka};
 
 /// How long anything here may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The topics of one log.
 pub(crate) struct Namespace {

@@ -51,7 +51,7 @@ pub struct Engine {
     /// Where it connects from.
     pub host: String,
     /// The shards that it was given.
-    #[serde(skip)]
+    #[serde(serialize_with = "by_names")]
     pub shards: Vec<ShardId>,
 }
 
@@ -99,6 +99,10 @@ pub struct Events {
 
 fn by_name<S: serde::Serializer>(shard: &ShardId, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&super::logs::shard_name(*shard))
+}
+
+fn by_names<S: serde::Serializer>(shards: &[ShardId], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(shards.iter().map(|shard| super::logs::shard_name(*shard)))
 }
 
 /// Asks how a namespace is doing, as often as is wanted; the clients are kept in between.

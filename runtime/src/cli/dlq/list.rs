@@ -65,12 +65,12 @@ impl ListArgs {
 }
 
 fn print(letters: &VecDeque<Letter>, redriven: &BTreeSet<LetterId>) -> anyhow::Result<()> {
-    let mut table = Table::new(&["ID", "FROM", "BYTES", "REDRIVEN", "REASON", "RECORD"]);
+    let mut table = Table::new(&["ID", "FROM", "BYTES", "REDRIVEN", "RECORD", "REASON"]);
     for letter in letters {
         let from = letter.source.as_ref().map_or_else(|| "-".to_owned(), |from| format!("{}-{}", from.partition, from.offset));
         let bytes = letter.value.as_ref().map_or_else(|| "-".to_owned(), |value| value.len().to_string());
         let was = if redriven.contains(&letter.id) { "yes" } else { "-" };
-        table.row([letter.id.to_string(), from, bytes, was.to_owned(), letter.reason.clone(), excerpt(letter)]);
+        table.row([letter.id.to_string(), from, bytes, was.to_owned(), excerpt(letter), letter.reason.clone()]);
     }
     table.print()
 }

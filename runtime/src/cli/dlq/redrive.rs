@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Topics;
 use crate::cli::exit::Trouble;
-use crate::cli::{Exit, Format, Globals, output};
+use crate::cli::{Exit, Format, Globals, output, progress};
 
 /// Records in one transaction: enough that the transaction costs little.
 const BATCH: usize = 500;
@@ -151,7 +151,7 @@ fn confirm(count: usize) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(Trouble::Usage("nobody is there to confirm it; add `--yes` to send without asking".to_owned()).into());
     }
-    write!(io::stderr(), "send {count} refused records again? [y/N] ")?;
+    write!(io::stderr(), "send {} again? [y/N] ", progress::count(count as u64, "refused record", "refused records"))?;
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

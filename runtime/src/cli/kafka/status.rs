@@ -10,6 +10,7 @@ use ergate::kafka::status::{Observer, Status};
 use crate::cli::embedded::parse_span;
 use crate::cli::logs::{self, patience};
 use crate::cli::moment::time;
+use crate::cli::progress::count;
 use crate::cli::table::Table;
 use crate::cli::{Exit, Format, Globals, output};
 
@@ -51,9 +52,9 @@ fn lag(status: &Status) -> i64 {
 
 fn print(status: &Status) -> anyhow::Result<()> {
     let group = &status.group;
-    let engines = group.members.len();
-    output::line(&output::escape(&format!("group {}: {}, {engines} engines, lag {}", group.name, group.state, lag(status))))?;
-    if engines > 0 {
+    let engines = count(group.members.len() as u64, "engine", "engines");
+    output::line(&output::escape(&format!("group {}: {}, {engines}, lag {}", group.name, group.state, lag(status))))?;
+    if !group.members.is_empty() {
         output::line("")?;
         let mut table = Table::new(&["ENGINE", "CLIENT", "HOST", "SHARDS"]);
         for engine in &group.members {

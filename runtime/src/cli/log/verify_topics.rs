@@ -16,6 +16,7 @@ use super::verify::{begin, checked, read_only};
 use crate::cli::bar::Bar;
 use crate::cli::logs::LogArgs;
 use crate::cli::offline::{Place, Topic};
+use crate::cli::progress::count;
 use crate::cli::table::{self, Table};
 use crate::cli::{Exit, Format, Globals, output};
 
@@ -191,7 +192,16 @@ fn print_table(shards: &Shards<'_>, depth: Depth, started: Instant) -> anyhow::R
         ("verified", Some(checked(depth).to_owned())),
         ("events", Some(sum(shards, |walked| walked.events).to_string())),
         ("blocks", Some(sum(shards, |walked| walked.blocks).to_string())),
-        ("repeated", (repeated > 0).then(|| format!("{repeated} blocks are there twice, and were skipped the second time"))),
+        (
+            "repeated",
+            (repeated > 0).then(|| {
+                count(
+                    repeated,
+                    "block is there twice, and was skipped the second time",
+                    "blocks are there twice, and were skipped the second time",
+                )
+            }),
+        ),
         ("not audited", (!gaps.is_empty()).then(|| gaps.join("; "))),
         ("took", Some(format!("{:.2?}", started.elapsed()))),
     ])

@@ -18,8 +18,12 @@ use super::assignment;
 use super::logs::{CAPACITY, Logs};
 use super::settings::KafkaSettings;
 
-/// How long the brokers may take to answer one question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long the brokers may take to answer one question; a coordinator that moves answers with errors meanwhile.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long one try may take.
+const TRY_FOR: Duration = Duration::from_secs(5);
+/// Pause between two tries.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How a namespace is doing at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -168,7 +172,7 @@ impl Observer {
     }
 
     fn marks(&self, topic: &str, partition: i32) -> Result<(i64, i64), LogError> {
-        self.group.fetch_watermarks(topic, partition, ANSWER_WITHIN).map_err(|error| failed("ask for the ends of", topic, &error))
+        ask("ask for the ends of", topic, || self.group.fetch_watermarks(topic, partition, TRY_FOR))
     }
 
     fn committed(&self) -> Result<BTreeMap<ShardId, i64>, LogError> {
@@ -178,8 +182,7 @@ impl Observer {
         for shard in shards() {
             list.add_partition(&topic, i32::from(shard.0));
         }
-        let offsets = self.group.committed_offsets(list, ANSWER_WITHIN);
-        let offsets = offsets.map_err(|error| failed("ask for the group's offsets in", &topic, &error))?;
+        let offsets = ask("ask for the group's offsets in", &topic, || self.group.committed_offsets(list.clone(), TRY_FOR))?;
         let known = |shard: ShardId| match offsets.find_partition(&topic, i32::from(shard.0))?.offset() {
             Offset::Offset(offset) => Some((shard, offset)),
             Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
@@ -189,8 +192,7 @@ impl Observer {
 
     fn group(&self) -> Result<Group, LogError> {
         let name = self.settings.group();
-        let list = self.group.fetch_group_list(Some(&name), ANSWER_WITHIN);
-        let list = list.map_err(|error| failed("describe the group of", &self.settings.namespace(), &error))?;
+        let list = ask("describe the group of", &self.settings.namespace, || self.group.fetch_group_list(Some(&name), TRY_FOR))?;
         let Some(info) = list.groups().first() else { return Ok(Group { name, state: "Dead".to_owned(), members: Vec::new() }) };
         let members = info.members().iter().map(|member| self.engine(member)).collect();
         Ok(Group { name, state: info.state().to_owned(), members })
@@ -220,6 +222,18 @@ fn growth(before: i64, after: i64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
     let change = (after - before) as f64;
     if seconds > 0.0 { change / seconds } else { 0.0 }
+}
+
+/// Asks until there is an answer, or it took too long.
+fn ask<T>(step: &'static str, topic: &str, question: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
+    let until = Instant::now() + ANSWER_WITHIN;
+    loop {
+        match question() {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() >= until => return Err(failed(step, topic, &error)),
+            Err(_) => std::thread::sleep(AGAIN_AFTER),
+        }
+    }
 }
 
 fn failed(step: &'static str, topic: &str, error: &KafkaError) -> LogError {

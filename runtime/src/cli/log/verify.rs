@@ -41,18 +41,18 @@ struct Verified {
 pub(crate) fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let depth = if args.decisions { Depth::Decisions } else { Depth::Chain };
     match args.log.find(globals)? {
-        Where::Directory(dir) => directory(&dir, depth, globals),
+        Where::Directory(dir) => directory(&args.log, &dir, depth, globals),
         Where::Topics(_) => verify_topics::run(&args.log, depth, globals),
     }
 }
 
-fn directory(dir: &Path, depth: Depth, globals: &Globals) -> anyhow::Result<Exit> {
+fn directory(args: &LogArgs, dir: &Path, depth: Depth, globals: &Globals) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let inspection = match inspect(dir) {
         Ok(inspection) => inspection,
         Err(error) => return finding::report(error.into(), Around::default(), globals.output),
     };
-    let place = Place::directory(dir)?;
+    let place = args.open_one(globals)?;
     match verify(&place, &inspection, depth, globals) {
         Ok(verified) => print(&verified, &inspection, depth, started, globals.output),
         Err(error) => finding::report(error, Around { inspection: Some(&inspection), shard: None }, globals.output),

@@ -19,10 +19,10 @@ const IMAGE_MIB: u64 = 192;
 /// How long a child may take to its first acknowledgement.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A child at work, and what it tells.
 /// After so long without a line nothing is on its way any more, whatever else the machine does.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// A child at work, and what it tells.
 struct Worker {
     child: std::process::Child,
     told: Receiver<String>,

@@ -19,6 +19,7 @@ use crate::process::tell;
 pub(crate) const EFFECTS: &str = "effects";
 /// Small enough that rounds have snapshots.
 const SNAPSHOT_EVERY_EVENTS: u64 = 1_500;
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
 /// How long attempts may run on when an engine is asked to end.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -65,10 +66,11 @@ fn append(path: &Path) -> File {
 }
 
 async fn serve(dir: &Path, orders: Orders) {
-    let address = format!("kafka://{}/{}", orders.brokers, orders.namespace);
-    let mut settings: KafkaSettings = address.parse().expect("the parent names a log");
+    let url = format!("kafka://{}/{}", orders.brokers, orders.namespace);
+    let mut settings: KafkaSettings = url.parse().expect("the address is one");
     settings.clients.session_timeout = Duration::from_millis(orders.session_ms);
     settings.clients.transaction_timeout = Duration::from_millis(orders.transaction_ms);
+    settings.snapshot_every = SNAPSHOT_EVERY;
     settings.results = true;
     let clock = Arc::new(Skewed::new(orders.skew_ms));
     let builder =

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ergate::kafka::Topics;
-
 use crate::checker::{Effect, Evidence, Totals, check};
 use crate::engine::{EFFECTS, Orders};
 use crate::faults::Fault;
@@ -16,6 +14,8 @@ use crate::kafka::{Cluster, Options, namespace};
 use crate::load::{Acknowledged, Load};
 use crate::others::Heads;
 use crate::process::Chance;
+use crate::shard::CAPACITY;
+use crate::topic::Topics;
 use crate::{SHARDS, others, topic, watch};
 
 /// Engines of a namespace; the last one only joins where a fault asks for it.
@@ -149,7 +149,7 @@ impl<'a> Ground<'a> {
     }
 
     fn topics(&self) -> Topics {
-        Topics::of(&self.namespace.parse().expect("it is a namespace"))
+        Topics::of(&self.namespace)
     }
 
     fn bootstrap(&self) -> &str {
@@ -277,5 +277,6 @@ fn effects(file: &Path) -> Vec<Effect> {
 fn copies(dir: &Path) -> Vec<(u16, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("a directory can be read").path());
-    paths.filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, path))).collect()
+    let shard = |name: &str| if name == "capacity" { Some(CAPACITY) } else { name.parse().ok() };
+    paths.filter_map(|path| Some((shard(path.file_name()?.to_str()?)?, path))).collect()
 }

@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 
 use ergate::events::event::Event;
 use ergate::events::json;
-use ergate::kafka::Topics;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kafka::{Cluster, Options, namespace};
-use crate::topic::{self, Reader, client};
+use crate::topic::{self, Reader, Topics, client};
 
 const SHARDS: i32 = 16;
 /// Tasks that wait for a time far away.
@@ -139,14 +138,9 @@ fn gaps(reader: &mut Reader, watch: Duration) -> BTreeMap<i32, Duration> {
 fn wait_consumed(bootstrap: &str, namespace: &str, records: u64) {
     let started = Instant::now();
     let sum = || {
-        topic::committed(
-            bootstrap,
-            &format!("{namespace}-engines"),
-            &Topics::of(&namespace.parse().expect("it is a namespace")).requests,
-            SHARDS,
-        )
-        .values()
-        .sum::<u64>()
+        topic::committed(bootstrap, &format!("{namespace}-engines"), &Topics::of(namespace).requests, SHARDS)
+            .values()
+            .sum::<u64>()
     };
     while sum() < records {
         assert!(started.elapsed() < PATIENCE, "only {} of {records} records are answered", sum());
@@ -180,7 +174,7 @@ fn say(what: &str, gaps: &BTreeMap<i32, Duration>) {
 fn takeover_and_hand_over_with_many_live_tasks() {
     let Some(kafka) = Cluster::start(Options::default()) else { return };
     let (namespace, home) = (namespace("takeover"), tempfile::tempdir().unwrap());
-    let topics = Topics::of(&namespace.parse().expect("it is a namespace"));
+    let topics = Topics::of(&namespace);
     topic::create(kafka.bootstrap(), &namespace, SHARDS, 1);
     let mut first = Up::start(&kafka, &namespace, &home.path().join("first"));
     let second = Up::start(&kafka, &namespace, &home.path().join("second"));

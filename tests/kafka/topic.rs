@@ -1,11 +1,9 @@
-//! The topics of a namespace as any client sees them: made by the admin client, read to their ends by plain consumers.
+//! The topics of a namespace as any client sees them: made by `ergate kafka init`, read to their ends by plain consumers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ergate::kafka::Topics;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -42,26 +40,31 @@ pub(crate) fn client(bootstrap: &str) -> ClientConfig {
     config
 }
 
-/// Makes the topics of a namespace with so many shards.
+/// The names of the topics of a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Topics {
+    pub(crate) requests: String,
+    pub(crate) events: String,
+    pub(crate) capacity: String,
+    pub(crate) dead_letters: String,
+    pub(crate) results: String,
+}
+
+impl Topics {
+    pub(crate) fn of(namespace: &str) -> Topics {
+        let [requests, events, capacity, dead_letters, results] =
+            ["requests", "events", "capacity", "dlq", "results"].map(|name| format!("{namespace}.{name}"));
+        Topics { requests, events, capacity, dead_letters, results }
+    }
+}
+
+/// Makes the topics of a namespace with so many shards, as operators do.
 pub(crate) fn create(bootstrap: &str, namespace: &str, shards: i32, replicas: i32) {
-    let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let Topics { requests, events, snapshots, capacity, dead_letters, results } =
-        Topics::of(&namespace.parse().expect("it is a namespace"));
-    let spread = [&requests, &events, &snapshots].map(|name| (name, shards));
-    let single = [&capacity, &dead_letters, &results].map(|name| (name, 1));
-    let in_sync = replicas.min(2).to_string();
-    let topics: Vec<NewTopic<'_>> = spread
-        .into_iter()
-        .chain(single)
-        .map(|(name, partitions)| {
-            NewTopic::new(name, partitions, TopicReplication::Fixed(replicas))
-                .set("max.message.bytes", MESSAGE_BYTES_MAX)
-                .set("min.insync.replicas", &in_sync)
-        })
-        .collect();
-    let made = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
-    made.into_iter().for_each(|topic| drop(topic.unwrap()));
+    let log = format!("kafka://{bootstrap}/{namespace}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ergate"));
+    command.args(["kafka", "init", "--log", &log, "--partitions", &shards.to_string(), "--replication", &replicas.to_string()]);
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 /// Follows all partitions of a topic, with what is committed alone.

@@ -1,17 +1,17 @@
 //! Takes a shard over: fences its former owner, and brings copy and state up to what is committed. All of it blocks, so it runs on a thread
 //! for blocking work.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ergate_events::log::kafka::{GroupMetadata, KafkaLog, KafkaLogParts};
+use ergate_events::log::kafka::{Delivers, GroupMetadata, KafkaLog, KafkaLogParts};
 use ergate_events::log::{EventLog, LogError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use super::copy::{Place, Warm};
@@ -54,6 +54,7 @@ impl Opening {
             None => self.place.warm(&self.settings),
         };
         let Warm { copy, audit, snapshot_at, .. } = warm?;
+        self.check_requests(&producer, audit.state().work.source_next)?;
         let (shard, events) = (self.place.shard, copy.head().next.0);
         let (fenced_ms, all_ms) = (fenced.as_millis(), began.elapsed().as_millis());
         tracing::info!(%shard, events, was_warm, fenced_ms, all_ms, "a shard is taken over");
@@ -73,13 +74,36 @@ impl Opening {
         Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
     }
 
+    /// Whether the requests go on where the log says. A topic that was made anew counts from the beginning again, and its requests would be
+    /// taken for answered ones.
+    fn check_requests(&self, producer: &BaseProducer<ShardProducer>, next: u64) -> Result<(), LogError> {
+        if self.place.shard == CAPACITY {
+            return Ok(());
+        }
+        let topic = self.settings.topics().requests;
+        let failed = |reason: String| LogError::Kafka { step: "read on in", topic: topic.clone(), reason };
+        let marks = producer.client().fetch_watermarks(&topic, self.place.topic.1, INIT_WITHIN);
+        let (low, high) = marks.map_err(|error| failed(error.to_string()))?;
+        let (low, high) = (u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default());
+        if high < next {
+            let reason =
+                format!("it ends at {high} and record {next} is the next one by the log: it was made anew; use a new namespace");
+            return Err(failed(reason));
+        }
+        if low > next {
+            let lost = low - next;
+            tracing::error!(shard = %self.place.shard, lost, "records of the requests were deleted before anybody read them; give the topic a longer retention");
+        }
+        Ok(())
+    }
+
     /// A producer whose transactional id is the shard's: whoever had it before commits no more, and what it left open is aborted.
     fn fence(&self) -> Result<BaseProducer<ShardProducer>, LogError> {
         let topic = &self.place.topic.0;
         let failed = |step, error: KafkaError| LogError::Kafka { step, topic: topic.clone(), reason: error.to_string() };
         let config = self.settings.producer(&self.transactional_id());
         let producer: BaseProducer<ShardProducer> =
-            config.create_with_context(ShardProducer).map_err(|error| failed("make a producer for", error))?;
+            config.create_with_context(ShardProducer::default()).map_err(|error| failed("make a producer for", error))?;
         // Without a connection the client looks for its coordinator only every half second.
         let known = producer.client().fetch_metadata(Some(topic), INIT_WITHIN);
         known.map_err(|error| failed("ask for", error))?;
@@ -89,7 +113,8 @@ impl Opening {
 }
 
 /// What the client of a shard's producer calls.
-pub(crate) struct ShardProducer;
+#[derive(Default)]
+pub(crate) struct ShardProducer(Mutex<Option<String>>);
 
 impl ClientContext for ShardProducer {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -99,5 +124,16 @@ impl ClientContext for ShardProducer {
 
 impl ProducerContext for ShardProducer {
     type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let reason = format!("{} took no message: {error}", message.topic());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        }
+    }
+}
+
+impl Delivers for ShardProducer {
+    fn take_failure(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -23,11 +22,17 @@ const POLL: Duration = Duration::from_micros(500);
 /// Pause before a transaction is tried again: a rebalance or a change of leader takes about as long.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// The context of a shard's producer, which is told what became of each message.
+pub trait Delivers: ProducerContext<DeliveryOpaque = ()> + 'static {
+    /// Why a message could not be delivered since this was last asked.
+    fn take_failure(&self) -> Option<String>;
+}
+
 /// Tells which member of the group commits offsets; asked for each transaction, because it changes with every rebalance.
 pub type GroupMetadata = Arc<dyn Fn() -> Option<ConsumerGroupMetadata> + Send + Sync>;
 
 /// What a writer is made of.
-pub struct KafkaLogParts<C: ProducerContext<DeliveryOpaque = ()> + 'static> {
+pub struct KafkaLogParts<C: Delivers> {
     /// A producer of this shard alone, its transactions initialised.
     pub producer: BaseProducer<C>,
     /// The shard.
@@ -49,7 +54,7 @@ pub struct KafkaLogParts<C: ProducerContext<DeliveryOpaque = ()> + 'static> {
 }
 
 /// The one writer of a shard.
-pub struct KafkaLog<C: ProducerContext<DeliveryOpaque = ()> + 'static> {
+pub struct KafkaLog<C: Delivers> {
     parts: KafkaLogParts<C>,
     head: Head,
     /// Written since the last commit.
@@ -71,7 +76,7 @@ enum Trouble {
     Fatal(String),
 }
 
-impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
+impl<C: Delivers> KafkaLog<C> {
     /// A writer behind the end of the copy; `committed` is the offset of the next request there.
     pub fn new(parts: KafkaLogParts<C>, committed: u64) -> KafkaLog<C> {
         let head = parts.copy.head();
@@ -97,6 +102,7 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
 
     fn transaction(&self) -> Result<(), Trouble> {
         let producer = &self.parts.producer;
+        drop(producer.context().take_failure());
         producer.begin_transaction().map_err(|error| trouble(&error))?;
         let filled = self.fill().and_then(|()| self.delivered());
         let done = filled.and_then(|()| self.end());
@@ -157,6 +163,10 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> KafkaLog<C> {
         let until = Instant::now() + self.parts.retry_for;
         while self.parts.producer.in_flight_count() > 0 {
             self.parts.producer.poll(POLL);
+            // Nothing more of the transaction is sent then, so waiting for the rest would be in vain.
+            if let Some(reason) = self.parts.producer.context().take_failure() {
+                return Err(Trouble::Again(reason));
+            }
             if Instant::now() >= until {
                 return Err(Trouble::Again("the brokers take no messages".to_owned()));
             }
@@ -230,7 +240,7 @@ fn trouble(error: &KafkaError) -> Trouble {
     if may_again { Trouble::Again(reason) } else { Trouble::Fatal(reason) }
 }
 
-impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> EventLog for KafkaLog<C> {
+impl<C: Delivers> EventLog for KafkaLog<C> {
     fn head(&self) -> Head {
         self.head
     }
@@ -296,15 +306,4 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> EventLog for KafkaLog<C>
         drop(ending);
         synced.and(copy.close())
     }
-}
-
-/// The context of producers that need none.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
-
-impl ClientContext for Plain {}
-
-impl ProducerContext for Plain {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }

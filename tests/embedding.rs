@@ -186,17 +186,18 @@ fn a_batch_answers_each_of_its_requests_and_tells_the_ends_of_those_it_took() {
         requests.push(id, b"6", None);
         let batch = ergate.submit_batch(requests).await.expect("it is answered");
         let answers: Vec<_> = batch.answer.iter().collect();
+        let task = |ordinal| TaskId::embedded(Ordinal(ordinal));
         assert_eq!(answers.len(), 8);
         assert_eq!(
-            (answers[0], answers[2], answers[3], answers[7]),
-            (Ok((Ordinal(0), false)), Ok((Ordinal(1), false)), Ok((Ordinal(1), true)), Ok((Ordinal(2), false)))
+            (&answers[0], &answers[2], &answers[3], &answers[7]),
+            (&Ok((task(0), false)), &Ok((task(1), false)), &Ok((task(1), true)), &Ok((task(2), false)))
         );
-        assert!(matches!(answers[1], Err(Rejection::TooLarge { .. })));
-        assert!(matches!(answers[4], Err(Rejection::OutOfRange { .. })));
-        assert!(matches!(answers[5], Err(Rejection::TooLarge { .. })));
-        assert!(matches!(answers[6], Err(Rejection::UnknownType(_))));
+        assert!(matches!(answers[1], Err(SubmitError::Rejected(Rejection::TooLarge { .. }))));
+        assert!(matches!(answers[4], Err(SubmitError::Rejected(Rejection::OutOfRange { .. }))));
+        assert!(matches!(answers[5], Err(SubmitError::Rejected(Rejection::TooLarge { .. }))));
+        assert!(matches!(answers[6], Err(SubmitError::Rejected(Rejection::UnknownType(_)))));
         let ends: Vec<_> =
-            batch.wait().await.expect("they end").into_ends().map(|(task, end)| (task.0, end.result.to_vec())).collect();
+            batch.wait().await.expect("they end").into_ends().map(|(task, end)| (task.ordinal.0, end.result.to_vec())).collect();
         assert_eq!(ends, [(0, b"2".to_vec()), (1, b"4".to_vec()), (2, b"12".to_vec())]);
         // All refused, and none at all.
         let mut refused = RequestBatch::new();

@@ -199,7 +199,7 @@ fn attempts_on_a_replica_that_panicked_return_unburned_and_finish_on_another() {
         for round in 1..=3 {
             until("running attempts", || ergate.with_progress(|progress| progress.started == 16 * round)).await;
             let before = ergate.restarts().executors.load(Ordering::Relaxed);
-            ergate.writer().send(PanicNow::Child(ChildPanic::Executors)).await.expect("the writer lives");
+            ergate.writer().expect("one shard").send(PanicNow::Child(ChildPanic::Executors)).await.expect("the writer lives");
             until("two new replicas", || ergate.restarts().executors.load(Ordering::Relaxed) == before + 2).await;
             assert_eq!(before, 2 * (round - 1));
         }
@@ -230,7 +230,7 @@ fn a_dispatcher_that_panicked_is_started_again_with_new_replicas() {
             .expect("it starts");
         for round in 1..=4 {
             let batch = submit_many(&ergate, "work", 2_000).await;
-            ergate.writer().send(PanicNow::Child(ChildPanic::Dispatcher)).await.expect("the writer lives");
+            ergate.writer().expect("one shard").send(PanicNow::Child(ChildPanic::Dispatcher)).await.expect("the writer lives");
             assert_eq!(succeeded(batch).await, 2_000);
             until("the restart", || ergate.restarts().dispatchers.load(Ordering::Relaxed) == round).await;
         }
@@ -253,7 +253,7 @@ fn views_of_a_projector_that_panicked_catch_up_and_equal_a_fold_from_the_beginni
             .expect("starts");
         for round in 1..=3 {
             let batch = submit_many(&ergate, "work", 1_500).await;
-            ergate.projector().do_send(ergate_actors::projector::Panic);
+            ergate.projector().expect("one shard").do_send(ergate_actors::projector::Panic);
             assert_eq!(succeeded(batch).await, 1_500);
             until("the restart", || ergate.restarts().projectors.load(Ordering::Relaxed) == round).await;
         }
@@ -309,7 +309,7 @@ fn a_log_writer_that_panicked_ends_the_runtime_with_errors_for_everyone() {
                 tokio::spawn(async move { ergate.submit("never", &index).await.map(|task| task.id) })
             })
             .collect();
-        ergate.writer().do_send(PanicNow::LogWriter);
+        ergate.writer().expect("one shard").do_send(PanicNow::LogWriter);
         for wait in waits {
             let answer = tokio::time::timeout(Duration::from_secs(10), wait).await.expect("a wait hangs").expect("no panic");
             assert!(matches!(answer, Err(WaitError::Stopped)), "{answer:?}");

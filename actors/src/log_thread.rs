@@ -83,12 +83,10 @@ type Written = (OpenBlock, Header);
 pub struct LogThread {
     orders: Sender<Order>,
     thread: Option<JoinHandle<Result<(), LogError>>>,
-    /// What it has done.
-    pub counters: Arc<LogCounters>,
 }
 
 impl LogThread {
-    /// Starts the thread; `news` is called on it.
+    /// Starts the thread; it counts into `counters`, and `news` is called on it.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -96,17 +94,17 @@ impl LogThread {
         log: Box<dyn EventLog>,
         durability: Durability,
         recent: Arc<Recent>,
+        counters: Arc<LogCounters>,
         news: impl Fn(LogNews) + Send + 'static,
     ) -> std::io::Result<LogThread> {
         let (orders, received) = channel();
-        let counters = Arc::new(LogCounters::default());
         let mut writer = Writer {
             log,
             durability,
             news,
             recent,
             written: Vec::new(),
-            counters: Arc::clone(&counters),
+            counters,
             unsynced_since: None,
             space_seen: Instant::now(),
         };
@@ -121,7 +119,7 @@ impl LogThread {
             // What was appended and never synced was never acknowledged, so closing after a failure has nothing to save.
             if outcome.is_ok() { writer.log.close() } else { outcome }
         })?;
-        Ok(LogThread { orders, thread: Some(thread), counters })
+        Ok(LogThread { orders, thread: Some(thread) })
     }
 
     /// Hands over a block and the messages that go out with it; news about it follow.
@@ -358,7 +356,8 @@ mod tests {
                 wait.recv().unwrap();
             }
         };
-        let thread = LogThread::start(Box::new(MemoryLog::new()), Durability::Fsync, Arc::default(), news).unwrap();
+        let thread =
+            LogThread::start(Box::new(MemoryLog::new()), Durability::Fsync, Arc::default(), Arc::default(), news).unwrap();
         thread.write(block(0), Vec::new());
         assert_eq!(seen.recv().unwrap(), Position(1));
         (1..3).for_each(|position| thread.write(block(position), Vec::new()));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ergate_events::command::Rejection;
 use ergate_events::event::Cause;
-use ergate_events::id::{Ordinal, Position, TypeId};
+use ergate_events::id::{Ordinal, Position, ShardId, TaskId, TypeId};
 use ergate_events::task::{Ask, IdempotencyKey, Outcome, RetryPolicy, Timeouts};
 use ergate_events::time::{Micros, Timestamp};
 use tokio::sync::oneshot;
@@ -138,7 +138,7 @@ impl RequestBatch {
     }
 
     /// The requests: type, payload and what few have.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (TypeId, &[u8], Option<&Extras>)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (TypeId, &[u8], Option<&Extras>)> {
         self.items.iter().map(|item| (item.task_type, &self.bytes[item.payload.clone()], item.extras.as_deref()))
     }
 }
@@ -160,71 +160,113 @@ pub struct Submission {
 pub struct BatchAnswer {
     /// The answers in runs of equal kind, so that the usual batch is one entry.
     pub runs: Vec<AnswerRun>,
-    /// Everything up to here is durable.
+    /// Everything up to here is durable on the shard that answered; where several did, on that of the first request.
     pub position: Position,
 }
 
 /// Answers to consecutive requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerRun {
-    /// Accepted, with consecutive ordinals.
+    /// Accepted by one shard, with consecutive ordinals.
     Accepted {
         /// The first task.
-        first: Ordinal,
+        first: TaskId,
         /// How many.
         count: u32,
     },
     /// The same request came before; this is its task.
-    Duplicate(Ordinal),
-    /// Refused.
+    Duplicate(TaskId),
+    /// Refused by the core.
     Rejected(Rejection),
+    /// Refused by the engine that read its record, which says why.
+    Refused(Box<str>),
 }
 
 impl AnswerRun {
     pub(crate) const fn accepted(&self) -> u32 {
         match *self {
             AnswerRun::Accepted { count, .. } => count,
-            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => 0,
+            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) | AnswerRun::Refused(_) => 0,
         }
     }
 
-    pub(crate) const fn first(&self) -> Option<Ordinal> {
+    pub(crate) const fn first(&self) -> Option<TaskId> {
         match *self {
             AnswerRun::Accepted { first, .. } => Some(first),
-            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => None,
+            AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) | AnswerRun::Refused(_) => None,
+        }
+    }
+
+    /// Takes the next answer into the run, if it goes on there.
+    fn takes(&mut self, next: &AnswerRun) -> bool {
+        match (self, next) {
+            (AnswerRun::Accepted { first, count }, AnswerRun::Accepted { first: task, count: more })
+                if first.shard == task.shard && first.ordinal.0 + u64::from(*count) == task.ordinal.0 =>
+            {
+                *count += more;
+                true
+            }
+            (
+                AnswerRun::Accepted { .. } | AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) | AnswerRun::Refused(_),
+                AnswerRun::Accepted { .. } | AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) | AnswerRun::Refused(_),
+            ) => false,
         }
     }
 }
 
 impl BatchAnswer {
-    /// The answers one by one: the task, and whether it was there before.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(Ordinal, bool), Rejection>> {
+    /// Answers that come one at a time, in the order of their requests.
+    pub fn of(answers: impl IntoIterator<Item = AnswerRun>, position: Position) -> BatchAnswer {
+        let mut runs: Vec<AnswerRun> = Vec::with_capacity(1);
+        for next in answers {
+            if !runs.last_mut().is_some_and(|last| last.takes(&next)) {
+                runs.push(next);
+            }
+        }
+        BatchAnswer { runs, position }
+    }
+
+    /// The answers one by one: the task and whether it was there before, or [`SubmitError::Rejected`] or [`SubmitError::Refused`].
+    pub fn iter(&self) -> impl Iterator<Item = Result<(TaskId, bool), SubmitError>> {
         self.runs.iter().flat_map(|run| {
-            let (count, run) = match *run {
-                AnswerRun::Accepted { count, .. } => (count, *run),
-                AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) => (1, *run),
-            };
+            let count = run.accepted().max(1);
             (0..u64::from(count)).map(move |index| match run {
-                AnswerRun::Accepted { first, .. } => Ok((Ordinal(first.0 + index), false)),
-                AnswerRun::Duplicate(of) => Ok((of, true)),
-                AnswerRun::Rejected(rejection) => Err(rejection),
+                AnswerRun::Accepted { first, .. } => Ok((TaskId { ordinal: Ordinal(first.ordinal.0 + index), ..*first }, false)),
+                AnswerRun::Duplicate(of) => Ok((*of, true)),
+                AnswerRun::Rejected(rejection) => Err(SubmitError::Rejected(*rejection)),
+                AnswerRun::Refused(reason) => Err(SubmitError::Refused { reason: reason.to_string() }),
             })
         })
     }
 }
 
-/// How the accepted tasks of a batch ended, in the order of their ordinals; duplicates are not among them.
+/// How the accepted tasks of a batch ended, in the order of their ids; duplicates are not among them.
 #[derive(Debug, Default)]
 pub struct BatchEnd {
-    pub(crate) first: Ordinal,
+    /// The first of consecutive tasks on one shard.
+    pub(crate) first: TaskId,
     pub(crate) ends: Vec<Option<TaskEnd>>,
+    /// Tasks on several shards.
+    listed: Vec<(TaskId, TaskEnd)>,
 }
 
 impl BatchEnd {
+    /// The ends of consecutive tasks on one shard.
+    pub(crate) fn run(first: TaskId, ends: Vec<Option<TaskEnd>>) -> BatchEnd {
+        BatchEnd { first, ends, listed: Vec::new() }
+    }
+
+    /// The ends of tasks anywhere.
+    pub fn of(mut ends: Vec<(TaskId, TaskEnd)>) -> BatchEnd {
+        ends.sort_by_key(|(task, _)| *task);
+        BatchEnd { listed: ends, ..BatchEnd::default() }
+    }
+
     /// Every task with its end.
-    pub fn into_ends(self) -> impl Iterator<Item = (Ordinal, TaskEnd)> {
+    pub fn into_ends(self) -> impl Iterator<Item = (TaskId, TaskEnd)> {
         let first = self.first;
-        (0_u64..).zip(self.ends).filter_map(move |(index, end)| Some((Ordinal(first.0 + index), end?)))
+        let id = move |index| TaskId { ordinal: Ordinal(first.ordinal.0 + index), ..first };
+        (0_u64..).zip(self.ends).filter_map(move |(index, end)| Some((id(index), end?))).chain(self.listed)
     }
 }
 
@@ -250,12 +292,29 @@ pub struct EndFailure {
     pub message: String,
 }
 
+/// What an engine leads under this number: the last one is that of the log of pools and their sizes.
+fn led(shard: ShardId) -> String {
+    if shard.0 == u16::MAX { "the capacity log".to_owned() } else { format!("shard {shard}") }
+}
+
 /// Why a request has no answer from the core.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The core said no.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The request's record was refused by the engine that read it, and went to the dead-letter topic.
+    #[error("the request was refused: {reason}")]
+    Refused {
+        /// What that engine says.
+        reason: String,
+    },
+    /// Only the engine that leads a shard can do that, and this one does not.
+    #[error("{} is not led by this engine but by another one, or by none for a moment; ask there, or again", led(*shard))]
+    LedElsewhere {
+        /// The shard.
+        shard: ShardId,
+    },
     /// No such task type is registered in this process.
     #[error("task type {name:?} is not registered here; registered are: {known}")]
     UnknownType {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergate_events::id::Ordinal;
+use ergate_events::id::{Ordinal, TaskId};
 use tokio::sync::oneshot;
 
 use crate::submission::{BatchEnd, TaskEnd};
@@ -27,11 +27,11 @@ struct Batch {
 
 impl Waiters {
     /// Waits for `len` tasks from `first` on.
-    pub(crate) fn add_batch(&mut self, first: Ordinal, len: u64, done: oneshot::Sender<BatchEnd>) {
+    pub(crate) fn add_batch(&mut self, first: TaskId, len: u64, done: oneshot::Sender<BatchEnd>) {
         let mut ends = Vec::new();
         let missing = usize::try_from(len).unwrap_or(0);
         ends.resize_with(missing, || None);
-        self.batches.insert(first, Batch { len, missing, end: BatchEnd { first, ends }, done });
+        self.batches.insert(first.ordinal, Batch { len, missing, end: BatchEnd::run(first, ends), done });
     }
 
     /// Waits for one task.

@@ -80,7 +80,7 @@ impl Position {
 }
 
 /// A task anywhere in the system; prints as `SHARD-ORDINAL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     /// The shard that owns the task.
     pub shard: ShardId,

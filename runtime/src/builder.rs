@@ -99,7 +99,19 @@ impl Builder {
         self.store(Store::Memory)
     }
 
-    /// Takes requests from Kafka and keeps the log there, as one engine of perhaps many; the directory keeps copies of what it leads.
+    /// Takes requests from Kafka and keeps the log there, as one engine of perhaps many. [`Builder::data`] names where copies are kept of what it
+    /// leads, which no other engine may have.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ergate::Runtime;
+    /// use ergate::kafka::KafkaSettings;
+    ///
+    /// let settings: KafkaSettings = "kafka://localhost:9092/orders".parse()?;
+    /// let runtime = Runtime::builder().kafka(settings).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     #[cfg(feature = "kafka")]
     pub fn kafka(mut self, settings: impl Into<crate::kafka::KafkaSettings>) -> Builder {
@@ -191,10 +203,11 @@ impl Builder {
         self
     }
 
-    /// Opens the log, folds its state and starts the actors.
+    /// Opens the log, folds its state and starts the actors. On Kafka it waits until the brokers have answered and the engine has asked for
+    /// shards, not until it leads any: that is the group's to say.
     ///
     /// # Errors
-    /// [`StartError`] when the log cannot be used, or a setting is refused.
+    /// [`StartError`] when the log cannot be used, or a setting is refused; on Kafka when the brokers do not answer or topics are missing.
     pub async fn start(self) -> Result<Runtime, StartError> {
         wiring::start(self).await
     }

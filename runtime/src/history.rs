@@ -11,12 +11,31 @@ use ergate_events::log::{LogError, LogReader};
 ///
 /// # Errors
 /// [`LogError`].
-pub fn ends_of(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, TaskEnd>, LogError> {
+pub fn ends_of(reader: &dyn LogReader, tasks: BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, TaskEnd>, LogError> {
+    Ok(look_back(reader, tasks)?.ends)
+}
+
+/// What a log says about tasks.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Those that have ended.
+    pub ends: BTreeMap<Ordinal, TaskEnd>,
+    /// Those that were requested and have not ended. Others are not in the log: nobody requested them, or retention has dropped them.
+    pub live: BTreeSet<Ordinal>,
+}
+
+/// As [`ends_of`], and tells tasks that have not ended from those that are not there.
+///
+/// # Errors
+/// [`LogError`].
+pub fn look_back(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<Found, LogError> {
     let mut ends = BTreeMap::new();
-    let Some(from) = first_request(reader, &mut tasks)? else { return Ok(ends) };
+    let Some(from) = first_request(reader, &mut tasks)? else { return Ok(Found::default()) };
+    let mut next = Ordinal(0);
     let mut cursor = reader.cursor(from)?;
     let mut failures: BTreeMap<Ordinal, (String, String)> = BTreeMap::new();
     while let Some(block) = cursor.next_block()? {
+        next = block.header.first_ordinal;
         for envelope in block.records() {
             let envelope = envelope.map_err(|source| LogError::Damaged {
                 at: block.header.first_position,
@@ -24,6 +43,7 @@ pub fn ends_of(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<B
                 offset: 0,
                 source,
             })?;
+            next = Ordinal(next.0 + u64::from(envelope.event.creates_task()));
             let Some(task) = envelope.event.task().filter(|task| tasks.contains(task)) else { continue };
             if let Event::Failed { ref failure, .. } = envelope.event {
                 failures.insert(task, (failure.class.to_owned(), failure.message.to_owned()));
@@ -36,11 +56,12 @@ pub fn ends_of(reader: &dyn LogReader, mut tasks: BTreeSet<Ordinal>) -> Result<B
                 ends.insert(task, end);
             }
             if tasks.is_empty() {
-                return Ok(ends);
+                return Ok(Found { ends, live: tasks });
             }
         }
     }
-    Ok(ends)
+    tasks.retain(|task| *task < next);
+    Ok(Found { ends, live: tasks })
 }
 
 /// Where the first task that the log still has was requested; drops those before it.

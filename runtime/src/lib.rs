@@ -25,11 +25,13 @@ pub mod history;
 mod indexer;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod local;
 #[cfg(feature = "requests")]
 pub mod request;
 pub mod runtime;
 mod snapshots;
 pub mod store;
+mod task;
 #[cfg(feature = "cli")]
 pub mod tasks;
 mod wiring;
@@ -39,7 +41,7 @@ pub use ergate_actors::clock;
 pub use ergate_actors::executor::context::Context;
 pub use ergate_actors::executor::function::{IntoTask, TaskError, TaskFunction, blocking, function};
 pub use ergate_actors::log_thread::Durability;
-pub use ergate_actors::submission::{BatchAnswer, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_actors::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, RequestBatch, SubmitError, TaskEnd};
 pub use ergate_events as events;
 pub use ergate_events::task::{Outcome, RetryPolicy, Timeouts, TypeSettings};
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};

@@ -1,38 +1,41 @@
 //! A running runtime: submit, wait, look, stop.
+//!
+//! It stands in front of the one shard of a log that only this process has, or of an engine on Kafka that leads some of many shards. What is said
+//! here holds for both; a method says where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ergate_actors::dispatcher::Restarts;
 use ergate_actors::log_thread::{Durability, LogCounters};
-use ergate_actors::log_writer::{Close, CopyState, LogWriter, Propose, WatchTask};
+use ergate_actors::log_writer::LogWriter;
+use ergate_actors::projector::Projector;
 use ergate_actors::proposal::Proposal;
-use ergate_actors::submission::{BatchAnswer, BatchEnd, Extras, RequestBatch, Submission, SubmitError, TaskEnd};
-use ergate_events::id::{Ordinal, Position, TaskId, TypeId};
+use ergate_actors::submission::{Extras, RequestBatch, SubmitError, TaskEnd};
+use ergate_events::id::{Position, ShardId, TaskId, TypeId};
 use ergate_events::log::{LogError, LogReader, Space};
 use ergate_events::state::State;
-use ergate_events::time::Micros;
+use ergate_events::time::{Micros, Timestamp};
 use ergate_events::view::Progress;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, TryAcquireError, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::builder::Builder;
 use crate::store::RecoverError;
+pub use crate::task::{Batch, Task, WaitError};
 use crate::wiring::{self, Parts};
 
 /// Most requests in one batch.
 pub const BATCH_REQUESTS_MAX: usize = 65_536;
-/// Most payload bytes in one batch, and in all batches that wait to be decided together.
+/// Most payload bytes in one batch, and in all batches together that wait to be decided; on Kafka, to be answered.
 pub const UNDECIDED_BYTES_MAX: usize = 64 << 20;
-/// How long a shutdown waits for a snapshot that is being written: gigabytes on a slow disk. After that it stays unfinished.
-const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a caller that finds the runtime full is asked to wait.
-const RETRY_AFTER: Micros = Micros::from_millis(100);
+pub(crate) const RETRY_AFTER: Micros = Micros::from_millis(100);
+/// What such a caller is told.
+pub(crate) const UNDECIDED: &str = "too much waits to be recorded";
 
 /// Why a runtime did not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,24 @@ pub enum StartError {
         tasks: usize,
         /// Of which types.
         types: String,
+    },
+    /// The brokers do not answer.
+    #[error("the brokers at {brokers} do not answer ({reason}); check the address, and that they run")]
+    Brokers {
+        /// Where they should be.
+        brokers: String,
+        /// What the client says.
+        reason: String,
+    },
+    /// A topic of the namespace cannot be used.
+    #[error("the topic {topic} {reason}; make the topics of the namespace with `{command}`")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What makes it.
+        command: String,
     },
     /// The log failed while the runtime took it over.
     #[error("the log failed at the start: {reason}")]
@@ -102,6 +123,10 @@ impl Drop for Inner {
     }
 }
 
+/// Submitting.
+///
+/// A request is *accepted* when the event that says so is durable: synced on this machine, or committed on Kafka, where any engine of the namespace
+/// may be the one that accepts and executes it. From then on its task ends, whatever happens to this process.
 impl Runtime {
     /// Begins to put a runtime together.
     pub fn builder() -> Builder {
@@ -114,34 +139,17 @@ impl Runtime {
         Runtime { inner: Arc::new(Inner { front, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(thread) }) }
     }
 
-    /// The one shard of a log that only this process has.
-    #[expect(clippy::panic, reason = "being replaced")]
-    fn parts(&self) -> &Parts {
-        match &self.inner.front {
-            Front::Local(parts) => parts,
-            #[cfg(feature = "kafka")]
-            Front::Kafka(_) => panic!("not on Kafka yet"),
-        }
-    }
-
-    /// What the engine leads, where there is one.
-    #[cfg(feature = "kafka")]
-    pub fn engine(&self) -> Option<crate::kafka::Standing> {
-        match &self.inner.front {
-            Front::Local(_) => None,
-            Front::Kafka(engine) => Some(engine.standing.borrow().clone()),
-        }
-    }
-
-    /// Submits a task and waits until it is durable.
+    /// Submits a task and waits until it is accepted. On Kafka that takes as long as some engine needs to read the request and commit; while no
+    /// engine leads its shard, it waits.
     ///
     /// # Errors
-    /// [`SubmitError`], see [`Runtime::submit_batch`]; [`SubmitError::Rejected`] when the payload cannot be written as JSON.
+    /// [`SubmitError`], see [`Runtime::submit_batch`]; [`SubmitError::Payload`] when the payload cannot be written as JSON,
+    /// [`SubmitError::Rejected`] or, on Kafka, [`SubmitError::Refused`] when the answer is no.
     pub async fn submit(&self, task_type: &str, payload: &(impl Serialize + ?Sized)) -> Result<Task, SubmitError> {
         self.submit_with(task_type, payload, Extras::default()).await
     }
 
-    /// Submits a task with what few tasks have.
+    /// Submits a task with what few tasks have. On Kafka a retry policy of its own has the jitter of its type, for a request cannot name one.
     ///
     /// # Errors
     /// As [`Runtime::submit`].
@@ -156,38 +164,46 @@ impl Runtime {
         batch
             .push_with(id, Some(Box::new(extras)), |bytes| serde_json::to_writer(bytes, payload))
             .map_err(|error| SubmitError::Payload { reason: error.to_string() })?;
-        let Batch { answer, done } = self.submit_batch(batch).await?;
-        let (ordinal, duplicate) = answer.iter().next().unwrap_or(Ok((Ordinal(0), false)))?;
-        let done = if duplicate { None } else { Some(done) };
-        Ok(Task { id: TaskId::embedded(ordinal), duplicate, position: answer.position, done, runtime: self.clone() })
+        Task::of(self.submit_batch(batch).await?, self.clone())
     }
 
-    /// The id of a registered task type, for filling a [`RequestBatch`].
+    /// The id of a registered task type, for filling a [`RequestBatch`] of this runtime.
     ///
     /// # Errors
     /// [`SubmitError::UnknownType`] with the registered names.
     pub fn task_type(&self, name: &str) -> Result<TypeId, SubmitError> {
-        let types = &self.parts().types;
+        let types = self.task_types();
         types.get(name).copied().ok_or_else(|| SubmitError::UnknownType {
             name: name.chars().take(64).collect(),
             known: types.keys().take(8).cloned().collect::<Vec<_>>().join(", "),
         })
     }
 
+    /// Registered task types by name.
+    pub fn task_types(&self) -> &BTreeMap<String, TypeId> {
+        match &self.inner.front {
+            Front::Local(parts) => &parts.types,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => &engine.types,
+        }
+    }
+
     /// Submits many tasks at once and waits until the answers are durable. Waits while the runtime has no room to decide them.
     ///
+    /// On Kafka a request with an idempotency key goes to the shard that Kafka's clients choose for a record with that key, so that the same
+    /// key meets the same shard whoever publishes it; the others of a batch go to one shard, which is another one for each batch.
+    ///
     /// # Errors
-    /// [`SubmitError::Busy`] when too much is live or space runs out, [`SubmitError::Unknown`] when the log failed before the
-    /// answer was durable, [`SubmitError::Closed`] when the runtime has stopped.
+    /// [`SubmitError::Busy`] when too much is live, space runs out or brokers do not answer; [`SubmitError::Unknown`] when the log failed, or the
+    /// brokers or this engine did, before the answer was durable; [`SubmitError::Closed`] when the runtime has stopped.
     pub async fn submit_batch(&self, requests: RequestBatch) -> Result<Batch, SubmitError> {
         self.admit(&requests)?;
-        let permits = permits(&requests);
-        let room = Arc::clone(&self.inner.room).acquire_many_owned(permits).await.map_err(|_| self.closed())?;
-        let (reply, answer) = oneshot::channel();
-        let (done, end) = oneshot::channel();
-        let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
-        self.parts().submissions.send(submission).await.map_err(|_| self.closed())?;
-        Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(permits(&requests)).await.map_err(|_| self.closed())?;
+        match &self.inner.front {
+            Front::Local(parts) => parts.submit(requests, room).await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
+        }
     }
 
     /// As [`Runtime::submit_batch`], but answers [`SubmitError::Busy`] where that would wait for room.
@@ -196,23 +212,22 @@ impl Runtime {
     /// As [`Runtime::submit_batch`].
     pub async fn try_submit_batch(&self, requests: RequestBatch) -> Result<Batch, SubmitError> {
         self.admit(&requests)?;
-        let busy = SubmitError::Busy { reason: "too much waits to be recorded", retry_after: RETRY_AFTER };
-        let room = match Arc::clone(&self.inner.room).try_acquire_many_owned(permits(&requests)) {
-            Ok(room) => room,
-            Err(TryAcquireError::NoPermits) => return Err(busy),
-            Err(TryAcquireError::Closed) => return Err(self.closed()),
-        };
-        let (reply, answer) = oneshot::channel();
-        let (done, end) = oneshot::channel();
-        let submission = Submission { requests, reply, done: Some(done), room: Some(room) };
-        self.parts().submissions.try_send(submission).map_err(|error| match error {
-            TrySendError::Full(_) => busy,
-            TrySendError::Closed(_) => self.closed(),
-        })?;
-        Ok(Batch { answer: answer.await.map_err(|_| self.unknown())??, done: end })
+        let room = self.room_now(&requests)?;
+        match &self.inner.front {
+            Front::Local(parts) => parts.try_submit(requests, room).await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
+        }
     }
 
-    /// Whether new work may come in.
+    fn room_now(&self, requests: &RequestBatch) -> Result<OwnedSemaphorePermit, SubmitError> {
+        Arc::clone(&self.inner.room).try_acquire_many_owned(permits(requests)).map_err(|error| match error {
+            TryAcquireError::NoPermits => SubmitError::Busy { reason: UNDECIDED, retry_after: RETRY_AFTER },
+            TryAcquireError::Closed => self.closed(),
+        })
+    }
+
+    /// Whether new work may come in. On Kafka it always may: where too much is live already, requests wait in their topic.
     ///
     /// # Errors
     /// [`SubmitError::Busy`] and [`SubmitError::BatchTooLarge`], as [`Runtime::submit_batch`] would answer, which takes the batch with it.
@@ -220,20 +235,21 @@ impl Runtime {
         if requests.len() > BATCH_REQUESTS_MAX || requests.bytes() > UNDECIDED_BYTES_MAX {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
-        let parts = &self.parts();
-        if parts.counters.space_is_low.load(Relaxed) {
-            return Err(SubmitError::Busy {
-                reason: "the disk is nearly full; free some space",
-                retry_after: Micros::from_secs(1),
-            });
+        match &self.inner.front {
+            Front::Local(parts) => parts.admit(requests.len(), self.inner.tasks_live_max),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => Ok(()),
         }
-        if parts.tail.borrow().live + requests.len() > self.inner.tasks_live_max {
-            return Err(SubmitError::Busy { reason: "too many tasks are waiting or running", retry_after: RETRY_AFTER });
-        }
-        Ok(())
     }
 
-    /// Waits for the end of a task, which may have ended long ago.
+    fn closed(&self) -> SubmitError {
+        SubmitError::Closed { reason: self.failure().unwrap_or_else(|| "it was shut down".to_owned()) }
+    }
+}
+
+/// Waiting, and what operators ask for.
+impl Runtime {
+    /// Waits for the end of a task, which may have ended long ago, and on Kafka may be led and executed by another engine.
     ///
     /// # Errors
     /// [`WaitError`] when there is no such task, or its end is no longer in the log.
@@ -247,47 +263,21 @@ impl Runtime {
     /// # Errors
     /// [`WaitError::Stopped`], [`WaitError::Log`].
     pub async fn wait_all(&self, tasks: BTreeSet<TaskId>) -> Result<BTreeMap<TaskId, TaskEnd>, WaitError> {
-        let (mut live, mut ended, mut complete) = (Vec::new(), BTreeSet::new(), true);
-        for task in tasks {
-            let (watch, end) = oneshot::channel();
-            let watched = self.parts().writer.send(WatchTask { task: task.ordinal, watch }).await;
-            match watched.map_err(|_| WaitError::Stopped)? {
-                None => live.push((task, end)),
-                Some(position) => {
-                    complete &= self.durable_at(position).await?;
-                    ended.insert(task.ordinal);
-                }
-            }
+        match &self.inner.front {
+            Front::Local(parts) => parts.wait_all(tasks).await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.wait_all(tasks).await,
         }
-        let mut ends = BTreeMap::new();
-        if !ended.is_empty() {
-            let (reader, wanted) = (Arc::clone(&self.parts().reader), ended.len());
-            let found = tokio::task::spawn_blocking(move || crate::history::ends_of(reader.as_ref(), ended)).await;
-            let found = found.map_err(|_| WaitError::Stopped)??;
-            if !complete && found.len() < wanted {
-                return Err(WaitError::Stopped);
-            }
-            ends.extend(found.into_iter().map(|(ordinal, end)| (TaskId::embedded(ordinal), end)));
-        }
-        for (task, end) in live {
-            ends.insert(task, end.await.map_err(|_| WaitError::Stopped)?);
-        }
-        Ok(ends)
-    }
-
-    /// Waits until everything before a position is durable; says `false` when it never will be.
-    async fn durable_at(&self, position: Position) -> Result<bool, WaitError> {
-        let mut tail = self.parts().tail.clone();
-        let reached = tail.wait_for(|tail| tail.head.next >= position || tail.failed.is_some()).await;
-        reached.map(|tail| tail.head.next >= position).map_err(|_| WaitError::Stopped)
     }
 
     /// Asks a task to stop; its attempt may clean up first.
     ///
     /// # Errors
-    /// [`SubmitError::Rejected`] when there is no such task or it has ended.
+    /// [`SubmitError::Rejected`] when there is no such task or it has ended; on Kafka [`SubmitError::LedElsewhere`] when another engine leads its
+    /// shard, which has to be asked there.
     pub async fn cancel(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
-        self.propose(Proposal::Cancel { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+        let proposal = Proposal::Cancel { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() };
+        self.propose(task.shard, proposal).await
     }
 
     /// Ends a task now.
@@ -295,21 +285,24 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::cancel`].
     pub async fn kill(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
-        self.propose(Proposal::Kill { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+        let proposal = Proposal::Kill { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() };
+        self.propose(task.shard, proposal).await
     }
 
-    /// Tries a dead letter again, as a new task.
+    /// Tries a dead letter again, as a new task of the same shard.
     ///
     /// # Errors
-    /// [`SubmitError::Rejected`] when it is not a dead letter.
+    /// [`SubmitError::Rejected`] when it is not a dead letter; otherwise as [`Runtime::cancel`].
     pub async fn redrive(&self, task: TaskId, by: &str, reason: &str) -> Result<Position, SubmitError> {
-        self.propose(Proposal::Redrive { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() }).await
+        let proposal = Proposal::Redrive { task: task.ordinal, by: by.to_owned(), reason: reason.to_owned() };
+        self.propose(task.shard, proposal).await
     }
 
-    /// Sets the size of a pool.
+    /// Sets the size of a pool. On Kafka that is decided in one place for all engines, the capacity log, and every shard follows; the position is
+    /// the decision's there.
     ///
     /// # Errors
-    /// [`SubmitError::Rejected`] when the size is out of range.
+    /// [`SubmitError::Rejected`] when the size is out of range; [`SubmitError::LedElsewhere`] when another engine leads the capacity log.
     pub async fn resize_pool(
         &self,
         pool: &str,
@@ -319,132 +312,218 @@ impl Runtime {
         reason: &str,
     ) -> Result<Position, SubmitError> {
         let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
-        self.propose(Proposal::DefinePool { pool, replicas, slots, by, reason }).await
-    }
-
-    /// Records a proposal and waits until the answer is durable.
-    ///
-    /// # Errors
-    /// As [`Runtime::submit_batch`].
-    pub async fn propose(&self, proposal: Proposal) -> Result<Position, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        self.parts().writer.send(Propose { proposal, reply }).await.map_err(|_| self.closed())?;
-        answer.await.map_err(|_| self.unknown())?
-    }
-
-    /// A copy of the accepted state, which may be ahead of what is durable.
-    ///
-    /// # Errors
-    /// [`WaitError::Stopped`].
-    pub async fn state(&self) -> Result<Box<State>, WaitError> {
-        self.parts().writer.send(CopyState).await.map_err(|_| WaitError::Stopped)
-    }
-
-    /// Counts and waits of everything durable, as far as the projector is.
-    pub fn progress(&self) -> Progress {
-        self.parts().progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Reads the view of [`Runtime::progress`] without copying it.
-    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
-        read(&self.parts().progress.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Everything before this position is durable.
-    pub fn durable(&self) -> Position {
-        self.parts().tail.borrow().head.next
-    }
-
-    /// Tasks that had not ended when the newest durable block was decided.
-    pub fn live(&self) -> usize {
-        self.parts().tail.borrow().live
-    }
-
-    /// Why the log refuses to go on, if it does.
-    pub fn failure(&self) -> Option<String> {
-        self.parts().tail.borrow().failed.clone()
-    }
-
-    /// Waits until the log fails, or the runtime stops.
-    pub async fn failed(&self) -> Option<String> {
-        let mut tail = self.parts().tail.clone();
-        loop {
-            if let Some(reason) = tail.borrow().failed.clone() {
-                return Some(reason);
-            }
-            if tail.changed().await.is_err() {
-                return None;
-            }
+        let proposal = Proposal::DefinePool { pool, replicas, slots, by, reason };
+        match &self.inner.front {
+            Front::Local(parts) => parts.propose(proposal).await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.resize(proposal).await,
         }
     }
 
-    /// Reads the durable log.
+    /// Records a proposal on a shard that is led here, and waits until the answer is durable. Without Kafka there is only shard 0.
+    ///
+    /// # Errors
+    /// [`SubmitError::LedElsewhere`]; otherwise as [`Runtime::submit_batch`].
+    pub async fn propose(&self, shard: ShardId, proposal: Proposal) -> Result<Position, SubmitError> {
+        match &self.inner.front {
+            Front::Local(parts) if parts.shard == shard => parts.propose(proposal).await,
+            Front::Local(_) => Err(SubmitError::LedElsewhere { shard }),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.propose(shard, proposal).await,
+        }
+    }
+}
+
+/// Looking.
+impl Runtime {
+    /// A copy of the accepted state of shard 0, which without Kafka is the only one; see [`Runtime::state_of`].
+    ///
+    /// # Errors
+    /// As [`Runtime::state_of`].
+    pub async fn state(&self) -> Result<Box<State>, WaitError> {
+        self.state_of(ShardId(0)).await
+    }
+
+    /// A copy of the accepted state of a shard, which may be ahead of what is durable.
+    ///
+    /// # Errors
+    /// [`WaitError::Stopped`], [`WaitError::LedElsewhere`].
+    pub async fn state_of(&self, shard: ShardId) -> Result<Box<State>, WaitError> {
+        match &self.inner.front {
+            Front::Local(parts) if parts.shard == shard => parts.state().await,
+            Front::Local(_) => Err(WaitError::LedElsewhere(shard)),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.state_of(shard).await,
+        }
+    }
+
+    /// Counts and waits of everything durable, as far as the projector is; on Kafka, the sum of the shards that are led here now.
+    pub fn progress(&self) -> Progress {
+        match &self.inner.front {
+            Front::Local(parts) => parts.with_progress(Progress::clone),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.progress(),
+        }
+    }
+
+    /// Reads the view of [`Runtime::progress`], without copying it where there is one shard.
+    pub fn with_progress<T>(&self, read: impl FnOnce(&Progress) -> T) -> T {
+        match &self.inner.front {
+            Front::Local(parts) => parts.with_progress(read),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => read(&engine.progress()),
+        }
+    }
+
+    /// Everything before this position is durable. On Kafka it is the sum of the positions of the shards that are led here now, which is a number
+    /// of events and no position; it falls when a shard goes to another engine.
+    pub fn durable(&self) -> Position {
+        match &self.inner.front {
+            Front::Local(parts) => parts.tail.borrow().head.next,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.durable(),
+        }
+    }
+
+    /// Tasks that had not ended when the newest durable block was decided; on Kafka, of the shards that are led here now.
+    pub fn live(&self) -> usize {
+        match &self.inner.front {
+            Front::Local(parts) => parts.tail.borrow().live,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.live(),
+        }
+    }
+
+    /// Why the log refuses to go on, if it does. A shard on Kafka that fails is dropped and led again, here or elsewhere; only an engine that cannot
+    /// be a member of its group any more has failed.
+    pub fn failure(&self) -> Option<String> {
+        match &self.inner.front {
+            Front::Local(parts) => parts.failure(),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.standing.borrow().failed.clone(),
+        }
+    }
+
+    /// Waits until the log fails, see [`Runtime::failure`], or the runtime stops.
+    pub async fn failed(&self) -> Option<String> {
+        match &self.inner.front {
+            Front::Local(parts) => parts.failed().await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.failed().await,
+        }
+    }
+
+    /// Reads the durable log of shard 0, which without Kafka is the only one; see [`Runtime::reader_of`].
     pub fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::clone(&self.parts().reader)
+        match &self.inner.front {
+            Front::Local(parts) => Arc::clone(&parts.reader),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.reader_of(ShardId(0)),
+        }
     }
 
-    /// What the log thread has done.
+    /// Reads the durable log of a shard; on Kafka from its topic, whoever leads it. `None` for a shard that does not exist.
+    pub fn reader_of(&self, shard: ShardId) -> Option<Arc<dyn LogReader>> {
+        match &self.inner.front {
+            Front::Local(parts) => (parts.shard == shard).then(|| Arc::clone(&parts.reader)),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => (shard.0 < engine.shards).then(|| engine.reader_of(shard)),
+        }
+    }
+
+    /// What the engine leads, where there is one.
+    #[cfg(feature = "kafka")]
+    pub fn engine(&self) -> Option<crate::kafka::Standing> {
+        match &self.inner.front {
+            Front::Local(_) => None,
+            Front::Kafka(engine) => Some(engine.standing.borrow().clone()),
+        }
+    }
+
+    /// What the log threads of all shards here have done.
     pub fn log_counters(&self) -> &LogCounters {
-        &self.parts().counters
+        match &self.inner.front {
+            Front::Local(parts) => &parts.counters,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => &engine.figures.counters,
+        }
     }
 
-    /// How much space is left for the log, as its thread last saw it; nothing is free and nothing wanted before it looked.
+    /// How much space is left for the log, as its thread last saw it; nothing is free and nothing wanted before it looked. On Kafka that is the
+    /// space for the copies on this machine.
     pub fn space(&self) -> Space {
         let LogCounters { free_bytes, low_water_bytes, .. } = self.log_counters();
         Space { free_bytes: free_bytes.load(Relaxed), low_water_bytes: low_water_bytes.load(Relaxed) }
     }
 
-    /// How often actors were started again.
+    /// How often actors were started again, in all shards here.
     pub fn restarts(&self) -> &Restarts {
-        &self.parts().restarts
+        match &self.inner.front {
+            Front::Local(parts) => &parts.restarts,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => &engine.figures.restarts,
+        }
     }
 
-    /// When replies are given.
+    /// When replies are given; on Kafka always after the commit.
     pub fn durability(&self) -> Durability {
         self.inner.durability
     }
 
     /// The time by the runtime's clock.
-    pub fn now(&self) -> ergate_events::time::Timestamp {
-        self.parts().clock.now()
+    pub fn now(&self) -> Timestamp {
+        match &self.inner.front {
+            Front::Local(parts) => parts.clock.now(),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.clock.now(),
+        }
     }
 
-    /// The shard's actor, for tests.
+    /// The actor of the only shard, for tests; there is none on Kafka.
     #[doc(hidden)]
-    pub fn writer(&self) -> &actix::Addr<LogWriter> {
-        &self.parts().writer
+    pub fn writer(&self) -> Option<&actix::Addr<LogWriter>> {
+        match &self.inner.front {
+            Front::Local(parts) => Some(&parts.writer),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => None,
+        }
     }
 
-    /// The projector, for tests.
+    /// The projector of the only shard, for tests; there is none on Kafka.
     #[doc(hidden)]
-    pub fn projector(&self) -> actix::Addr<ergate_actors::projector::Projector> {
-        self.parts().projector.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn projector(&self) -> Option<actix::Addr<Projector>> {
+        match &self.inner.front {
+            Front::Local(parts) => Some(parts.projector.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => None,
+        }
     }
+}
 
-    /// Lets running attempts finish for at most `drain`, makes everything durable and stops. Tasks that are not done go on at the next start.
+/// Stopping.
+impl Runtime {
+    /// Lets running attempts finish for at most `drain`, makes everything durable and stops. Tasks that are not done go on at the next start; on
+    /// Kafka other engines take the shards over and go on with them at once.
     ///
     /// # Errors
     /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
     pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
         self.inner.room.close();
-        #[cfg(feature = "kafka")]
-        if let Front::Kafka(engine) = &self.inner.front {
-            engine.stop(drain).await;
-            return Ok(());
-        }
+        let parts = match &self.inner.front {
+            Front::Local(parts) => parts,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => {
+                engine.stop(drain).await;
+                return Ok(());
+            }
+        };
         let mut thread = self.inner.thread.lock().await;
         if thread.is_none() {
             return Ok(());
         }
-        wiring::drain(self.parts(), drain).await;
-        self.finish_snapshot().await;
-        self.finish_indexes().await;
-        let (reply, closed) = oneshot::channel();
-        let outcome = match self.parts().writer.send(Close { reply }).await {
-            Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
-            Err(_) => Err(panicked()),
-        };
-        self.parts().system.stop();
+        wiring::drain(parts, drain).await;
+        let outcome = parts.close().await;
+        parts.system.stop();
         if let Some(thread) = thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
@@ -461,145 +540,9 @@ impl Runtime {
     pub async fn shutdown(&self) -> Result<(), LogError> {
         self.shutdown_within(Duration::from_secs(10)).await
     }
-
-    /// Waits for a snapshot that is being written, which must not go on when another process may have the directory.
-    async fn finish_snapshot(&self) {
-        let started = Instant::now();
-        while self.parts().snapshotting.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < SNAPSHOT_WAIT_MAX {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Indexes what was written last, which must not go on when another process may have the directory.
-    async fn finish_indexes(&self) {
-        let Some(indexer) = self.parts().indexer.clone() else { return };
-        if tokio::task::spawn_blocking(move || indexer.finish()).await.is_err() {
-            tracing::error!("building the indexes panicked");
-        }
-    }
-
-    fn closed(&self) -> SubmitError {
-        SubmitError::Closed { reason: self.failure().unwrap_or_else(|| "it was shut down".to_owned()) }
-    }
-
-    fn unknown(&self) -> SubmitError {
-        SubmitError::Unknown {
-            reason: self.failure().unwrap_or_else(|| "the runtime stopped before the answer was durable".to_owned()),
-        }
-    }
-}
-
-/// What a log writer that is gone before it was closed has done.
-fn panicked() -> LogError {
-    LogError::Poisoned { reason: "the log writer panicked".to_owned() }
 }
 
 /// Kilobytes of room that a batch needs.
 fn permits(requests: &RequestBatch) -> u32 {
     u32::try_from((requests.bytes() >> 10) + 1).unwrap_or(u32::MAX).min((UNDECIDED_BYTES_MAX >> 10) as u32)
-}
-
-/// A batch whose answers are durable.
-#[derive(Debug)]
-pub struct Batch {
-    /// What became of each request.
-    pub answer: BatchAnswer,
-    done: oneshot::Receiver<BatchEnd>,
-}
-
-impl Batch {
-    /// Waits until every accepted task has ended.
-    ///
-    /// # Errors
-    /// [`WaitError::Stopped`] when the runtime stops before.
-    pub async fn wait(self) -> Result<BatchEnd, WaitError> {
-        self.done.await.map_err(|_| WaitError::Stopped)
-    }
-}
-
-/// A task whose request is durable.
-pub struct Task {
-    /// Its id.
-    pub id: TaskId,
-    /// Whether an earlier request with the same idempotency key created it.
-    pub duplicate: bool,
-    /// Everything up to here is durable, this request included.
-    pub position: Position,
-    done: Option<oneshot::Receiver<BatchEnd>>,
-    runtime: Runtime,
-}
-
-impl Task {
-    /// Waits for the end of the task.
-    ///
-    /// # Errors
-    /// [`WaitError`].
-    pub async fn end(self) -> Result<TaskEnd, WaitError> {
-        match self.done {
-            Some(done) => {
-                let end = done.await.map_err(|_| WaitError::Stopped)?;
-                end.into_ends().next().map(|(_, end)| end).ok_or(WaitError::NoSuchTask(self.id))
-            }
-            None => self.runtime.wait(self.id).await,
-        }
-    }
-
-    /// Waits for the result of the task.
-    ///
-    /// # Errors
-    /// [`WaitError::Unsuccessful`] with the reason when the task did not succeed, [`WaitError::Result`] when the result is not an `R`.
-    pub async fn result<R: DeserializeOwned>(self) -> Result<R, WaitError> {
-        let id = self.id;
-        let end = self.end().await?;
-        match end.failure {
-            Some(failure) => Err(WaitError::Unsuccessful { task: id, outcome: end.outcome.name(), failure: describe(&failure) }),
-            None => serde_json::from_slice(&end.result).map_err(|source| WaitError::Result { task: id, source }),
-        }
-    }
-}
-
-fn describe(failure: &ergate_actors::submission::EndFailure) -> String {
-    let cause = format!("{:?}", failure.cause);
-    if failure.message.is_empty() { cause } else { format!("{cause}: {}: {}", failure.class, failure.message) }
-}
-
-/// Why a task's end is not known here.
-#[derive(Debug, thiserror::Error)]
-pub enum WaitError {
-    /// The runtime stopped; the task goes on at the next start.
-    #[error("the runtime stopped before the task ended; it goes on at the next start")]
-    Stopped,
-    /// There is no such task, or retention has dropped its end.
-    #[error("no end of task {0} is in the log: it was never requested, or retention has dropped it")]
-    NoSuchTask(TaskId),
-    /// The task did not succeed.
-    #[error("task {task} ended {outcome} ({failure})")]
-    Unsuccessful {
-        /// The task.
-        task: TaskId,
-        /// How it ended.
-        outcome: &'static str,
-        /// Why.
-        failure: String,
-    },
-    /// The result is of another shape.
-    #[error("the result of task {task} is not of the type asked for")]
-    Result {
-        /// The task.
-        task: TaskId,
-        /// What serde says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The log cannot be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-/// The names of all registered task types with their ids.
-impl Runtime {
-    /// Registered task types by name.
-    pub fn task_types(&self) -> &BTreeMap<String, TypeId> {
-        &self.parts().types
-    }
 }

@@ -115,6 +115,15 @@ pub(crate) struct ShardSpec {
     pub(crate) snapshots_also: Option<Also>,
     /// Whether the shard has executors: one that only decides how many there should be has none.
     pub(crate) executes: bool,
+    /// What all shards of a process count into.
+    pub(crate) figures: Figures,
+}
+
+/// What all shards of a process count into.
+#[derive(Clone, Default)]
+pub(crate) struct Figures {
+    pub(crate) counters: Arc<LogCounters>,
+    pub(crate) restarts: Arc<Restarts>,
 }
 
 impl ShardSpec {
@@ -131,6 +140,7 @@ impl ShardSpec {
             projectors: None,
             snapshots_also: None,
             executes: true,
+            figures: Figures::default(),
         }
     }
 }
@@ -138,7 +148,7 @@ impl ShardSpec {
 /// Starts a shard and everything on it, on the current system.
 pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
     let ShardSpec { id, opened, intake, pace, in_flight_max, snapshot_every, recent_bytes, .. } = spec;
-    let ShardSpec { projectors, snapshots_also, executes, .. } = spec;
+    let ShardSpec { projectors, snapshots_also, executes, figures: Figures { counters, restarts }, .. } = spec;
     let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
         require_own(builder, &state)?;
@@ -150,7 +160,6 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let (reports, report_lane) = lane(REPORTS_MAX);
     let (tail_sender, tail) = watch::channel(Tail { head: log.head(), live: state.work.tasks.len(), ..Tail::default() });
     let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
-    let restarts = Arc::new(Restarts::default());
     let fleet = Fleet {
         functions: Arc::new(functions),
         clock: Arc::clone(&clock),
@@ -174,12 +183,9 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         pace,
         in_flight_max,
     };
-    let mut counters = Arc::default();
     let recent = Arc::new(Recent::with_limit(recent_bytes));
     let writer = LogWriter::start_with(parts, |news| {
-        let thread = LogThread::start(log, builder.durability, Arc::clone(&recent), news)?;
-        counters = Arc::clone(&thread.counters);
-        Ok(thread)
+        LogThread::start(log, builder.durability, Arc::clone(&recent), Arc::clone(&counters), news)
     })
     .map_err(StartError::Thread)?;
     // Nobody else sets it.
@@ -294,7 +300,7 @@ fn start_projector(
     let arbiter = projectors.is_none().then(Arbiter::new);
     let (reader, recent, view, tail, progress, restarts) =
         (Arc::clone(reader), Arc::clone(recent), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
-    let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(|| Arbiter::current());
+    let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(Arbiter::current);
     let start = move || {
         let (reader, recent, view, tail, progress) =
             (Arc::clone(&reader), Arc::clone(&recent), view.clone(), tail.clone(), Arc::clone(&progress));

@@ -153,8 +153,8 @@ async fn batch(ergate: &Runtime, chance: &mut Chance, name: &str) {
         Ok(batch) => {
             let mut lines = Vec::new();
             for ((key, payload), answer) in items.iter().zip(batch.answer.iter()) {
-                let (ordinal, _) = answer.expect("nothing in this batch is refused");
-                lines.push(format!("A {} {} {payload}", ordinal.0, key.as_deref().unwrap_or("-")));
+                let (task, _) = answer.expect("nothing in this batch is refused");
+                lines.push(format!("A {} {} {payload}", task.ordinal.0, key.as_deref().unwrap_or("-")));
             }
             lines.iter().for_each(|line| tell(line));
         }

@@ -54,13 +54,15 @@ impl Namespace {
     pub(crate) fn new(test: &str, bootstrap: &str, shards: i32) -> Namespace {
         let name = kafka::namespace(test);
         let admin: AdminClient<DefaultClientContext> = client(bootstrap).create().unwrap();
-        let topics = [("requests", shards), ("events", shards), ("capacity", 1), ("dlq", 1), ("results", 1), ("snapshots", 1)];
+        let each = |topic| (topic, shards);
+        let one = |topic| (topic, 1);
+        let topics = [each("requests"), each("events"), each("snapshots"), one("capacity"), one("dlq"), one("results")];
         let names = topics.map(|(topic, partitions)| (format!("{name}.{topic}"), partitions));
         let new = names.each_ref().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let made = runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
-        let producer = client(bootstrap).set("linger.ms", "0").create().unwrap();
+        let producer = client(bootstrap).set("linger.ms", "0").set("queue.buffering.max.messages", "1000000").create().unwrap();
         Namespace { name, bootstrap: bootstrap.to_owned(), producer, data: tempfile::tempdir().unwrap() }
     }
 
@@ -78,7 +80,8 @@ impl Namespace {
     pub(crate) fn engine(&self) -> Engine {
         let data = self.data.path().display().to_string();
         let mut command = command::ergate(&["up", "--log", &self.log(), "--data", &data]);
-        Engine(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        let said = std::fs::File::create(self.data.path().join("said")).unwrap();
+        Engine(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
     }
 
     /// Publishes a record to the requests.
@@ -89,13 +92,25 @@ impl Namespace {
         self.producer.flush(PATIENCE).unwrap();
     }
 
+    /// Publishes the same record many times, to the first two partitions in turn.
+    pub(crate) fn publish_many(&self, count: usize, value: &[u8]) {
+        let topic = format!("{}.requests", self.name);
+        for index in 0..count {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(i32::from(index % 2 == 1)).payload(value);
+            while let Err((_, same)) = self.producer.send(record) {
+                record = same;
+                self.producer.poll(Duration::from_millis(10));
+            }
+        }
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
     /// Waits until every request is answered in the log and nothing runs any more.
     pub(crate) fn until_done(&self) {
         let started = Instant::now();
         loop {
             let live = command::run(&["replay", "-o", "json", "--log", &self.log()]).expect(0).json_lines();
             let live: u64 = live.iter().map(|shard| shard["live"].as_u64().unwrap()).sum();
-            let offsets = |topic| (0..).map_while(|partition| self.end(topic, partition)).collect::<Vec<_>>();
             let status = command::run(&["kafka", "status", "--every", "0s", "-o", "json", "--log", &self.log()]).expect(0).json();
             let answered = status["shards"].as_array().unwrap().iter().all(|shard| {
                 let requests = &shard["requests"];
@@ -106,15 +121,10 @@ impl Namespace {
             if live == 0 && answered {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "the work is never done: {status} {:?}", offsets("requests"));
+            let said = || std::fs::read_to_string(self.data.path().join("said")).unwrap();
+            assert!(started.elapsed() < PATIENCE, "the work is never done: {status} {}", said());
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    fn end(&self, topic: &str, partition: i32) -> Option<i64> {
-        let topic = format!("{}.{topic}", self.name);
-        let marks = self.producer.client().fetch_watermarks(&topic, partition, Duration::from_secs(5));
-        marks.ok().map(|(_, end)| end)
     }
 
     /// Everything that is committed to a partition.
@@ -167,6 +177,19 @@ pub(crate) fn forged(namespace: &Namespace, shard: i32, position: u64) -> i64 {
     let mut open = OpenBlock::new(shard_id, Epoch(1), Position(position), Ordinal(0));
     open.push(Timestamp(1), &Event::Ready { task: Ordinal(0) });
     namespace.write(shard, &open.seal(Hash::ZERO).bytes)
+}
+
+/// Writes the record of a shard to another namespace, each block as its bytes.
+pub(crate) fn as_bytes(from: &Namespace, to: &Namespace, shard: i32) {
+    let topic = format!("{}.events", to.name);
+    for record in from.records("events", shard) {
+        let (block, _) = ergate::events::json::decode(&record.value).unwrap();
+        let sealed = block.seal_again().unwrap();
+        let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(shard).payload(&sealed.bytes);
+        to.producer.send(record).map_err(|(error, _)| error).unwrap();
+        to.producer.poll(Duration::ZERO);
+    }
+    to.producer.flush(PATIENCE).unwrap();
 }
 
 impl Engine {

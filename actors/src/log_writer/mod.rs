@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, StreamHandler};
 use ergate_events::command::{Command, Rejection};
-use ergate_events::id::{Ordinal, Position, ReplicaId};
+use ergate_events::id::{Ordinal, Position, ReplicaId, ShardId, TaskId};
 use ergate_events::log::{Head, LogError};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
@@ -180,9 +180,13 @@ impl LogWriter {
         outcome.map(|()| address)
     }
 
+    fn id(&self) -> ShardId {
+        self.shard.open_block().shard()
+    }
+
     /// Decides one batch and collects its effects; returns how many commands it took.
     fn decide(&mut self, commands: &[Command<'_>], answers: &mut Vec<Answer>) -> usize {
-        let id = self.shard.open_block().shard();
+        let id = self.id();
         let results = self.intake.as_mut().map(|intake| (&mut intake.results, id));
         let (effects, waiters) = (&mut self.open.effects, &self.waiters);
         let mut collector = Collector { effects, waiters, results, fresh: self.fresh, last_failure: None };
@@ -232,7 +236,7 @@ impl LogWriter {
         reply: oneshot::Sender<Result<BatchAnswer, SubmitError>>,
         done: Option<oneshot::Sender<BatchEnd>>,
     ) {
-        let answer = BatchAnswer { runs: runs(answers), position: self.shard.state().position };
+        let answer = BatchAnswer::of(runs(answers, self.id()), self.shard.state().position);
         if let Some(done) = done {
             // Nothing comes between the requests of a submission, so its accepted tasks have consecutive ordinals.
             let accepted: u32 = answer.runs.iter().map(AnswerRun::accepted).sum();
@@ -681,27 +685,16 @@ impl Handler<Close> for LogWriter {
     }
 }
 
-/// Answers in runs of equal kind.
-fn runs(answers: &[Answer]) -> Vec<AnswerRun> {
-    let mut runs: Vec<AnswerRun> = Vec::with_capacity(1);
-    for answer in answers {
-        let next = match *answer {
-            Err(rejection) => AnswerRun::Rejected(rejection),
-            Ok(accepted) => match (accepted.task, accepted.duplicate) {
-                (Some(of), true) => AnswerRun::Duplicate(of),
-                (task, _) => AnswerRun::Accepted { first: task.unwrap_or_default(), count: 1 },
-            },
-        };
-        match (runs.last_mut(), next) {
-            (Some(AnswerRun::Accepted { first, count }), AnswerRun::Accepted { first: task, .. })
-                if first.0 + u64::from(*count) == task.0 =>
-            {
-                *count += 1
-            }
-            (_, next) => runs.push(next),
-        }
-    }
-    runs
+/// The answers of a shard as others see them.
+fn runs(answers: &[Answer], shard: ShardId) -> impl Iterator<Item = AnswerRun> {
+    let id = move |ordinal| TaskId { shard, ordinal };
+    answers.iter().map(move |answer| match *answer {
+        Err(rejection) => AnswerRun::Rejected(rejection),
+        Ok(accepted) => match (accepted.task, accepted.duplicate) {
+            (Some(of), true) => AnswerRun::Duplicate(id(of)),
+            (task, _) => AnswerRun::Accepted { first: id(task.unwrap_or_default()), count: 1 },
+        },
+    })
 }
 
 /// An error with everything that caused it, in one line.

@@ -29,6 +29,13 @@ impl Histogram {
         self.max = self.max.max(span.0);
     }
 
+    /// Counts all spans of another one.
+    pub fn merge(&mut self, other: &Histogram) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// Number of spans.
     pub const fn count(&self) -> u64 {
         self.total
@@ -79,6 +86,17 @@ mod tests {
             let top = upper(bucket(value) as u64);
             assert!(top >= value && (top - value) as f64 <= value as f64 / 31.0, "{value}: {top}");
         }
+    }
+
+    #[test]
+    fn two_histograms_together_are_the_histogram_of_all_spans() {
+        let (mut left, mut right, mut all) = (Histogram::default(), Histogram::default(), Histogram::default());
+        (1..=1_000).for_each(|span| {
+            all.record(Micros(span));
+            if span % 3 == 0 { left.record(Micros(span)) } else { right.record(Micros(span)) }
+        });
+        left.merge(&right);
+        assert_eq!((left.count(), left.max(), &left.counts), (1_000, Micros(1_000), &all.counts));
     }
 
     #[test]

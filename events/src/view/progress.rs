@@ -68,6 +68,24 @@ impl Progress {
         progress
     }
 
+    /// Adds the counts and waits of another shard. The sum shows how far several shards are and folds no events any more: its position
+    /// is the number of events of all, its time that of the newest.
+    pub fn merge(&mut self, other: &Progress) {
+        self.position = Position(self.position.0 + other.position.0);
+        self.at = self.at.max(other.at);
+        self.requested += other.requested;
+        self.started += other.started;
+        self.unsuccessful += other.unsuccessful;
+        self.deduplicated += other.deduplicated;
+        self.ended.iter_mut().zip(other.ended).for_each(|(count, more)| *count += more);
+        self.running += other.running;
+        for (pool, count) in &other.replicas {
+            *self.replicas.entry(pool.clone()).or_default() += count;
+        }
+        self.start_waits.merge(&other.start_waits);
+        self.end_waits.merge(&other.end_waits);
+    }
+
     /// Tasks that have ended.
     pub fn done(&self) -> u64 {
         self.ended.iter().sum()

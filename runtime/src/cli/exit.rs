@@ -100,6 +100,12 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::LogFailed { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(8);
             }
+            if let Some(StartError::Brokers { .. }) = cause.downcast_ref::<StartError>() {
+                return Some(10);
+            }
+            if let Some(StartError::Topic { .. }) = cause.downcast_ref::<StartError>() {
+                return Some(Exit::NotFound.code());
+            }
             if let Some(StartError::Recover(error)) = cause.downcast_ref::<StartError>() {
                 return Some(recover_code(error));
             }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 
-use ergate::events::command::Rejection;
 use ergate::events::id::TaskId;
 use ergate::events::log::LogError;
 use ergate::{Batch, RequestBatch, Runtime, SubmitError, TaskEnd, WaitError};
@@ -49,8 +48,8 @@ impl<T> Work<T> {
 
 /// What became of a request.
 pub(crate) enum Answer {
-    /// The core said no.
-    Refused(Rejection),
+    /// The answer is no.
+    Refused(SubmitError),
     /// The task, whether it was there before, and its end.
     Ended { id: TaskId, duplicate: bool, end: Result<TaskEnd, WaitError> },
 }
@@ -183,12 +182,11 @@ impl<T> Feed<'_, T> {
 /// Waits for the answers of a batch.
 async fn follow<T>(runtime: Runtime, batch: Batch, tags: Vec<T>) -> Vec<(T, Answer)> {
     let answers: Vec<_> = batch.answer.iter().collect();
-    let known = answers.iter().flatten().filter(|(_, duplicate)| *duplicate).map(|(task, _)| TaskId::embedded(*task)).collect();
+    let known = answers.iter().flatten().filter(|(_, duplicate)| *duplicate).map(|(task, _)| *task).collect();
     let ends = ends(&runtime, batch, known).await;
     let answer = |answer| match answer {
         Err(rejection) => Answer::Refused(rejection),
-        Ok((ordinal, duplicate)) => {
-            let id = TaskId::embedded(ordinal);
+        Ok((id, duplicate)) => {
             let end = ends.as_ref().map(|ends| ends.get(&id).cloned());
             let end = end.map_or(Err(WaitError::Stopped), |end| end.ok_or(WaitError::NoSuchTask(id)));
             Answer::Ended { id, duplicate, end }
@@ -199,8 +197,7 @@ async fn follow<T>(runtime: Runtime, batch: Batch, tags: Vec<T>) -> Vec<(T, Answ
 
 /// The ends of a batch's own tasks, and of those that its requests repeat; `None` when the runtime stops before.
 async fn ends(runtime: &Runtime, batch: Batch, known: BTreeSet<TaskId>) -> Option<BTreeMap<TaskId, TaskEnd>> {
-    let mut ends: BTreeMap<_, _> =
-        batch.wait().await.ok()?.into_ends().map(|(ordinal, end)| (TaskId::embedded(ordinal), end)).collect();
+    let mut ends: BTreeMap<_, _> = batch.wait().await.ok()?.into_ends().collect();
     if !known.is_empty() {
         ends.extend(runtime.wait_all(known).await.ok()?);
     }

@@ -14,17 +14,19 @@ use ergate_actors::log_writer::{Close, IntakeParts, Propose};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::records::{Records, Source};
 use ergate_actors::results::Results;
-use ergate_events::id::ShardId;
+use ergate_events::id::{ShardId, TypeId};
 use ergate_events::log::Head;
 use ergate_events::shard::BLOCK_BYTES_TARGET;
 use ergate_events::state::State;
 use ergate_events::time::Timestamp;
-use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answers::Answers;
 use super::capacity::{self, Pools, Readings};
+use super::cluster::Cluster;
 use super::copy::Place;
 use super::feed::Feed;
+use super::front::Publishing;
 use super::group::{Group, GroupEvent, Held};
 use super::logs::CAPACITY;
 use super::open::Opening;
@@ -34,7 +36,7 @@ use super::standby::Standby;
 use crate::builder::Builder;
 use crate::runtime::StartError;
 use crate::snapshots::Also;
-use crate::wiring::{self, Parts, ShardSpec};
+use crate::wiring::{self, Figures, Parts, ShardSpec};
 
 /// Batches of records that may wait for a shard.
 const RECORDS_MAX: usize = 8;
@@ -44,8 +46,6 @@ const BLOCKS_MAX: usize = 64;
 const RECENT_BYTES: usize = 1 << 20;
 /// How long a shard that could not be opened is left alone.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long the brokers may take to answer before an engine gives up starting.
-const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// Events between two snapshots of a shard: an engine without a copy folds at most so many from the topic, in about half a second.
 const SNAPSHOT_EVERY_EVENTS: u64 = 500_000;
 /// How often the owner of the capacity log records how far the shards are, where something has changed.
@@ -58,9 +58,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Leading(Mutex<BTreeMap<ShardId, Parts>>);
 
 impl Leading {
-    /// The shards that are led now.
+    /// The shards that are led now, the log of pools among them.
     pub(crate) fn all(&self) -> Vec<Parts> {
         self.lock().values().cloned().collect()
+    }
+
+    /// A shard, if it is led now.
+    pub(crate) fn get(&self, shard: ShardId) -> Option<Parts> {
+        self.lock().get(&shard).cloned()
+    }
+
+    /// Reads what shards with tasks are led now.
+    pub(crate) fn each(&self, read: impl FnMut(&Parts)) {
+        self.lock().values().filter(|parts| parts.shard != CAPACITY).for_each(read);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Parts>> {
@@ -94,8 +104,18 @@ impl std::fmt::Display for Standing {
 
 /// A running engine.
 pub(crate) struct Engine {
+    pub(crate) settings: Arc<KafkaSettings>,
+    /// How many shards there are in all.
+    pub(crate) shards: u16,
     pub(crate) leading: Arc<Leading>,
     pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) figures: Figures,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The task types by name. Shards number theirs on their own; these numbers are this engine's.
+    pub(crate) types: BTreeMap<String, TypeId>,
+    pub(crate) answers: Answers,
+    /// Started by the first submission; gone when the engine has ended.
+    pub(crate) requests: Mutex<Publishing>,
     stop: mpsc::UnboundedSender<Stop>,
     system: System,
     thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -108,19 +128,32 @@ struct Stop {
 }
 
 impl Engine {
-    /// Starts an engine on a thread of its own; it joins the group at once.
+    /// Starts an engine on a thread of its own; it joins the group as soon as it has seen that everything is there.
     pub(crate) async fn start(builder: Builder, settings: KafkaSettings, data: PathBuf) -> Result<Engine, StartError> {
+        let settings = Arc::new(settings);
+        let asked = Arc::clone(&settings);
+        let cluster = tokio::task::spawn_blocking(move || Cluster::ask(&asked)).await.map_err(|_| StartError::Panicked)??;
+        let shards = cluster.shards;
         let (ready, started) = oneshot::channel();
         let (stop, stops) = mpsc::unbounded_channel();
         let leading = Arc::new(Leading::default());
         let (tell, standing) = watch::channel(Standing::default());
-        let shared = Arc::clone(&leading);
+        let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
+        let types = (0..=u16::MAX).zip(builder.types.keys()).map(|(id, name)| (name.clone(), TypeId(id))).collect();
+        let figures = Figures::default();
+        let shared = Seen {
+            settings: Arc::clone(&settings),
+            cluster,
+            leading: Arc::clone(&leading),
+            clock: Arc::clone(&clock),
+            figures: figures.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("ergate-engine".to_owned())
             .spawn(move || {
                 let system = System::new();
                 system.block_on(async move {
-                    match Lead::new(builder, settings, data, shared, tell) {
+                    match Lead::new(builder, data, shared, tell) {
                         Ok((lead, events)) => {
                             // Whoever called `start` may have given up; then nobody asks to stop and the engine ends.
                             let _ = ready.send(Ok(System::current()));
@@ -134,11 +167,15 @@ impl Engine {
             })
             .map_err(StartError::Thread)?;
         let system = started.await.map_err(|_| StartError::Panicked)?.map_err(|reason| StartError::LogFailed { reason })?;
-        Ok(Engine { leading, standing, stop, system, thread: tokio::sync::Mutex::new(Some(thread)) })
+        let (answers, requests) = (Answers::new(Arc::clone(&settings), shards), Mutex::new(Publishing::NotYet));
+        let thread = tokio::sync::Mutex::new(Some(thread));
+        Ok(Engine { settings, shards, leading, standing, figures, clock, types, answers, requests, stop, system, thread })
     }
 
     /// Ends without a word to the group: nobody holds the engine any more.
     pub(crate) fn abandon(&self) {
+        self.stop_publishing();
+        self.answers.end();
         self.system.stop();
     }
 
@@ -146,13 +183,17 @@ impl Engine {
     pub(crate) async fn stop(&self, drain: Duration) {
         let mut thread = self.thread.lock().await;
         let Some(joined) = thread.take() else { return };
+        // What was submitted gets to the topic, and its answer back while others commit it.
+        let publishing = self.stop_publishing();
         let (done, stopped) = oneshot::channel();
         if self.stop.send(Stop { drain, done }).is_ok() {
             let _ = stopped.await;
         }
         self.system.stop();
-        if !matches!(tokio::task::spawn_blocking(move || joined.join()).await, Ok(Ok(()))) {
-            tracing::error!("the engine's thread panicked");
+        let threads = [Some(joined), publishing, self.answers.end()];
+        let join = move || threads.into_iter().flatten().map(JoinHandle::join).all(|joined| joined.is_ok());
+        if !matches!(tokio::task::spawn_blocking(join).await, Ok(true)) {
+            tracing::error!("a thread of the engine panicked");
         }
     }
 }
@@ -170,6 +211,15 @@ enum Shard {
 /// What opening a shard came to: the shard, where its records go, and from which offset on it needs them.
 type Outcome = Result<(Box<Parts>, mpsc::Sender<Records>, u64), StartError>;
 
+/// What the engine's thread shares with its front.
+struct Seen {
+    settings: Arc<KafkaSettings>,
+    cluster: Cluster,
+    leading: Arc<Leading>,
+    clock: Arc<dyn Clock>,
+    figures: Figures,
+}
+
 /// The engine's own task.
 struct Lead {
     builder: Builder,
@@ -184,6 +234,7 @@ struct Lead {
     number: u64,
     shards: BTreeMap<ShardId, Shard>,
     leading: Arc<Leading>,
+    figures: Figures,
     standing: watch::Sender<Standing>,
     projectors: Arbiter,
     /// The sizes of pools as the capacity log has them, and when this engine ends.
@@ -199,20 +250,18 @@ struct Lead {
 impl Lead {
     fn new(
         builder: Builder,
-        settings: KafkaSettings,
         data: PathBuf,
-        leading: Arc<Leading>,
+        seen: Seen,
         standing: watch::Sender<Standing>,
     ) -> Result<(Lead, mpsc::UnboundedReceiver<GroupEvent>), String> {
+        let Seen { settings, cluster, leading, clock, figures } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
         let mut replies = settings.reply_topics.clone();
         replies.push(settings.topics().results);
-        let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
-        let cluster = Cluster::ask(&settings)?;
         let group = Group::join(&settings, Feed::new(types, replies), clock, told)?;
         let (opened, openings) = mpsc::unbounded_channel();
-        let (settings, projectors) = (Arc::new(settings), Arbiter::new());
+        let projectors = Arbiter::new();
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());
         let place = Place::new(&settings, CAPACITY, &data, &builder.options, &cluster.id);
         let pools = capacity::follow(Arc::clone(&settings), place, Arc::clone(&ended));
@@ -226,6 +275,7 @@ impl Lead {
             number: 0,
             shards: BTreeMap::new(),
             leading,
+            figures,
             standing,
             projectors,
             pools,
@@ -257,6 +307,7 @@ impl Lead {
                 stop = stops.recv() => {
                     let drain = stop.as_ref().map_or(Duration::ZERO, |stop| stop.drain);
                     self.leave(drain, &mut events).await;
+                    self.tell();
                     if let Some(stop) = stop {
                         let _ = stop.done.send(());
                     }
@@ -329,9 +380,9 @@ impl Lead {
         if shard == CAPACITY {
             builder.pools.clone_from(&self.builder.pools);
         }
-        let projectors = self.projectors.handle();
+        let (projectors, figures) = (self.projectors.handle(), self.figures.clone());
         actix::spawn(async move {
-            let outcome = start(builder, settings, opening, projectors).await;
+            let outcome = start(builder, settings, opening, projectors, figures).await;
             // An engine that has ended wants no shard.
             let _ = opened.send((shard, number, outcome));
         });
@@ -477,30 +528,6 @@ impl Lead {
     }
 }
 
-/// What an engine needs to know of the brokers before it joins.
-struct Cluster {
-    id: String,
-    shards: u16,
-}
-
-impl Cluster {
-    /// Asks the brokers. Blocks.
-    fn ask(settings: &KafkaSettings) -> Result<Cluster, String> {
-        let client: BaseProducer = settings.client("engine").create().map_err(|error| error.to_string())?;
-        let topics = settings.topics();
-        let known = client.client().fetch_metadata(Some(&topics.requests), ASK_WITHIN).map_err(|error| error.to_string())?;
-        let partitions = known.topics().first().map_or(0, |topic| topic.partitions().len());
-        if partitions == 0 {
-            return Err(format!("the topic {} does not exist; make it with `ergate kafka init`", topics.requests));
-        }
-        let shards = u16::try_from(partitions).ok().filter(|shards| *shards < CAPACITY.0);
-        let shards =
-            shards.ok_or_else(|| format!("{} has {partitions} partitions, more than this build leads", topics.requests))?;
-        let id = client.client().fetch_cluster_id(ASK_WITHIN).ok_or("the brokers do not tell the id of their cluster")?;
-        Ok(Cluster { id, shards })
-    }
-}
-
 /// What gives a shard's pools their sizes.
 fn sizes(pools: &Pools) -> impl Iterator<Item = Proposal> {
     let reason = format!("position {} of the capacity log", pools.at);
@@ -525,7 +552,13 @@ fn held_of(shard: ShardId) -> Held {
 }
 
 /// Opens a shard and starts everything on it; answers with where its records go and from which offset on it needs them.
-async fn start(builder: Builder, settings: Arc<KafkaSettings>, opening: Opening, projectors: actix::ArbiterHandle) -> Outcome {
+async fn start(
+    builder: Builder,
+    settings: Arc<KafkaSettings>,
+    opening: Opening,
+    projectors: actix::ArbiterHandle,
+    figures: Figures,
+) -> Outcome {
     let (shard, place) = (opening.place.shard, opening.place.clone());
     let opened = tokio::task::spawn_blocking(move || opening.open()).await.map_err(|_| StartError::Panicked)??;
     let offset = opened.state.work.source_next;
@@ -551,6 +584,7 @@ async fn start(builder: Builder, settings: Arc<KafkaSettings>, opening: Opening,
         projectors: Some(projectors),
         snapshots_also: Some(snapshots_also),
         executes: shard != CAPACITY,
+        figures,
     };
     let mut builder = builder;
     builder.snapshot_every_events = builder.snapshot_every_events.min(SNAPSHOT_EVERY_EVENTS);

@@ -89,7 +89,7 @@ impl Group {
         let consumer: BaseConsumer<Membership> =
             settings.member().create_with_context(context).map_err(|error| error.to_string())?;
         let consumer = Arc::new(consumer);
-        let subscription = vec![topics.requests.clone(), topics.capacity.clone()];
+        let subscription = [topics.requests.clone(), topics.capacity.clone()];
         let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|error| error.to_string())?;
         let (orders, received) = channel();
@@ -185,9 +185,10 @@ impl Membership {
 
 impl ConsumerContext for Membership {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        match what {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
-            _ => self.revoke(consumer, list),
+        if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assign(consumer, list);
+        } else {
+            self.revoke(consumer, list);
         }
     }
 }
@@ -295,9 +296,10 @@ impl Poller {
     }
 
     fn note(&self, error: &KafkaError) {
-        match error {
-            KafkaError::MessageConsumptionFatal(_) => drop(self.events.send(GroupEvent::Fatal(error.to_string()))),
-            error => tracing::warn!(%error, "reading requests"),
+        if let KafkaError::MessageConsumptionFatal(_) = error {
+            let _ = self.events.send(GroupEvent::Fatal(error.to_string()));
+        } else {
+            tracing::warn!(%error, "reading requests");
         }
     }
 

@@ -5,6 +5,9 @@
 //!   topic ── poll ── feed.rs ── lane ──────────────────▶ log writer of the shard ── log thread ── transaction ── topic
 //!              └─ rebalance ── assigned / revoked ─────▶ open.rs: fence, restore, start │ give back, stop
 //! ```
+//! A request that this engine submits goes the same way as everybody's: `requests.rs` publishes it, and `answers/` reads from the record what
+//! became of it, whichever engine it was that led its shard.
+//!
 //! Owning partition p of the requests *is* leadership of shard p: there is no other election. An engine that gets a partition fences its
 //! former owner with the shard's transactional id, brings its copy of the log up to what is committed, folds it, and only then
 //! reads requests, from the offset that the log itself names.
@@ -13,18 +16,23 @@
 //! whether it is ([`survey`]) and creates what is missing, [`client`] makes the configuration of every client.
 
 pub mod admin;
+mod answers;
 mod assignment;
 mod capacity;
 pub mod client;
+mod cluster;
 pub mod context;
 mod copy;
 mod engine;
 mod feed;
+mod front;
 mod group;
 pub mod logs;
 mod messages;
 mod open;
+mod partition;
 pub mod refused;
+mod requests;
 mod settings;
 mod snapshots;
 mod standby;

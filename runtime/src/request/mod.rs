@@ -29,6 +29,8 @@ use ergate_events::time::{Micros, Timestamp};
 use self::headers::{Form, Headers};
 pub use self::policy::{RetryWish, TimeoutsWish};
 pub use self::producer::TaskRequested;
+#[cfg(feature = "kafka")]
+pub(crate) use self::producer::record;
 pub use self::refusal::Refusal;
 pub use self::scalar::{parse_moment, parse_span};
 

@@ -57,6 +57,13 @@ impl RetryWish {
         })
     }
 
+    /// All of a policy but its jitter, which a request cannot name.
+    #[cfg(feature = "kafka")]
+    pub(super) fn of(policy: RetryPolicy) -> RetryWish {
+        let RetryPolicy { attempts, initial, coefficient_milli, max, jitter_milli: _ } = policy;
+        RetryWish { attempts: Some(attempts), initial: Some(initial), coefficient_milli: Some(coefficient_milli), max: Some(max) }
+    }
+
     /// The whole policy: these parts, and the rest as `base` has it.
     pub fn over(self, base: RetryPolicy) -> RetryPolicy {
         RetryPolicy {
@@ -80,6 +87,13 @@ impl TimeoutsWish {
             schedule_to_close: read("timeouts.schedule_to_close", schedule_to_close, limit)?,
             heartbeat: read("timeouts.heartbeat", heartbeat, limit)?,
         })
+    }
+
+    /// Those that are given; a request cannot take back what its type gives.
+    #[cfg(feature = "kafka")]
+    pub(super) fn of(timeouts: Timeouts) -> TimeoutsWish {
+        let Timeouts { schedule_to_start, start_to_close, schedule_to_close, heartbeat } = timeouts;
+        TimeoutsWish { schedule_to_start, start_to_close: Some(start_to_close), schedule_to_close, heartbeat }
     }
 
     /// All four timeouts: these, and the rest as `base` has it.

@@ -126,7 +126,13 @@ mod tests {
         let mut open = OpenBlock::new(ShardId(3), Epoch(1), Position(position), Ordinal(0));
         (0..2).for_each(|index| open.push(Timestamp(at + index), &Event::Ready { task: Ordinal(index) }));
         let sealed = open.seal(previous);
-        Received { offset, block: Block::parse(&sealed.bytes).expect("it was sealed"), hash: sealed.hash, bytes: 0 }
+        Received {
+            offset,
+            block: Block::parse(&sealed.bytes).expect("it was sealed"),
+            hash: sealed.hash,
+            bytes: 0,
+            source_next: None,
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The one writer of a shard on Kafka: a transaction for all blocks that wait, then the same blocks into the copy on this machine.
+#![expect(clippy::disallowed_methods, reason = "how long the brokers are waited for changes nothing that is recorded")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
@@ -201,8 +202,8 @@ impl<C: Delivers> KafkaLog<C> {
         match aborted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(match trouble(&error) {
-                Trouble::Again(reason) => Trouble::Fatal(reason),
-                fenced_or_fatal => fenced_or_fatal,
+                Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
+                Trouble::Fenced(reason) => Trouble::Fenced(reason),
             }),
             Err(_) => Err(Trouble::Fatal("giving a transaction up panicked".to_owned())),
         }
@@ -226,21 +227,17 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 fn trouble(error: &KafkaError) -> Trouble {
     let reason = error.to_string();
-    let code = match error {
-        KafkaError::Transaction(error) => error.code(),
-        other => other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
-    };
+    let transaction = if let KafkaError::Transaction(error) = error { Some(error) } else { None };
+    let code = transaction.map_or_else(|| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), RDKafkaError::code);
     if matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch) {
         return Trouble::Fenced(reason);
     }
-    match error {
-        KafkaError::Transaction(error) if error.is_fatal() => Trouble::Fatal(reason),
-        KafkaError::Transaction(error) if error.txn_requires_abort() || error.is_retriable() => Trouble::Again(reason),
-        KafkaError::Transaction(_) => Trouble::Fatal(reason),
+    let may_again = match transaction {
+        Some(error) => !error.is_fatal() && (error.txn_requires_abort() || error.is_retriable()),
         // A message that a broker refused leaves a transaction that must be given up.
-        _ if code == RDKafkaErrorCode::Fatal => Trouble::Fatal(reason),
-        _ => Trouble::Again(reason),
-    }
+        None => code != RDKafkaErrorCode::Fatal,
+    };
+    if may_again { Trouble::Again(reason) } else { Trouble::Fatal(reason) }
 }
 
 impl<C: Delivers> EventLog for KafkaLog<C> {

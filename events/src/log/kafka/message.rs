@@ -1,5 +1,7 @@
 //! Blocks as messages and back.
 
+use std::str::FromStr;
+
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 
 use super::failed;
@@ -53,21 +55,44 @@ const FORMAT: &str = "ergate-format";
 const POSITION: &str = "ergate-position";
 const NEXT: &str = "ergate-next";
 const HASH: &str = "ergate-hash";
+const SOURCE: &str = "ergate-source";
 
 /// The headers of the message of a block.
 pub(super) fn headers(form: Form, sealed: &SealedBlock) -> OwnedHeaders {
     let header = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-    let headers = header(OwnedHeaders::new_with_capacity(4), FORMAT, form.name());
+    let headers = header(OwnedHeaders::new_with_capacity(5), FORMAT, form.name());
     let headers = header(headers, POSITION, &sealed.header.first_position.to_string());
     let headers = header(headers, NEXT, &sealed.header.next_position().to_string());
-    header(headers, HASH, &sealed.hash.to_string())
+    let headers = header(headers, HASH, &sealed.hash.to_string());
+    header(headers, SOURCE, &sealed.source_next.to_string())
 }
 
 /// The position of the first record of the block that a message says, by its header alone.
 pub(super) fn position(message: &impl Message) -> Option<Position> {
-    let headers = message.headers()?;
-    let header = headers.iter().find(|header| header.key == POSITION)?;
+    named(message, POSITION)
+}
+
+fn named<T: FromStr>(message: &impl Message, name: &str) -> Option<T> {
+    let header = message.headers()?.iter().find(|header| header.key == name)?;
     std::str::from_utf8(header.value?).ok()?.parse().ok()
+}
+
+/// What the headers of a message say of its block, for readers who need not know more of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heading {
+    /// Position of the first record.
+    pub position: Position,
+    /// Position after the last record.
+    pub next: Position,
+    /// Offset of the request record that the shard answers next after the block.
+    pub source_next: u64,
+}
+
+impl Heading {
+    /// Reads the headers; `None` where one is missing or cannot be read.
+    pub fn of(message: &impl Message) -> Option<Heading> {
+        Some(Heading { position: named(message, POSITION)?, next: named(message, NEXT)?, source_next: named(message, SOURCE)? })
+    }
 }
 
 /// A block as it came, with its place in the partition.
@@ -81,6 +106,8 @@ pub struct Received {
     pub hash: Hash,
     /// Bytes of its value.
     pub bytes: usize,
+    /// Offset of the request record that the shard answers next after this block, where a header tells it.
+    pub source_next: Option<u64>,
 }
 
 impl Received {
@@ -104,6 +131,6 @@ impl Received {
             let hash = block.hash();
             (block, hash)
         };
-        Ok(Received { offset, block, hash, bytes: value.len() })
+        Ok(Received { offset, block, hash, bytes: value.len(), source_next: named(message, SOURCE) })
     }
 }

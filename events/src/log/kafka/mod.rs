@@ -25,7 +25,7 @@ mod walk;
 pub use chained::Chained;
 pub use copy::{append, restore_copy};
 pub use log::{Delivers, GroupMetadata, KafkaLog, KafkaLogParts};
-pub use message::{Form, Received};
+pub use message::{Form, Heading, Received};
 pub use reader::{Extent, Followed, KafkaReader, Watermarks};
 pub use tail::KafkaTail;
 pub use walk::{Listener, Patience};

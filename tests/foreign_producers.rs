@@ -128,7 +128,7 @@ fn found(message: &BorrowedMessage<'_>) -> Found {
             priority: extras.priority,
             labels: extras.labels,
             trace: extras.trace_parent,
-            correlation_id: request.correlation_id,
+            correlation_id: extras.correlation_id,
         }
     })
 }

@@ -5,6 +5,7 @@
 //! Bugs found here, each with its test below:
 //!
 //! - An engine that found more than 2,000 records at once lost the one after them, and said in the log that there was none.
+//! - An engine that took a shard over from a snapshot knew no task that had ended before it.
 //! - An engine that had ended still named the shards that it had led.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -294,14 +295,17 @@ fn a_shutdown_hands_over_what_is_not_done_and_answers_go_on() {
         let Some(log) = Log::new("hand-over", 4).await else { return };
         let ((a, _left), (b, _right)) = tokio::join!(log.engine("a"), log.engine("b"));
         shared_out(&[&a, &b], 4).await;
-        let later = || Extras { not_before: Some(b.now().after(Micros::from_millis(1_500))), ..Extras::default() };
+        let later = || Extras { not_before: Some(b.now().after(Micros::from_secs(3_600))), ..Extras::default() };
         let mut tasks = Vec::new();
         for value in 0..16_u64 {
             tasks.push(b.submit_with("whoami", &value, later()).await.unwrap());
         }
+        // Of tasks that `a` leads for now.
+        let of_a = leads(&a);
+        let ids: BTreeSet<_> = tasks.iter().map(|task| task.id).filter(|id| of_a.contains(&id.shard)).collect();
+        assert!(ids.len() == 4 * of_a.len() && !ids.is_empty());
         let waiting = tokio::spawn({
-            // Of tasks that `a` leads for now.
-            let (b, ids) = (b.clone(), tasks.iter().map(|task| task.id).filter(|id| leads(&a).contains(&id.shard)).collect());
+            let (b, ids) = (b.clone(), ids.clone());
             async move { b.wait_all(ids).await }
         });
         let shutdown = tokio::spawn({
@@ -315,10 +319,15 @@ fn a_shutdown_hands_over_what_is_not_done_and_answers_go_on() {
         }
         shutdown.await.unwrap().unwrap();
         shared_out(&[&b], 4).await;
-        for (value, task) in tasks.into_iter().enumerate() {
-            assert_eq!(task.result::<String>().await.unwrap(), format!("b {value}"), "`a` was gone when it was time");
+        // The tasks of both live on where all shards are now.
+        for task in tasks {
+            b.cancel(task.id, "a test", "it has lived long enough").await.unwrap();
+            assert_eq!(task.end().await.unwrap().outcome, Outcome::Cancelled);
         }
-        assert_eq!(waiting.await.unwrap().unwrap().len(), 8);
+        assert_eq!(waiting.await.unwrap().unwrap().into_keys().collect::<BTreeSet<_>>(), ids);
+        for value in 0..4_u64 {
+            assert_eq!(b.submit("whoami", &value).await.unwrap().result::<String>().await.unwrap(), format!("b {value}"));
+        }
         // Whoever is gone says so.
         assert!(matches!(a.submit("whoami", &1_u64).await.err(), Some(SubmitError::Closed { .. })));
         assert!(matches!(a.wait(TaskId::default()).await, Err(WaitError::Stopped)));
@@ -357,6 +366,33 @@ fn an_engine_that_leads_nothing_submits_and_waits_as_any_other() {
         let id = failed.id;
         assert_eq!(failed.end().await.unwrap(), leader.wait(id).await.unwrap());
         a.shutdown().await.unwrap();
+        b.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn an_end_from_before_the_copy_of_a_new_leader_is_known_to_it() {
+    block_on(async {
+        let Some(mut log) = Log::new("before", 1).await else { return };
+        log.settings.snapshot_every = Duration::from_millis(100);
+        let (a, _left) = log.engine("a").await;
+        let first = a.submit("whoami", &1_u64).await.unwrap();
+        let id = first.id;
+        let end = first.end().await.unwrap();
+        // Enough that the snapshot of which the next leader begins lies behind the end.
+        let whoami = a.task_type("whoami").unwrap();
+        for _ in 0..4 {
+            let mut requests = RequestBatch::new();
+            (0..500_u64).for_each(|value| requests.push(whoami, value.to_string().as_bytes(), None));
+            a.submit_batch(requests).await.unwrap().wait().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        a.shutdown().await.unwrap();
+        let (b, _right) = log.engine("b").await;
+        shared_out(&[&b], 1).await;
+        assert_eq!(b.wait(id).await.unwrap(), end);
+        let nobody = TaskId { ordinal: Ordinal(1_000_000), ..id };
+        assert!(matches!(b.wait(nobody).await, Err(WaitError::NoSuchTask(_))));
         b.shutdown().await.unwrap();
     });
 }

@@ -1,6 +1,6 @@
 //! The verbs that look at a log on Kafka, against a real broker with real engines: they say what they say of the same log in a directory,
 //! and they find what is wrong with one.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and a measurement says what it found")]
 
 #[path = "support/command.rs"]
 mod command;

@@ -509,14 +509,18 @@ impl Runtime {
     /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
     pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
         self.inner.room.close();
-        let parts = match &self.inner.front {
-            Front::Local(parts) => parts,
+        match &self.inner.front {
+            Front::Local(parts) => self.shut_down(parts, drain).await,
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => {
                 engine.stop(drain).await;
-                return Ok(());
+                Ok(())
             }
-        };
+        }
+    }
+
+    /// Ends the one shard of a log that only this process has.
+    async fn shut_down(&self, parts: &Parts, drain: Duration) -> Result<(), LogError> {
         let mut thread = self.inner.thread.lock().await;
         if thread.is_none() {
             return Ok(());

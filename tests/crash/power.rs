@@ -19,6 +19,9 @@ const IMAGE_MIB: u64 = 192;
 /// How long a child may take to its first acknowledgement.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// After so long without a line nothing is on its way any more, whatever else the machine does.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// A child at work, and what it tells.
 struct Worker {
     child: std::process::Child,
@@ -50,8 +53,9 @@ impl Worker {
         std::thread::sleep(life);
         self.signal("STOP");
         // What it wrote into the pipe before it stopped counts; what comes of it now is only on its way.
-        std::thread::sleep(Duration::from_millis(50));
-        told.extend(self.told.try_iter());
+        while let Ok(line) = self.told.recv_timeout(QUIET) {
+            told.push(line);
+        }
         told
     }
 

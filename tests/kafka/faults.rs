@@ -189,6 +189,8 @@ fn disk(ground: &Ground<'_>) {
     if ground.brokers.cluster.has_ended(0) {
         ground.brokers.cluster.kill(0);
         ground.brokers.cluster.start_again(0);
+    } else {
+        eprintln!("kafka: the broker lived through its full disk");
     }
 }
 

@@ -99,8 +99,9 @@ impl Engine {
             if let Some(parts) = self.leading.get(shard) {
                 match parts.wait_all(tasks.iter().copied().map(id).collect()).await {
                     Ok(found) => {
+                        tasks.retain(|task| !found.contains_key(&id(*task)));
                         ends.extend(found);
-                        return Ok(());
+                        return self.find_ends(shard, tasks, ends).await;
                     }
                     // The shard went to another engine, or to this one anew.
                     Err(WaitError::Stopped) => tokio::time::sleep(AGAIN_AFTER).await,
@@ -110,6 +111,23 @@ impl Engine {
                 tasks = self.wait_from_outside(shard, tasks, ends).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Finds the ends of tasks that have ended before the copy here begins, which is where the shard's newest snapshot was when it was made.
+    async fn find_ends(
+        &self,
+        shard: ShardId,
+        tasks: BTreeSet<Ordinal>,
+        ends: &mut BTreeMap<TaskId, TaskEnd>,
+    ) -> Result<(), WaitError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let reader = self.reader_of(shard);
+        let found = tokio::task::spawn_blocking(move || history::ends_of(reader.as_ref(), tasks)).await;
+        let found = found.map_err(|_| WaitError::Stopped)??;
+        ends.extend(found.into_iter().map(|(ordinal, end)| (TaskId { shard, ordinal }, end)));
         Ok(())
     }
 

@@ -192,7 +192,8 @@ impl Observer {
 
     fn group(&self) -> Result<Group, LogError> {
         let name = self.settings.group();
-        let list = ask("describe the group of", &self.settings.namespace, || self.group.fetch_group_list(Some(&name), TRY_FOR))?;
+        let list =
+            ask("describe the group of", &self.settings.namespace(), || self.group.fetch_group_list(Some(&name), TRY_FOR))?;
         let Some(info) = list.groups().first() else { return Ok(Group { name, state: "Dead".to_owned(), members: Vec::new() }) };
         let members = info.members().iter().map(|member| self.engine(member)).collect();
         Ok(Group { name, state: info.state().to_owned(), members })

@@ -74,7 +74,7 @@ impl Survey {
         self.found.as_ref().map_or(&[], |found| &found.differences)
     }
 
-    /// Whether [`Admin::fix`] has something to do.
+    /// Whether [`Admin::fix`](super::admin::Admin::fix) has something to do.
     pub fn is_fixable(&self) -> bool {
         self.differences().iter().any(|difference| difference.fix.is_some())
     }

@@ -7,7 +7,7 @@
 //! **What is promised.** [`EventLog::sync`](super::EventLog::sync) returns when the transaction is committed that holds the blocks, the
 //! messages sent with them and the offset of the last request they answer; a reader sees all of it or nothing. Only the owner of a shard
 //! commits: its producer has the shard's transactional id, and whoever takes the shard over fences it. A *fenced* writer answers
-//! [`LogError::Fenced`](super::LogError::Fenced) and writes no more; every other writer that fails has to be opened again, after reading what
+//! [`LogError::Fenced`] and writes no more; every other writer that fails has to be opened again, after reading what
 //! was committed, for a commit without an answer may have happened.
 //!
 //! The client speaks Kafka's first transaction protocol, under which late requests of an earlier transaction were seen to end a later one.

@@ -198,21 +198,20 @@ impl KafkaReader {
     /// [`LogError::Chain`] when the topic has another block there, [`LogError::Gone`] when retention has taken what follows,
     /// [`LogError::Beyond`] when the topic does not reach that far.
     pub fn place_after(&self, head: &Head) -> Result<i64, LogError> {
-        let other = |found| LogError::Chain { at: head.next, expected: head.hash, found };
         if let Some(received) = self.holding(head.next)? {
-            let Header { first_position: first, previous, .. } = received.block.header;
-            return match first.cmp(&head.next) {
-                Ordering::Greater => Err(LogError::Gone { at: head.next, first }),
-                Ordering::Equal if previous == head.hash => Ok(received.offset),
-                Ordering::Equal | Ordering::Less => Err(other(previous)),
-            };
+            return place_before(&received, head);
         }
         let mut walk = self.walk()?;
         let marks = walk.watermarks()?;
         let last = walk.last(marks)?.map_or((Position(0), Hash::ZERO), |last| (last.block.header.next_position(), last.hash));
         match last {
             (next, hash) if next == head.next && hash == head.hash => Ok(marks.stable),
-            (next, hash) if next == head.next => Err(other(hash)),
+            (next, hash) if next == head.next => Err(LogError::Chain { at: head.next, expected: head.hash, found: hash }),
+            // The owner has gone on between the two questions.
+            (next, _) if next > head.next => match self.holding(head.next)? {
+                Some(received) => place_before(&received, head),
+                None => Err(LogError::Beyond { at: head.next, next }),
+            },
             (next, _) => Err(LogError::Beyond { at: head.next, next }),
         }
     }
@@ -253,6 +252,16 @@ impl KafkaReader {
         }
         walk.go(marks.stable)?;
         Ok(followed(walk, from))
+    }
+}
+
+/// The offset of a block if it is the one that goes on from `head`; it is the first that reaches further.
+fn place_before(received: &Received, head: &Head) -> Result<i64, LogError> {
+    let Header { first_position: first, previous, .. } = received.block.header;
+    match first.cmp(&head.next) {
+        Ordering::Greater => Err(LogError::Gone { at: head.next, first }),
+        Ordering::Equal if previous == head.hash => Ok(received.offset),
+        Ordering::Equal | Ordering::Less => Err(LogError::Chain { at: head.next, expected: head.hash, found: previous }),
     }
 }
 

@@ -5,6 +5,7 @@
 mod kafka;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -192,13 +193,15 @@ fn nothing_is_left_of_a_test_that_was_killed() {
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["child", "--exact", "--nocapture"]).env("ERGATE_TEST_ROLE", "child");
-    let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.map(Result::unwrap).find(|line| line.starts_with('@')).unwrap();
     let (pid, dir) = line[1..].split_once(' ').unwrap();
     let (process, dir) = (Path::new("/proc").join(pid), Path::new(dir));
     assert!(process.exists() && dir.exists());
-    child.kill().unwrap();
+    // All of its process group at once, as a terminal or a supervisor does.
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     child.wait().unwrap();
     let started = Instant::now();
     while process.exists() || dir.exists() {

@@ -9,9 +9,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -25,6 +27,8 @@ use super::url::KafkaUrl;
 /// How long an answer may take. A cluster that is electing leaders needs some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long one try to reach a broker may take; between two it is seen whether the next can do better.
+const ASKING: Duration = Duration::from_secs(1);
 /// How often a client is asked why it failed, and how long each time: librdkafka says one thing at a time.
 const REASON_POLLS: u32 = 20;
 const REASON_POLL: Duration = Duration::from_millis(10);
@@ -73,14 +77,22 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Unreachable`] with what the connections failed of.
     pub fn metadata(&self) -> Result<Metadata, AdminError> {
-        // All topics rather than one: a broker that creates topics on its own creates those that are asked for.
-        let answer = self.asking.client().fetch_metadata(None, PATIENCE);
-        answer.map_err(|error| {
+        let started = Instant::now();
+        loop {
+            // All topics rather than one: a broker that creates topics on its own creates those that are asked for.
+            let error = match self.asking.client().fetch_metadata(None, ASKING) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => error,
+            };
             // What the connections have to say comes only when they are asked.
             (0..REASON_POLLS).for_each(|_| self.asking.poll(REASON_POLL));
-            let reason = self.asking.context().reason().unwrap_or_else(|| error.to_string());
-            AdminError::Unreachable { brokers: self.url.bootstrap(), reason }
-        })
+            let listener = self.asking.context();
+            if listener.refusal().is_none() && started.elapsed() < PATIENCE {
+                continue;
+            }
+            let reason = listener.refusal().or_else(|| listener.reason()).unwrap_or_else(|| error.to_string());
+            return Err(AdminError::Unreachable { brokers: self.url.bootstrap(), reason });
+        }
     }
 
     /// Every topic of the namespace beside how it must be.
@@ -95,32 +107,35 @@ impl Admin {
         let names: Vec<&str> = there.iter().map(|(_, found)| found.name()).collect();
         let settings = self.describe_topics(&names)?;
         let shards = expected.partitions.or_else(|| shards(&there));
-        let found: BTreeMap<Topic, Found> = there
-            .iter()
-            .zip(settings)
-            .map(|((topic, metadata), settings)| (*topic, Found::new(*topic, metadata, settings, shards, expected.replication)))
-            .collect();
+        let found = there.iter().map(|(topic, metadata)| {
+            (*topic, Found::new(*topic, metadata, settings.get(metadata.name()), shards, expected.replication))
+        });
+        let found: BTreeMap<Topic, Found> = found.collect();
         Ok(Topic::ALL.into_iter().map(|topic| Survey::new(topic, namespace, &found)).collect())
     }
 
-    fn describe_topics(&self, names: &[&str]) -> Result<Vec<Result<ConfigResource, RDKafkaErrorCode>>, AdminError> {
+    /// The settings of topics by their names, of those that tell them: why the others do not is kept to itself by the client library, which
+    /// gives a topic without any setting instead.
+    fn describe_topics(&self, names: &[&str]) -> Result<BTreeMap<String, ConfigResource>, AdminError> {
         if names.is_empty() {
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         }
         let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let asked = wait(self.client.describe_configs(&topics, &options()));
-        asked.map_err(|source| AdminError::Request { step: "read the settings of the topics", source })
+        let answers = asked.map_err(|source| AdminError::Request { step: "read the settings of the topics", source })?;
+        let told = answers.into_iter().flatten().filter(|resource| !resource.entries.is_empty());
+        Ok(told.filter_map(|resource| Some((topic_name(&resource.specifier)?.to_owned(), resource))).collect())
     }
 
-    /// The settings of a broker, asked of itself; a secret has none.
+    /// The settings of a broker, asked of itself; a secret has none. Empty where this user may not read them.
     ///
     /// # Errors
-    /// Kafka's word for why not.
+    /// Kafka's word for why there is no answer.
     pub fn describe_broker(&self, id: i32) -> Result<BTreeMap<String, String>, KafkaError> {
         let broker = [ResourceSpecifier::Broker(id)];
-        let mut asked = wait(self.client.describe_configs(&broker, &options()))?;
-        let resource = asked.pop().ok_or(KafkaError::AdminOp(RDKafkaErrorCode::Unknown))?.map_err(KafkaError::AdminOp)?;
-        Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+        let answers = wait(self.client.describe_configs(&broker, &options()))?;
+        let entries = answers.into_iter().flatten().flat_map(|resource| resource.entries);
+        Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
     /// Creates topics with everything that they must have, or only asks whether it would work; says of each how it went.
@@ -175,6 +190,13 @@ impl fmt::Debug for Admin {
 /// A topic by its name; brokers list those that are just being deleted with an error and without partitions.
 fn find<'a>(metadata: &'a Metadata, name: &str) -> Option<&'a MetadataTopic> {
     metadata.topics().iter().find(|topic| topic.name() == name && !topic.partitions().is_empty())
+}
+
+fn topic_name(specifier: &OwnedResourceSpecifier) -> Option<&str> {
+    match specifier {
+        OwnedResourceSpecifier::Topic(name) => Some(name),
+        OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => None,
+    }
 }
 
 fn options() -> AdminOptions {

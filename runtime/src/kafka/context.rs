@@ -1,7 +1,7 @@
 //! What librdkafka says besides its answers: log lines and errors of a connection.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -11,8 +11,8 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 /// Reasons that are kept; what went wrong first and what goes wrong now are among them.
 const REASONS_KEPT: usize = 16;
-/// What the reasons have in them that tell more than that nobody answered.
-const TELLING: [&str; 4] = ["authentication", "ssl", "resolve", "certificate"];
+/// What the reasons have in them that another try will not change.
+const FINAL: [&str; 4] = ["authentication", "ssl", "resolve", "certificate"];
 
 /// Listens to a client: passes its log lines on, and keeps why connections fail, which answers do not tell ("timed out").
 #[derive(Clone, Debug, Default)]
@@ -21,16 +21,24 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Why connections failed lately: a refusal of this user or of a certificate before anything else. It holds no secret.
+    /// Why connections failed, where another try will fail too: a wrong password, certificate or name. It holds no secret.
+    pub fn refusal(&self) -> Option<String> {
+        let is_final = |reason: &&String| FINAL.iter().any(|word| reason.to_lowercase().contains(word));
+        self.reasons().iter().rev().find(is_final).cloned()
+    }
+
+    /// Why a connection failed last. It holds no secret.
     pub fn reason(&self) -> Option<String> {
+        self.reasons().back().cloned()
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, VecDeque<String>> {
         // Every change is one call, so a panic leaves nothing halfway.
-        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let tells = |reason: &&String| TELLING.iter().any(|word| reason.to_lowercase().contains(word));
-        reasons.iter().rev().find(tells).or_else(|| reasons.back()).cloned()
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, reason: &str) {
-        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reasons = self.reasons();
         if reasons.len() == REASONS_KEPT {
             reasons.pop_front();
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use rdkafka::admin::{ConfigResource, ConfigSource};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use serde::Serialize;
 
@@ -34,8 +33,8 @@ pub struct Found {
     pub leaderless: Vec<i32>,
     /// Everything that is not as it must be.
     pub differences: Vec<Difference>,
-    /// Why the settings are not known.
-    pub unreadable: Option<RDKafkaErrorCode>,
+    /// Whether this user may not read the settings, so that nobody can tell whether they differ.
+    pub is_unreadable: bool,
     /// Settings of the topic's own, which a change must repeat.
     pub(super) own: BTreeMap<String, String>,
 }
@@ -84,7 +83,7 @@ impl Found {
     pub(super) fn new(
         topic: Topic,
         metadata: &MetadataTopic,
-        settings: Result<ConfigResource, RDKafkaErrorCode>,
+        settings: Option<&ConfigResource>,
         shards: Option<u32>,
         replication: Option<u32>,
     ) -> Found {
@@ -96,13 +95,12 @@ impl Found {
             under_replicated: ids(&|one| one.isr().len() < one.replicas().len()),
             leaderless: ids(&|one| one.leader() < 0),
             differences: Vec::new(),
-            unreadable: None,
+            is_unreadable: settings.is_none(),
             own: BTreeMap::new(),
         };
         found.compare_shape(topic, shards, replication);
-        match settings {
-            Ok(settings) => found.compare_settings(topic, &settings, replication),
-            Err(code) => found.unreadable = Some(code),
+        if let Some(settings) = settings {
+            found.compare_settings(topic, settings);
         }
         found
     }
@@ -115,8 +113,7 @@ impl Found {
                 self.differences.push(Difference { what: what.to_owned(), found, expected, why: why.to_owned(), fix: None });
             }
         };
-        let partitions =
-            shards.map_or_else(|| Some(topic.partitions(shape(self.partitions))), |shards| Some(topic.partitions(shape(shards))));
+        let partitions = Some(topic.partitions(shape(shards.unwrap_or(self.partitions))));
         differ(
             "partitions",
             self.partitions,
@@ -126,10 +123,11 @@ impl Found {
         differ("replication", self.replication, replication, "kafka-reassign-partitions changes it while the brokers run");
     }
 
-    fn compare_settings(&mut self, topic: Topic, settings: &ConfigResource, replication: Option<u32>) {
+    fn compare_settings(&mut self, topic: Topic, settings: &ConfigResource) {
         let entries = settings.entry_map();
         let value = |name: &str| entries.get(name).and_then(|entry| entry.value.clone());
-        for wanted in topic.wanted(replication.unwrap_or(self.replication)) {
+        // As many copies as there are, not as there should be: two cannot be demanded where there is one.
+        for wanted in topic.wanted(self.replication) {
             // A setting that the broker does not know is of another version, and not to be set there.
             let Some(found) = value(wanted.name).filter(|found| !wanted.is_met_by(found)) else { continue };
             let (what, expected) = (wanted.name.to_owned(), wanted.expected());

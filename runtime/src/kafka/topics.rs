@@ -48,6 +48,8 @@ pub enum Rule {
     Exactly,
     /// At least so much; -1 is without limit.
     AtLeast(i64),
+    /// A number from the first to the second.
+    Between(i64, i64),
     /// Whatever its owner likes.
     Anything,
 }
@@ -120,6 +122,7 @@ impl Wanted {
         match self.rule {
             Rule::Exactly => found == self.value,
             Rule::AtLeast(least) => size(found).is_ok_and(|found| found >= least),
+            Rule::Between(least, most) => size(found).is_ok_and(|found| (least..=most).contains(&found)),
             Rule::Anything => true,
         }
     }
@@ -130,6 +133,8 @@ impl Wanted {
             Rule::Exactly => self.value.clone(),
             Rule::AtLeast(least) if self.value == "-1" => format!("-1, or at least {least}"),
             Rule::AtLeast(least) => format!("at least {least}"),
+            Rule::Between(least, most) if least == most => least.to_string(),
+            Rule::Between(least, most) => format!("{least} to {most}"),
             Rule::Anything => "anything".to_owned(),
         }
     }
@@ -139,6 +144,7 @@ impl Wanted {
 fn common(replication: u32) -> Vec<Wanted> {
     // With two copies a second one cannot be demanded: any broker away would stop all work.
     let in_sync = i64::from(replication >= 3) + 1;
+    let most = (i64::from(replication) - 1).max(1);
     vec![
         Wanted::new(
             "compression.type",
@@ -149,8 +155,8 @@ fn common(replication: u32) -> Vec<Wanted> {
         Wanted::new(
             "min.insync.replicas",
             in_sync.to_string(),
-            Rule::AtLeast(in_sync),
-            "what is acknowledged must be on so many brokers, or the loss of one loses it",
+            Rule::Between(in_sync, most),
+            "less, and the loss of one broker loses what was acknowledged; as many as there are, and any broker away stops all work",
         ),
         Wanted::new(
             "unclean.leader.election.enable",
@@ -261,6 +267,8 @@ mod tests {
     fn two_copies_are_asked_for_where_there_are_three() {
         let least = |replication| wanted(Topic::Events, replication, "min.insync.replicas").value;
         assert_eq!([1, 2, 3, 5].map(least), ["1", "1", "2", "2"]);
+        let met = |replication, found| wanted(Topic::Events, replication, "min.insync.replicas").is_met_by(found);
+        assert!(met(1, "1") && met(3, "2") && met(5, "4") && !met(1, "2") && !met(2, "2") && !met(3, "1") && !met(3, "3"));
         assert_eq!(Topic::Capacity.partitions(Shape { partitions: 16, replication: 3 }), 1);
     }
 }

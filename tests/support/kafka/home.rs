@@ -47,6 +47,14 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text} ({test})");
 }
 
+/// Runs a tool to its end.
+fn run(arguments: &[String]) -> Result<(), String> {
+    let ran = Command::new(&arguments[0]).args(&arguments[1..]).stdin(Stdio::null()).output();
+    let ran = ran.map_err(|error| format!("java cannot be run: {error}"))?;
+    let said = || String::from_utf8_lossy(&[ran.stdout.clone(), ran.stderr.clone()].concat()).trim().to_owned();
+    if ran.status.success() { Ok(()) } else { Err(said()) }
+}
+
 impl Home {
     fn find() -> Result<Home, String> {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -78,14 +86,15 @@ impl Home {
         arguments.extend(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"].map(str::to_owned));
         arguments.push(dir.join("properties").display().to_string());
         arguments.extend(users.iter().flat_map(|user| ["--add-scram".to_owned(), user.clone()]));
-        let ran = Command::new(&arguments[0]).args(&arguments[1..]).stdin(Stdio::null()).output();
-        let ran = ran.map_err(|error| format!("java cannot be run: {error}"))?;
-        let said = || String::from_utf8_lossy(&[ran.stdout.clone(), ran.stderr.clone()].concat()).trim().to_owned();
-        if ran.status.success() {
-            Ok(())
-        } else {
-            Err(format!("the storage of {} cannot be formatted: {}", dir.display(), said()))
-        }
+        run(&arguments).map_err(|error| format!("the storage of {} cannot be formatted: {error}", dir.display()))
+    }
+
+    /// Changes rights, with the arguments of `kafka-acls`.
+    pub(crate) fn acls(&self, bootstrap: &str, rights: &[&str]) -> Result<(), String> {
+        let mut arguments = self.java("acls.jsa", &["-Xmx128m"]);
+        let class = ["org.apache.kafka.tools.AclCommand", "--bootstrap-server", bootstrap];
+        arguments.extend(class.iter().chain(rights).map(|argument| (*argument).to_owned()));
+        run(&arguments)
     }
 
     /// What starts the broker of a directory. Warnings and worse go to its standard error, and the one line that says it is ready.

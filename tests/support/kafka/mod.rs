@@ -209,6 +209,16 @@ impl Cluster {
         self.secure.as_ref().expect("asked for with Options::secure").1.path()
     }
 
+    /// Allows a user something, with the arguments of `kafka-acls --add` after the user; needs an authorizer in the properties.
+    ///
+    /// # Panics
+    /// When the tool refuses.
+    pub(crate) fn allow(&self, user: &str, rights: &[&str]) {
+        let principal = format!("User:{user}");
+        let rights = [&["--add", "--allow-principal", &principal], rights].concat();
+        self.home.acls(&self.bootstrap, &rights).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// One of the ways through proxies.
     pub(crate) fn route(&self, index: usize) -> &Route {
         &self.routes[index]

@@ -26,19 +26,22 @@ kill -9 "$watcher"
 exit "$code"
 "#;
 
-/// Removes the directory `$1`; what its brokers still write while they are being killed is removed in the next round.
+/// Removes the directory `$1`; what its brokers still write while they are being killed, seconds on a busy machine, is removed in a later round.
 const SWEEP: &str = r#"
 read -r _
-for round in 1 2 3 4 5 6 7 8 9 10; do
+round=0
+while [ "$round" -lt 150 ]; do
   rm -rf "$1"
   [ -e "$1" ] || exit 0
   sleep 0.2
+  round=$((round + 1))
 done
 "#;
 
+/// A shell in a session of its own: what kills the test and its whole process group must not kill those who clean up behind it.
 fn shell(script: &str) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", script, "sh"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 

@@ -1,11 +1,13 @@
 //! `ergate kafka init`: creates the topics of a log and names everything about existing ones that is not as it must be.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use ergate::kafka::Topic;
 use ergate::kafka::admin::Admin;
 use ergate::kafka::survey::{Difference, Expected, Survey};
 use ergate::kafka::topics::Shape;
+use rdkafka::error::RDKafkaErrorCode;
 use serde::Serialize;
 
 use super::{client_settings, parse_url};
@@ -18,6 +20,9 @@ use crate::cli::{Exit, Format, Globals, config, output};
 const REPLICATION_DEFAULT: u32 = 3;
 /// Most partitions; a broker is content with some thousands in all.
 const PARTITIONS_MAX: i64 = 1_024;
+/// How long brokers may take until all of them know what is new.
+const SETTLING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where, and how large.
 #[derive(clap::Args)]
@@ -62,9 +67,8 @@ struct Report {
     settings: BTreeMap<&'static str, String>,
     /// What is not as it must be, also after a fix.
     differences: Vec<Difference>,
-    /// Why nobody can tell whether the settings differ.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unknown: Option<String>,
+    /// Whether nobody can tell if the settings differ.
+    is_unreadable: bool,
 }
 
 pub(crate) fn run(args: &InitArgs, globals: &Globals) -> anyhow::Result<Exit> {
@@ -74,13 +78,38 @@ pub(crate) fn run(args: &InitArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let expected = Expected { partitions: Some(shape.partitions), replication: args.replication };
     let before = admin.survey(expected)?;
     create(&admin, &before, shape, args.dry_run)?;
-    let fixing: Vec<&Survey> = before.iter().filter(|survey| args.fix && survey.is_fixable()).collect();
-    if !args.dry_run {
-        fixing.iter().try_for_each(|survey| admin.fix(survey))?;
-    }
-    let after = if fixing.is_empty() || args.dry_run { before.clone() } else { admin.survey(expected)? };
-    let reports = before.iter().zip(&after).map(|(before, after)| Report::new(before, after, shape, args));
+    let (after, fixed) = if args.dry_run { (before.clone(), Vec::new()) } else { settle(&admin, &before, expected, args.fix)? };
+    let reports = before.iter().zip(&after).map(|(before, after)| {
+        let action = Action::of(before, fixed.contains(&before.topic), args);
+        Report::new(after, action, shape)
+    });
     finish(&reports.collect::<Vec<_>>(), args, globals)
+}
+
+/// Looks how everything is now, and changes settings where that is wanted; also says of which topics.
+///
+/// Brokers hear of what is new one after another, and any of them may be the one that is asked: so it looks until nothing is missing.
+fn settle(admin: &Admin, before: &[Survey], expected: Expected, fix: bool) -> anyhow::Result<(Vec<Survey>, Vec<Topic>)> {
+    let started = Instant::now();
+    let mut fixed = Vec::new();
+    loop {
+        let now = admin.survey(expected)?;
+        // What is new is not known at once; what was there and cannot be read stays so.
+        let is_known = |before: &Survey, now: &Survey| {
+            now.found.as_ref().is_some_and(|found| before.found.is_some() || !found.is_unreadable)
+        };
+        let is_settled = |(before, now): (&Survey, &Survey)| is_known(before, now) && !(fix && now.is_fixable());
+        if before.iter().zip(&now).all(is_settled) || started.elapsed() > SETTLING {
+            return Ok((now, fixed));
+        }
+        for survey in now.iter().filter(|survey| fix && survey.is_fixable()) {
+            if !fixed.contains(&survey.topic) {
+                admin.fix(survey)?;
+                fixed.push(survey.topic);
+            }
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// How many replicas there shall be; more than there are brokers is refused before anything is done.
@@ -102,7 +131,10 @@ fn create(admin: &Admin, surveys: &[Survey], shape: Shape, dry_run: bool) -> any
         return Ok(());
     }
     let answers = admin.create(&missing, shape, dry_run)?;
-    let refused = missing.iter().zip(answers).filter_map(|(topic, answer)| Some(format!("{topic}: {}", answer.err()?)));
+    // Another one may have been quicker; what it made is compared as everything else.
+    let refused = missing.iter().zip(answers).filter_map(|(topic, answer)| Some((topic, answer.err()?)));
+    let refused = refused.filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
+    let refused = refused.map(|(topic, code)| format!("{topic}: {code}"));
     let refused: Vec<String> = refused.collect();
     if refused.is_empty() {
         return Ok(());
@@ -110,29 +142,31 @@ fn create(admin: &Admin, surveys: &[Survey], shape: Shape, dry_run: bool) -> any
     anyhow::bail!("{} of {} topics were not created: {}", refused.len(), missing.len(), refused.join("; "))
 }
 
+impl Action {
+    fn of(before: &Survey, is_fixed: bool, args: &InitArgs) -> Action {
+        match (&before.found, args.dry_run) {
+            (None, true) => Action::WouldCreate,
+            (None, false) => Action::Created,
+            (Some(_), _) if is_fixed => Action::Fixed,
+            (Some(_), true) if args.fix && before.is_fixable() => Action::WouldFix,
+            (Some(_), _) => Action::Kept,
+        }
+    }
+}
+
 impl Report {
-    fn new(before: &Survey, after: &Survey, shape: Shape, args: &InitArgs) -> Report {
-        let topic = before.topic;
-        let Some(found) = &after.found.as_ref().filter(|_| before.found.is_some()) else {
-            let settings = topic.wanted(shape.replication).into_iter().map(|wanted| (wanted.name, wanted.value)).collect();
-            let action = if args.dry_run { Action::WouldCreate } else { Action::Created };
-            let (partitions, replication) = (topic.partitions(shape), shape.replication);
-            let topic = before.name.clone();
-            return Report { topic, action, partitions, replication, settings, differences: Vec::new(), unknown: None };
-        };
-        let action = match (args.fix && before.is_fixable(), args.dry_run) {
-            (true, true) => Action::WouldFix,
-            (true, false) => Action::Fixed,
-            (false, _) => Action::Kept,
-        };
+    fn new(after: &Survey, action: Action, shape: Shape) -> Report {
+        let (topic, found) = (after.topic, after.found.as_ref());
+        let settings = || topic.wanted(shape.replication).into_iter().map(|wanted| (wanted.name, wanted.value)).collect();
+        let is_new = matches!(action, Action::Created | Action::WouldCreate);
         Report {
-            topic: before.name.clone(),
+            topic: after.name.clone(),
             action,
-            partitions: found.partitions,
-            replication: found.replication,
-            settings: BTreeMap::new(),
-            differences: found.differences.clone(),
-            unknown: found.unreadable.map(|code| format!("the settings cannot be read: {code}")),
+            partitions: found.map_or(topic.partitions(shape), |found| found.partitions),
+            replication: found.map_or(shape.replication, |found| found.replication),
+            settings: if is_new { settings() } else { BTreeMap::new() },
+            differences: after.differences().to_vec(),
+            is_unreadable: !is_new && found.is_some_and(|found| found.is_unreadable),
         }
     }
 }
@@ -143,9 +177,9 @@ fn finish(reports: &[Report], args: &InitArgs, globals: &Globals) -> anyhow::Res
         Format::Table => print(reports)?,
     }
     let left: Vec<&Difference> = reports.iter().flat_map(|report| &report.differences).collect();
-    let unknown = reports.iter().filter(|report| report.unknown.is_some()).count();
-    if unknown > 0 {
-        anyhow::bail!("{unknown} topics cannot be checked; grant DescribeConfigs on them");
+    let unread: Vec<&str> = reports.iter().filter(|report| report.is_unreadable).map(|report| report.topic.as_str()).collect();
+    if !unread.is_empty() {
+        anyhow::bail!("the settings of {} cannot be read, so they are not checked; grant DescribeConfigs", unread.join(", "));
     }
     if left.is_empty() {
         return Ok(Exit::Done);
@@ -173,9 +207,6 @@ fn print(reports: &[Report]) -> anyhow::Result<()> {
         table.row([report.topic.clone(), what.to_owned(), report.partitions.to_string(), report.replication.to_string()]);
     }
     table.print()?;
-    for Report { topic, unknown, .. } in reports {
-        unknown.iter().try_for_each(|reason| output::line(&format!("{topic}: {reason}")))?;
-    }
     if reports.iter().all(|report| report.differences.is_empty()) {
         return Ok(());
     }

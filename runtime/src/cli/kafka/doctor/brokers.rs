@@ -74,23 +74,24 @@ fn unreachable(broker: &MetadataBroker) -> Result<(), String> {
 
 /// Asks each broker for its settings.
 pub(super) fn describe(admin: &Admin, metadata: &Metadata) -> (Check, BTreeMap<i32, BTreeMap<String, String>>) {
-    let asked = metadata.brokers().iter().map(|broker| (broker.id(), admin.describe_broker(broker.id())));
-    let (known, unknown): (Vec<_>, Vec<_>) = asked.partition(|(_, settings)| settings.is_ok());
-    let known: BTreeMap<_, _> = known.into_iter().filter_map(|(id, settings)| Some((id, settings.ok()?))).collect();
-    let check = match unknown.first() {
-        None => Check::ok("broker settings", "every broker tells its own"),
-        Some((id, error)) => Check::warn(
+    let mut known = BTreeMap::new();
+    let mut silent = Vec::new();
+    for id in metadata.brokers().iter().map(MetadataBroker::id) {
+        match admin.describe_broker(id) {
+            Ok(settings) if settings.is_empty() => silent.push(format!("{id}: not allowed")),
+            Ok(settings) => drop(known.insert(id, settings)),
+            Err(error) => silent.push(format!("{id}: {error}")),
+        }
+    }
+    let check = match silent.is_empty() {
+        true => Check::ok("broker settings", "every broker tells its own"),
+        false => Check::warn(
             "broker settings",
-            format!("{} of {} brokers tell theirs; {id}: {}", known.len(), metadata.brokers().len(), said(error.as_ref().err())),
+            format!("{} of {} brokers tell theirs; {}", known.len(), metadata.brokers().len(), silent.join(", ")),
             "grant DescribeConfigs on the cluster to have its limits checked; engines do not need it",
         ),
     };
     (check, known)
-}
-
-/// An error in its own words, or none.
-fn said(error: Option<&impl std::fmt::Display>) -> String {
-    error.map_or_else(String::new, ToString::to_string)
 }
 
 /// What is known of the versions: the protocol tells this client more than it passes on, so the names of settings must do.

@@ -18,6 +18,8 @@ use crate::cli::doctor::Check;
 
 /// Where Kafka keeps the state of transactions.
 const STATE: &str = "__transaction_state";
+/// How long one try to begin may take.
+const BEGIN_TRY: Duration = Duration::from_secs(2);
 /// How long the record may take to be seen.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Below this nobody notices; machines with NTP are within some milliseconds.
@@ -56,7 +58,19 @@ pub(super) fn check(patient: &Patient<'_>) -> (Check, Check) {
 
 fn begin(patient: &Patient<'_>, id: &str) -> Result<(), KafkaError> {
     let producer: BaseProducer<Listener> = patient.settings.producer(patient.url, id).create_with_context(Listener::default())?;
-    producer.init_transactions(PATIENCE)
+    let started = Instant::now();
+    loop {
+        // A refusal is tried again by the library until the time is over, and only then told.
+        match producer.init_transactions(BEGIN_TRY) {
+            Err(error) if is_too_slow(&error) && started.elapsed() < PATIENCE => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the time was too short, as on a cluster that makes its first transaction.
+fn is_too_slow(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
 }
 
 fn refused(id: &str, error: &KafkaError) -> Check {

@@ -52,7 +52,14 @@ fn checks(url: &KafkaUrl, settings: &Settings) -> anyhow::Result<Vec<Check>> {
     checks.push(described);
     let patient = Patient { url, settings, metadata: &metadata, brokers };
     checks.push(brokers::versions(&patient));
-    let surveys = admin.survey(Expected::default())?;
+    let surveys = match admin.survey(Expected::default()) {
+        Ok(surveys) => surveys,
+        Err(error) => {
+            let advice = "look at the brokers above, and again in a moment: one of them may be going or coming";
+            checks.push(Check::fail("topics", format!("{:#}", anyhow::Error::from(error)), advice));
+            return Ok(checks);
+        }
+    };
     checks.extend(topics::checks(&surveys));
     checks.push(topics::internal(&patient));
     let (transactions, clock) = clock::check(&patient);

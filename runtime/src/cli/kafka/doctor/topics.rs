@@ -31,15 +31,15 @@ fn check(survey: &Survey) -> Check {
         Topic::Dlq => "dlq",
         Topic::Results => "results",
     };
-    let Some(Found { partitions, replication, differences, unreadable, .. }) = &survey.found else {
+    let Some(Found { partitions, replication, differences, is_unreadable, .. }) = &survey.found else {
         let advice = "create it with `ergate kafka init`, or grant Describe on it";
         return Check::fail(check, format!("{} is not there, or this user may not see it", survey.name), advice);
     };
     let partitions = count((*partitions).into(), "partition", "partitions");
     let shape = format!("{}, {partitions}, {}", survey.name, count((*replication).into(), "replica", "replicas"));
-    if let Some(code) = unreadable {
+    if *is_unreadable {
         let advice = "grant DescribeConfigs on it to have its settings checked";
-        return Check::warn(check, format!("{shape}; its settings cannot be read: {code}"), advice);
+        return Check::warn(check, format!("{shape}; its settings cannot be read"), advice);
     }
     if differences.is_empty() {
         return Check::ok(check, shape);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ergate_actors::clock::Clock;
 use ergate_actors::records::Records;
@@ -218,7 +218,7 @@ impl Poller {
     fn run(mut self, orders: &Receiver<Order>) {
         loop {
             match orders.try_recv() {
-                Ok(Order::Leave) | Err(TryRecvError::Disconnected) => return,
+                Ok(Order::Leave) | Err(TryRecvError::Disconnected) => return self.leave(),
                 Ok(order) => self.carry_out(order),
                 Err(TryRecvError::Empty) => {
                     self.seek();
@@ -226,6 +226,21 @@ impl Poller {
                     self.hand_on();
                 }
             }
+        }
+    }
+
+    /// Gives everything back while shards can still commit as this member, and only then leaves.
+    fn leave(self) {
+        self.consumer.unsubscribe();
+        let until = Instant::now() + GIVE_BACK_WITHIN + POLL;
+        while Instant::now() < until && self.consumer.assignment().is_ok_and(|held| held.count() > 0) {
+            drop(self.consumer.poll(POLL_SOON));
+        }
+        let mut consumer = self.consumer;
+        // Whoever drops it last waits until the client has ended; a shard that asks who commits must not be that one.
+        while let Err(shared) = Arc::try_unwrap(consumer) {
+            consumer = shared;
+            std::thread::sleep(POLL_SOON);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Many machines: requests from a topic, the record on a topic, shards shared out over engines by a consumer group.
 //!
 //! ```text
-//!            group.rs (one thread)                        engine.rs (the engine's system)
+//!            group.rs (one thread)                        lead.rs (the engine's system)
 //!   topic ── poll ── feed.rs ── lane ──────────────────▶ log writer of the shard ── log thread ── transaction ── topic
 //!              └─ rebalance ── assigned / revoked ─────▶ open.rs: fence, restore, start │ give back, stop
 //! ```
@@ -27,6 +27,7 @@ mod engine;
 mod feed;
 mod front;
 mod group;
+mod lead;
 pub mod logs;
 mod messages;
 mod open;
@@ -34,6 +35,7 @@ mod partition;
 pub mod refused;
 mod requests;
 mod settings;
+mod shard;
 mod snapshots;
 mod standby;
 pub mod status;

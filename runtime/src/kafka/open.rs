@@ -60,7 +60,6 @@ impl Opening {
         tracing::info!(%shard, events, was_warm, fenced_ms, all_ms, "a shard is taken over");
         let (reader, state) = (copy.reader(), audit.into_state());
         let parts = KafkaLogParts {
-            producer,
             shard,
             events: self.place.topic.clone(),
             requests: (shard != CAPACITY).then(|| self.settings.topics().requests),
@@ -70,7 +69,7 @@ impl Opening {
             unwanted: self.unwanted,
             copy,
         };
-        let log: Box<dyn EventLog> = Box::new(KafkaLog::new(parts, state.work.source_next));
+        let log: Box<dyn EventLog> = Box::new(KafkaLog::new(parts, producer, state.work.source_next));
         Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
     }
 

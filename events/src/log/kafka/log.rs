@@ -11,6 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::caller::{Call, Caller, NoAnswer};
 use super::failed;
 use super::message::{Form, headers};
 use crate::block::SealedBlock;
@@ -32,9 +33,7 @@ pub trait Delivers: ProducerContext<DeliveryOpaque = ()> + 'static {
 pub type GroupMetadata = Arc<dyn Fn() -> Option<ConsumerGroupMetadata> + Send + Sync>;
 
 /// What a writer is made of.
-pub struct KafkaLogParts<C: Delivers> {
-    /// A producer of this shard alone, its transactions initialised.
-    pub producer: BaseProducer<C>,
+pub struct KafkaLogParts {
     /// The shard.
     pub shard: ShardId,
     /// The topic that the blocks go to, and the partition of it.
@@ -55,7 +54,9 @@ pub struct KafkaLogParts<C: Delivers> {
 
 /// The one writer of a shard.
 pub struct KafkaLog<C: Delivers> {
-    parts: KafkaLogParts<C>,
+    parts: KafkaLogParts,
+    producer: Arc<BaseProducer<C>>,
+    caller: Caller<C>,
     head: Head,
     /// Written since the last commit.
     blocks: Vec<SealedBlock>,
@@ -77,10 +78,12 @@ enum Trouble {
 }
 
 impl<C: Delivers> KafkaLog<C> {
-    /// A writer behind the end of the copy; `committed` is the offset of the next request there.
-    pub fn new(parts: KafkaLogParts<C>, committed: u64) -> KafkaLog<C> {
-        let head = parts.copy.head();
-        KafkaLog { parts, head, blocks: Vec::new(), messages: Vec::new(), committed, poisoned: None }
+    /// A writer behind the end of the copy: `producer` is the shard's alone, its transactions initialised, and `committed` is the offset of
+    /// the next request there.
+    pub fn new(parts: KafkaLogParts, producer: BaseProducer<C>, committed: u64) -> KafkaLog<C> {
+        let (head, producer) = (parts.copy.head(), Arc::new(producer));
+        let caller = Caller::new(Arc::clone(&producer));
+        KafkaLog { parts, producer, caller, head, blocks: Vec::new(), messages: Vec::new(), committed, poisoned: None }
     }
 
     /// Commits everything that waits, trying again what may be tried again.
@@ -100,10 +103,9 @@ impl<C: Delivers> KafkaLog<C> {
         }
     }
 
-    fn transaction(&self) -> Result<(), Trouble> {
-        let producer = &self.parts.producer;
-        drop(producer.context().take_failure());
-        producer.begin_transaction().map_err(|error| trouble(&error))?;
+    fn transaction(&mut self) -> Result<(), Trouble> {
+        drop(self.producer.context().take_failure());
+        self.producer.begin_transaction().map_err(|error| trouble(&error))?;
         let filled = self.fill().and_then(|()| self.delivered());
         let done = filled.and_then(|()| self.end());
         if let Err(Trouble::Again(_)) = &done {
@@ -113,7 +115,7 @@ impl<C: Delivers> KafkaLog<C> {
     }
 
     /// Puts blocks, messages and the offset into the transaction.
-    fn fill(&self) -> Result<(), Trouble> {
+    fn fill(&mut self) -> Result<(), Trouble> {
         let (topic, partition) = &self.parts.events;
         let key = self.parts.shard.to_string();
         for sealed in &self.blocks {
@@ -137,34 +139,35 @@ impl<C: Delivers> KafkaLog<C> {
     /// Hands a message to the client, waiting while its queue is full.
     fn put(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Trouble> {
         loop {
-            match self.parts.producer.send(record) {
+            match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
                     record = same;
-                    self.parts.producer.poll(POLL);
+                    self.producer.poll(POLL);
                 }
                 Err((error, _)) => return Err(trouble(&error)),
             }
         }
     }
 
-    fn put_offset(&self) -> Result<(), Trouble> {
+    fn put_offset(&mut self) -> Result<(), Trouble> {
         let next = self.blocks.last().map_or(self.committed, |block| block.source_next);
         let Some(requests) = self.parts.requests.as_deref().filter(|_| next != self.committed) else { return Ok(()) };
         let Some(group) = (self.parts.group)() else { return Err(Trouble::Again("this engine is in no group".to_owned())) };
         let mut offsets = TopicPartitionList::new();
         let next = i64::try_from(next).map_err(|error| Trouble::Fatal(error.to_string()))?;
         offsets.add_partition_offset(requests, self.parts.events.1, Offset::Offset(next)).map_err(|error| trouble(&error))?;
-        self.parts.producer.send_offsets_to_transaction(&offsets, &group, self.parts.retry_for).map_err(|error| trouble(&error))
+        // The rest of the transaction's time is for the other steps, and for whoever takes the shard up after a client that is stuck.
+        self.caller.call(Call::Offsets(offsets, group), self.parts.retry_for / 2).map_err(no_answer)
     }
 
     /// Waits until the brokers have every message. The client's own flush sleeps for a tenth of a second at a time.
     fn delivered(&self) -> Result<(), Trouble> {
         let until = Instant::now() + self.parts.retry_for;
-        while self.parts.producer.in_flight_count() > 0 {
-            self.parts.producer.poll(POLL);
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(POLL);
             // Nothing more of the transaction is sent then, so waiting for the rest would be in vain.
-            if let Some(reason) = self.parts.producer.context().take_failure() {
+            if let Some(reason) = self.producer.context().take_failure() {
                 return Err(Trouble::Again(reason));
             }
             if Instant::now() >= until {
@@ -178,7 +181,7 @@ impl<C: Delivers> KafkaLog<C> {
     fn end(&self) -> Result<(), Trouble> {
         let until = Instant::now() + self.parts.retry_for;
         loop {
-            let error = match self.parts.producer.commit_transaction(self.parts.retry_for) {
+            let error = match self.producer.commit_transaction(self.parts.retry_for) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -188,25 +191,12 @@ impl<C: Delivers> KafkaLog<C> {
         }
     }
 
-    /// Gives the transaction up. Meanwhile the client waits for news of each message, and tells them only to whoever polls: a rebalance
-    /// under load, which makes the commit of the offsets fail, would otherwise stop the shard for as long as this may take.
-    fn abort(&self) -> Result<(), Trouble> {
-        let (producer, within) = (&self.parts.producer, self.parts.retry_for);
-        let aborted = std::thread::scope(|scope| {
-            let aborting = scope.spawn(move || producer.abort_transaction(within));
-            while !aborting.is_finished() {
-                producer.poll(POLL);
-            }
-            aborting.join()
-        });
-        match aborted {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(match trouble(&error) {
-                Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
-                Trouble::Fenced(reason) => Trouble::Fenced(reason),
-            }),
-            Err(_) => Err(Trouble::Fatal("giving a transaction up panicked".to_owned())),
-        }
+    /// Gives the transaction up; without an answer nobody knows whether it is open.
+    fn abort(&mut self) -> Result<(), Trouble> {
+        self.caller.call(Call::Abort, self.parts.retry_for).map_err(|error| match no_answer(error) {
+            Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
+            Trouble::Fenced(reason) => Trouble::Fenced(reason),
+        })
     }
 
     /// Writes what was committed into the copy.
@@ -223,6 +213,16 @@ impl<C: Delivers> KafkaLog<C> {
 fn is_retriable(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.txn_requires_abort())
         || matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut))
+}
+
+fn no_answer(error: NoAnswer) -> Trouble {
+    match error {
+        NoAnswer::Refused(error) => trouble(&error),
+        NoAnswer::Stuck => {
+            Trouble::Fatal("the client did not answer within its time; the shard is opened with a new one".to_owned())
+        }
+        NoAnswer::NoThread(error) => Trouble::Fatal(format!("no thread to call the client from: {error}")),
+    }
 }
 
 fn trouble(error: &KafkaError) -> Trouble {
@@ -277,7 +277,7 @@ impl<C: Delivers> EventLog for KafkaLog<C> {
     }
 
     fn idle(&mut self) -> Result<(), LogError> {
-        self.parts.producer.poll(Duration::ZERO);
+        self.producer.poll(Duration::ZERO);
         self.parts.copy.idle()
     }
 
@@ -299,9 +299,9 @@ impl<C: Delivers> EventLog for KafkaLog<C> {
 
     fn close(mut self: Box<Self>) -> Result<(), LogError> {
         let synced = if self.poisoned.is_some() { Ok(()) } else { self.sync() };
-        let KafkaLogParts { producer, copy, .. } = self.parts;
+        let (producer, caller, copy) = (self.producer, self.caller, self.parts.copy);
         // The client takes its time to end its connections, and the next owner of the shard waits for this one.
-        let ending = std::thread::Builder::new().name("ergate-goodbye".to_owned()).spawn(move || drop(producer));
+        let ending = std::thread::Builder::new().name("ergate-goodbye".to_owned()).spawn(move || drop((caller, producer)));
         // Without a thread the producer was dropped here.
         drop(ending);
         synced.and(copy.close())

@@ -14,6 +14,7 @@
 //! So readers believe the chain and not the transaction: [`Chained`] takes the block that goes on from the one before, skips one that
 //! it has seen, and calls anything else a contradiction, by the offsets of both.
 
+mod caller;
 mod chained;
 mod copy;
 mod log;

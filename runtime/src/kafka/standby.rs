@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergate_events::id::{Position, ShardId};
+use ergate_events::log::LogError;
 use ergate_events::log::kafka::Received;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -23,6 +24,8 @@ const POLL: Duration = Duration::from_millis(20);
 const GATHER_MAX: usize = 500;
 /// How long a shard that could not be followed is left alone.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The same where it is still in use here: what led it until now has not let go of it yet.
+const FREE_AFTER: Duration = Duration::from_millis(200);
 /// Events after which a snapshot is kept beside a copy, so that the next start folds no more than that.
 const SNAPSHOT_EVERY: u64 = 500_000;
 
@@ -137,11 +140,7 @@ impl Follower {
             let offset = Offset::Offset(warm.offset.unwrap_or_default());
             let added = list.add_partition_offset(&place.topic.0, place.topic.1, offset);
             added.and_then(|()| self.consumer.incremental_assign(&list)).map_err(|error| {
-                RecoverError::Log(ergate_events::log::LogError::Kafka {
-                    step: "follow",
-                    topic: place.topic.0.clone(),
-                    reason: error.to_string(),
-                })
+                RecoverError::Log(LogError::Kafka { step: "follow", topic: place.topic.0.clone(), reason: error.to_string() })
             })?;
             Ok(warm)
         });
@@ -152,9 +151,14 @@ impl Follower {
     }
 
     fn give_up(&mut self, shard: ShardId, error: &RecoverError) {
-        tracing::warn!(%shard, error = super::describe(error), "a shard that another engine leads cannot be followed");
         drop(self.forget(shard));
-        self.wanted.insert(shard, Instant::now() + AGAIN_AFTER);
+        let again_after = if is_ours(error) {
+            FREE_AFTER
+        } else {
+            tracing::warn!(%shard, error = super::describe(error), "a shard that another engine leads cannot be followed");
+            AGAIN_AFTER
+        };
+        self.wanted.insert(shard, Instant::now() + again_after);
     }
 
     /// Follows a shard no more.
@@ -222,6 +226,11 @@ impl Follower {
             tracing::warn!(%shard, %error, "a copy was not closed well");
         }
     }
+}
+
+/// Whether this very process still has the copy open.
+fn is_ours(error: &RecoverError) -> bool {
+    matches!(error, RecoverError::Log(LogError::Locked { pid, .. }) if *pid == std::process::id().to_string())
 }
 
 /// Keeps the state of a copy beside it.

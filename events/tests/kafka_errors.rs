@@ -1,0 +1,180 @@
+//! What a writer on Kafka does when the brokers or the client answer with errors that real brokers seldom give on demand: a mock cluster
+//! gives them.
+#![cfg(feature = "kafka")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and takes the time")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ergate_events::block::{Hash, SealedBlock};
+use ergate_events::command::Command;
+use ergate_events::event::{Envelope, RuleVersions};
+use ergate_events::id::ShardId;
+use ergate_events::log::kafka::{Delivers, Form, KafkaLog, KafkaLogParts};
+use ergate_events::log::memory::MemoryLog;
+use ergate_events::log::{EventLog, LogError};
+use ergate_events::shard::Shard;
+use ergate_events::state::State;
+use ergate_events::time::Timestamp;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::mocking::{MockCluster, MockCoordinator};
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer, ProducerContext};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+/// How long a transaction is tried.
+const RETRY_FOR: Duration = Duration::from_secs(4);
+const EVENTS: &str = "ns.events";
+const REQUESTS: &str = "ns.requests";
+
+struct Context;
+
+impl ClientContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+impl Delivers for Context {
+    fn take_failure(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Brokers, a writer and two blocks for it.
+struct Ground {
+    mock: MockCluster<'static, DefaultProducerContext>,
+    log: Box<dyn EventLog>,
+    unwanted: Arc<AtomicBool>,
+    blocks: [SealedBlock; 2],
+    _member: Arc<BaseConsumer>,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let mock = MockCluster::new(2).unwrap();
+        mock.create_topic(EVENTS, 1, 1).unwrap();
+        mock.create_topic(REQUESTS, 1, 1).unwrap();
+        mock.partition_leader(EVENTS, 0, Some(1)).unwrap();
+        mock.coordinator(MockCoordinator::Transaction("ns-0".to_owned()), 1).unwrap();
+        mock.coordinator(MockCoordinator::Group("ns-engines".to_owned()), 2).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("retry.backoff.ms", "5").set("linger.ms", "0");
+        let member: BaseConsumer = config.clone().set("group.id", "ns-engines").create().unwrap();
+        let member = Arc::new(member);
+        let producer: BaseProducer<Context> = config.set("transactional.id", "ns-0").create_with_context(Context).unwrap();
+        producer.init_transactions(Duration::from_secs(20)).unwrap();
+        let (asked, unwanted) = (Arc::clone(&member), Arc::new(AtomicBool::new(false)));
+        let parts = KafkaLogParts {
+            shard: ShardId(0),
+            events: (EVENTS.to_owned(), 0),
+            requests: Some(REQUESTS.to_owned()),
+            group: Arc::new(move || asked.group_metadata()),
+            form: Form::Json,
+            retry_for: RETRY_FOR,
+            unwanted: Arc::clone(&unwanted),
+            copy: Box::new(MemoryLog::new()),
+        };
+        let log = Box::new(KafkaLog::new(parts, producer, 0));
+        Ground { mock, log, unwanted, blocks: blocks(), _member: member }
+    }
+
+    /// Writes and commits one of the blocks.
+    fn write(&mut self, index: usize) -> Result<(), LogError> {
+        self.log.append(&self.blocks[index]).and_then(|()| self.log.sync())
+    }
+
+    fn errors(&self, api: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
+        self.mock.request_errors(api, errors);
+    }
+}
+
+/// Two blocks, the second one with a new place in the requests.
+fn blocks() -> [SealedBlock; 2] {
+    let mut shard = Shard::new(ShardId(0), State::default());
+    let mut tell = |command: Command<'_>, previous: Hash| {
+        let (mut answers, mut sink) = (Vec::new(), |_: &Envelope<'_>, _: &State| {});
+        shard.batch(Timestamp(1_000_000), &[command], &mut answers, &mut sink);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        shard.take_open().unwrap().seal(previous)
+    };
+    let first = tell(Command::Open { rules: RuleVersions::CURRENT, writer: "test" }, Hash::ZERO);
+    let second = tell(Command::MoveSource { from: Some(0), next: 7 }, first.hash);
+    [first, second]
+}
+
+#[test]
+fn a_commit_reaches_the_copy() {
+    let mut ground = Ground::new();
+    ground.write(0).unwrap();
+    ground.write(1).unwrap();
+    assert_eq!(ground.log.head().next, ground.blocks[1].header.next_position());
+}
+
+#[test]
+fn what_may_be_tried_again_is_tried_again() {
+    use RDKafkaRespErr as Error;
+    for (api, errors) in [
+        (
+            RDKafkaApiKey::EndTxn,
+            [Error::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Error::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
+        ),
+        (
+            RDKafkaApiKey::TxnOffsetCommit,
+            [Error::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, Error::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID],
+        ),
+        (
+            RDKafkaApiKey::Produce,
+            [Error::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, Error::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
+        ),
+    ] {
+        let mut ground = Ground::new();
+        ground.write(0).unwrap();
+        ground.errors(api, &errors);
+        ground.write(1).unwrap_or_else(|error| panic!("{api:?}: {error}"));
+    }
+}
+
+#[test]
+fn a_fenced_writer_steps_down_for_good() {
+    for api in [RDKafkaApiKey::AddPartitionsToTxn, RDKafkaApiKey::EndTxn] {
+        let mut ground = Ground::new();
+        ground.write(0).unwrap();
+        ground.errors(api, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+        let error = ground.write(1).unwrap_err();
+        assert!(matches!(error, LogError::Fenced { shard: ShardId(0), .. }), "{api:?}: {error}");
+        assert!(matches!(ground.log.sync(), Err(LogError::Poisoned { .. })));
+    }
+}
+
+#[test]
+fn a_client_that_is_stuck_is_left_behind() {
+    let mut ground = Ground::new();
+    ground.write(0).unwrap();
+    // The client knows its group's coordinator from now on, and then waits for it whatever it was told.
+    ground.errors(RDKafkaApiKey::TxnOffsetCommit, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS]);
+    ground.mock.broker_down(2).unwrap();
+    let began = Instant::now();
+    let error = ground.write(1).unwrap_err();
+    assert!(matches!(error, LogError::Kafka { .. }), "{error}");
+    assert!(error.to_string().contains("did not answer"), "{error}");
+    assert!(began.elapsed() < RETRY_FOR, "{:?}", began.elapsed());
+    let began = Instant::now();
+    let _ = ground.log.close();
+    assert!(began.elapsed() < Duration::from_secs(1), "closing took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_writer_that_is_no_longer_wanted_stops_trying() {
+    let mut ground = Ground::new();
+    ground.write(0).unwrap();
+    ground.unwanted.store(true, Ordering::Relaxed);
+    ground.errors(RDKafkaApiKey::TxnOffsetCommit, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    let began = Instant::now();
+    ground.write(1).unwrap_err();
+    assert!(began.elapsed() < RETRY_FOR / 2, "{:?}", began.elapsed());
+}

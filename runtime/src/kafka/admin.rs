@@ -162,6 +162,20 @@ impl Admin {
         Ok(answers.into_iter().map(|answer| answer.map(drop).map_err(|(_, code)| code)).collect())
     }
 
+    /// Removes topics of the namespace with everything in them; those that are not there are no error.
+    ///
+    /// # Errors
+    /// [`AdminError::Request`] with the first refusal.
+    pub fn delete(&self, topics: &[Topic]) -> Result<(), AdminError> {
+        let names: Vec<String> = topics.iter().map(|topic| self.url.namespace().topic(*topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let failed = |source| AdminError::Request { step: "remove topics", source };
+        let answers = wait(self.client.delete_topics(&names, &options())).map_err(failed)?;
+        let codes = answers.into_iter().filter_map(Result::err).map(|(_, code)| code);
+        let refused = codes.into_iter().find(|code| *code != RDKafkaErrorCode::UnknownTopicOrPartition);
+        refused.map_or(Ok(()), |code| Err(failed(KafkaError::AdminOp(code))))
+    }
+
     /// Sets every setting of a topic that is not as it must be. Look again afterwards: the answer does not tell what was refused.
     ///
     /// The request that this client knows replaces all settings of a topic's own, so those that are there are sent again. One that somebody

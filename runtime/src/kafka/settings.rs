@@ -91,7 +91,8 @@ impl FromStr for KafkaSettings {
 }
 
 impl KafkaSettings {
-    pub(crate) fn topics(&self) -> Topics {
+    /// The names of its topics.
+    pub fn topics(&self) -> Topics {
         Topics::of(self.url.namespace())
     }
 

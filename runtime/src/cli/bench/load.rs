@@ -10,7 +10,7 @@ use ergate::events::view::Histogram;
 use ergate::{RequestBatch, Runtime, SubmitError};
 use tokio::sync::{Mutex, mpsc};
 
-use super::BenchArgs;
+use super::{BenchArgs, SAY_EVERY};
 use crate::cli::exit::Trouble;
 use crate::cli::space::{SpaceWatch, describe};
 use crate::cli::{Globals, output};
@@ -19,8 +19,6 @@ use crate::cli::{Globals, output};
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// How often somebody looks at what is done and at the space.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often it is said how many tasks are done.
-const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// What the submitters share.
 struct Shared {
@@ -140,7 +138,7 @@ async fn send(shared: &Shared, size: u64) -> anyhow::Result<()> {
 }
 
 /// JSON strings of the wanted size; so many different ones that lz4 finds none of them twice in a block.
-fn payloads(args: &BenchArgs) -> Vec<Vec<u8>> {
+pub(super) fn payloads(args: &BenchArgs) -> Vec<Vec<u8>> {
     const DIFFERENT: usize = 4_096;
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
     let text_len = args.payload as usize - 2;

@@ -46,7 +46,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    fn of(waits: &Histogram) -> Waits {
+    pub(super) fn of(waits: &Histogram) -> Waits {
         let at = |share| waits.quantile(share).0 as f64 / 1_000.0;
         Waits { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: waits.max().0 as f64 / 1_000.0 }
     }

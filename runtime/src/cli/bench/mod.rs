@@ -2,15 +2,19 @@
 
 mod compare;
 mod floor;
+mod kafka;
 mod load;
 mod measure;
 mod place;
 mod usage;
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use ergate::Durability;
+use ergate::kafka::KafkaUrl;
+use ergate::kafka::url::UrlError;
 
 use self::measure::Figures;
 use self::place::Backend;
@@ -19,6 +23,8 @@ use super::{Exit, Format, Globals, output};
 
 /// How often each of several logs is measured: the fewest of which one can be off.
 const ROUNDS: u32 = 3;
+/// How often it is said how many tasks are done.
+const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// Options of `ergate bench`.
 #[derive(clap::Args, Clone, Debug)]
@@ -45,9 +51,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     slots: u32,
     /// Where the log is kept: `sled`, `sled:DIR`, `file`, `file:DIR` or `memory`; without DIR in a new directory that is removed at
-    /// the end. Several with commas between them are compared
-    #[arg(long, default_value = "sled", value_delimiter = ',')]
-    log: Vec<Backend>,
+    /// the end. Several with commas between them are compared. Or `kafka://HOST:PORT,…/NAMESPACE`, beside a bare transactional producer,
+    /// in topics of its own, named NAMESPACE-bench-…, that are removed at the end
+    #[arg(long, default_value = "sled")]
+    log: Target,
     /// How often each log is measured, in turn with the others; several logs are measured three times unless this says otherwise.
     /// Each run then has a new directory, in DIR where that is named
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -63,6 +70,23 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
+/// What is measured.
+#[derive(Clone, Debug)]
+enum Target {
+    Local(Vec<Backend>),
+    Kafka(KafkaUrl),
+}
+
+impl FromStr for Target {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Target, String> {
+        if text.starts_with("kafka://") {
+            return text.parse().map(Target::Kafka).map_err(|error: UrlError| error.to_string());
+        }
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Target::Local)
+    }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| "expected a number from 0 to 1".to_owned())?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected a number from 0 to 1".to_owned()) }
@@ -75,12 +99,24 @@ pub(crate) fn run(args: BenchArgs, globals: &Globals) -> anyhow::Result<Exit> {
         .context("failed to start a thread for the submitters")?;
     let json = args.json || globals.output == Format::Json;
     let globals = &Globals { quiet: globals.quiet || json, ..globals.clone() };
-    let rounds = args.rounds.unwrap_or(if args.log.len() > 1 { ROUNDS } else { 1 });
-    if let ([log], 1) = (args.log.as_slice(), rounds) {
+    let logs = match &args.log {
+        Target::Local(logs) => logs,
+        Target::Kafka(url) => {
+            let figures = runtime.block_on(kafka::run(url, &args, globals))?;
+            if json {
+                output::json(&figures)?
+            } else {
+                kafka::print(&figures)?
+            }
+            return Ok(Exit::Done);
+        }
+    };
+    let rounds = args.rounds.unwrap_or(if logs.len() > 1 { ROUNDS } else { 1 });
+    if let ([log], 1) = (logs.as_slice(), rounds) {
         let figures = runtime.block_on(measure::run(log, true, &args, globals))?;
         if json { output::json(&figures)? } else { print(&figures)? }
     } else {
-        let comparison = runtime.block_on(compare::run(&args.log, rounds, &args, globals))?;
+        let comparison = runtime.block_on(compare::run(logs, rounds, &args, globals))?;
         if json { output::json(&comparison)? } else { comparison.print(&args)? }
     }
     Ok(Exit::Done)

@@ -80,7 +80,7 @@ impl Scratch {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.dir.join("log")
     }
 

@@ -45,6 +45,7 @@ pub(crate) enum Kind {
 /// Brokers of a kind, and what they need.
 pub(crate) struct Brokers {
     pub(crate) cluster: Cluster,
+    count: u32,
     pub(crate) disk: Option<Disk>,
 }
 
@@ -67,7 +68,7 @@ pub(crate) fn cluster(kind: Kind) -> Option<Brokers> {
     }
     let brokers = if kind == Kind::Three { 3 } else { 1 };
     let cluster = Cluster::start(Options { brokers, properties, routes: ENGINES + 1, ..Options::default() })?;
-    Some(Brokers { cluster, disk })
+    Some(Brokers { cluster, count: brokers, disk })
 }
 
 /// A file system in memory.
@@ -257,7 +258,12 @@ impl<'a> Ground<'a> {
             let leads = engine.leads();
             format!("engine {index} leads {leads:?}\n{}\n{}", engine.tail("log", 15), engine.tail("stderr", 5))
         };
-        self.engines.iter().enumerate().map(one).collect::<Vec<_>>().join("\n")
+        let broker = |id: u32| {
+            let state = if self.brokers.cluster.has_ended(id) { "has ended" } else { "runs" };
+            format!("broker {id} {state}\n{}", self.brokers.cluster.log_tail(id))
+        };
+        let brokers = (0..self.brokers.count).map(broker);
+        brokers.chain(self.engines.iter().enumerate().map(one)).collect::<Vec<_>>().join("\n")
     }
 }
 

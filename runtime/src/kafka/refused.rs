@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use ergate_events::log::LogError;
-use ergate_events::log::kafka::Patience;
+use ergate_events::log::kafka::{Patience, rest};
 use ergate_events::time::Timestamp;
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -26,8 +26,6 @@ const REDRIVEN: &str = "ergate-redriven";
 const ADDED: [&str; 4] = ["ergate-reason", "ergate-topic", "ergate-partition", "ergate-offset"];
 /// How long the brokers may take for one transaction.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
-/// How long one wait for the broker lasts.
-const POLL: Duration = Duration::from_millis(10);
 
 /// A place in the dead-letter topic; prints as `PARTITION-OFFSET`, and a number alone is an offset of partition 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,7 +209,7 @@ impl Redriver<'_> {
     fn delivered(&self) -> Result<(), LogError> {
         let until = Instant::now() + COMMIT_WITHIN;
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
+            rest(&self.producer);
             if Instant::now() >= until {
                 return Err(self.letters.failed("redrive", "the brokers take no messages"));
             }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergate_actors::submission::{AnswerRun, Extras, RequestBatch, SubmitError};
 use ergate_events::command::Rejection;
 use ergate_events::id::TypeId;
+use ergate_events::log::kafka::{MOMENT, rest};
 use ergate_events::time::Micros;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -22,8 +23,6 @@ use super::partition;
 use super::settings::KafkaSettings;
 use crate::request;
 
-/// How long a poll waits for reports while records are on their way: the next batch is seen as late.
-const POLL: Duration = Duration::from_millis(1);
 /// How long the thread sleeps while nothing is on its way; then it lets the client say what it has to say.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long the brokers may take to accept a record before its answer is unknown, and to tell the ends of the shards before a batch is refused.
@@ -178,13 +177,12 @@ impl Publisher {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let is_idle = self.producer.in_flight_count() == 0;
-            let next = if is_idle { jobs.recv_timeout(IDLE) } else { jobs.try_recv().map_err(as_timeout) };
-            match next {
+            match jobs.recv_timeout(if is_idle { IDLE } else { MOMENT }) {
                 Ok(job) => self.publish(&job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.flush(),
             }
-            self.producer.poll(if is_idle { Duration::ZERO } else { POLL });
+            self.producer.poll(Duration::ZERO);
             self.replace_if_fatal();
         }
     }
@@ -202,7 +200,7 @@ impl Publisher {
     fn flush(&self) {
         let until = Instant::now() + FLUSH_WITHIN;
         while self.producer.in_flight_count() > 0 && Instant::now() < until {
-            self.producer.poll(POLL);
+            rest(&self.producer);
         }
     }
 
@@ -239,7 +237,7 @@ impl Publisher {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
                     record = same;
-                    self.producer.poll(POLL);
+                    rest(&self.producer);
                 }
                 Err((error, _)) => {
                     self.shared.book(|book| book.delivered(ticket, shard, None));
@@ -252,13 +250,5 @@ impl Publisher {
                 }
             }
         }
-    }
-}
-
-/// An order that is not there yet, as if it had been waited for.
-const fn as_timeout(error: TryRecvError) -> RecvTimeoutError {
-    match error {
-        TryRecvError::Empty => RecvTimeoutError::Timeout,
-        TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ergate_events::block::Hash;
 use ergate_events::id::{Ordinal, Position};
+use ergate_events::log::kafka::rest;
 use ergate_events::log::{Head, LogError};
 use ergate_events::state::State;
 use ergate_events::time::Timestamp;
@@ -110,7 +111,7 @@ pub(crate) fn save(settings: &KafkaSettings, place: &Place, head: &Head, state: 
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
                     record = same;
-                    producer.poll(Duration::from_millis(1));
+                    rest(&producer);
                 }
                 Err((error, _)) => return Err(failed("write a snapshot", &topic, error)),
             }

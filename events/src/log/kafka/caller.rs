@@ -14,10 +14,10 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
+use super::MOMENT;
+
 /// How much longer than it was told a call may take.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long one look at the client's news lasts while a call is under way.
-const POLL: Duration = Duration::from_micros(500);
 
 /// What is called.
 pub(super) enum Call {
@@ -73,9 +73,9 @@ impl<C: ProducerContext + 'static> Caller<C> {
     fn poll(&self, thread: &Thread, within: Duration) -> Result<Result<(), KafkaError>, RecvTimeoutError> {
         let began = Instant::now();
         loop {
-            match thread.answers.recv_timeout(Duration::ZERO) {
+            match thread.answers.recv_timeout(MOMENT) {
                 Err(RecvTimeoutError::Timeout) if began.elapsed() < within => {
-                    self.producer.poll(POLL);
+                    self.producer.poll(Duration::ZERO);
                 }
                 answer => return answer,
             }

@@ -12,14 +12,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::caller::{Call, Caller, NoAnswer};
-use super::failed;
 use super::message::{Form, headers};
+use super::{failed, rest};
 use crate::block::SealedBlock;
 use crate::id::{Position, ShardId};
 use crate::log::{EventLog, Head, LogError, LogReader, Outgoing, Space};
 
-/// How long one wait for the broker lasts before the writer looks whether it is still wanted.
-const POLL: Duration = Duration::from_micros(500);
 /// Pause before a transaction is tried again: a rebalance or a change of leader takes about as long.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
@@ -143,7 +141,7 @@ impl<C: Delivers> KafkaLog<C> {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
                     record = same;
-                    self.producer.poll(POLL);
+                    rest(&self.producer);
                 }
                 Err((error, _)) => return Err(trouble(&error)),
             }
@@ -165,7 +163,7 @@ impl<C: Delivers> KafkaLog<C> {
     fn delivered(&self) -> Result<(), Trouble> {
         let until = Instant::now() + self.parts.retry_for;
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
+            rest(&self.producer);
             // Nothing more of the transaction is sent then, so waiting for the rest would be in vain.
             if let Some(reason) = self.producer.context().take_failure() {
                 return Err(Trouble::Again(reason));

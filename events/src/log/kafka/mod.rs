@@ -31,7 +31,21 @@ pub use reader::{Extent, Followed, KafkaReader, Watermarks};
 pub use tail::KafkaTail;
 pub use walk::{Listener, Patience};
 
+use std::time::Duration;
+
+use rdkafka::producer::{BaseProducer, ProducerContext};
+
 use super::LogError;
+
+/// How long somebody rests who waits for a producer's news: a small part of a commit, and a few microseconds of work.
+pub const MOMENT: Duration = Duration::from_micros(200);
+
+/// Serves a producer's news and rests for a moment. Its own poll with a time spins for the last millisecond of it, and takes the processor
+/// away from the brokers that are waited for.
+pub fn rest<C: ProducerContext>(producer: &BaseProducer<C>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(MOMENT);
+}
 
 /// An error of the client as the log's.
 fn failed(step: &'static str, topic: &str, reason: impl std::fmt::Display) -> LogError {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ergate::events::log::kafka::rest;
 use ergate::kafka::KafkaSettings;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -15,7 +16,8 @@ use super::{SHARDS, STUCK_AFTER};
 const SAMPLE_BYTES: usize = 64 << 20;
 /// How long the brokers may take for one step.
 const WITHIN: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_micros(500);
+/// How long one poll for a message waits.
+const POLL: Duration = Duration::from_millis(5);
 
 /// What the floor came to.
 pub(super) struct Floor {
@@ -24,10 +26,11 @@ pub(super) struct Floor {
     pub(super) bytes: u64,
 }
 
-/// Writes the events once more, as messages without meaning, a commit for each `batch_bytes` of them.
-pub(super) fn run(settings: &KafkaSettings) -> anyhow::Result<Floor> {
+/// Writes the events once more, as messages without meaning, in as many commits as one shard made: the shards committed side by side.
+pub(super) fn run(settings: &KafkaSettings, commits: u64) -> anyhow::Result<Floor> {
     let (samples, bytes) = samples(settings)?;
     anyhow::ensure!(!samples.is_empty(), "no events were written, so there is nothing to compare with");
+    let a_commit = (bytes / (commits / u64::from(SHARDS)).max(1)).max(1);
     let topic = settings.topics().results;
     let id = format!("{}-floor", settings.url.namespace());
     let producer: BaseProducer = settings.clients.producer(&settings.url, &id).create()?;
@@ -40,8 +43,8 @@ pub(super) fn run(settings: &KafkaSettings) -> anyhow::Result<Floor> {
         let shard = i32::try_from(index as u64 % u64::from(SHARDS))?;
         put(&producer, BaseRecord::to(&topic).partition(shard).payload(value))?;
         written += value.len() as u64;
-        open += value.len();
-        if open >= settings.batch_bytes || written >= bytes {
+        open += value.len() as u64;
+        if open >= a_commit || written >= bytes {
             commit(&producer)?;
             open = 0;
         }
@@ -55,7 +58,7 @@ pub(super) fn run(settings: &KafkaSettings) -> anyhow::Result<Floor> {
 fn commit(producer: &BaseProducer) -> Result<(), KafkaError> {
     // The client's own flush sleeps for a tenth of a second at a time.
     while producer.in_flight_count() > 0 {
-        producer.poll(POLL);
+        rest(producer);
     }
     producer.commit_transaction(WITHIN)
 }

@@ -92,7 +92,7 @@ pub(super) async fn run(url: &KafkaUrl, args: &BenchArgs, globals: &Globals) -> 
     let commits = runtime.log_counters().syncs.load(Ordering::Relaxed);
     let events = runtime.durable().0;
     runtime.shutdown().await?;
-    let bare = tokio::task::spawn_blocking(move || floor::run(&place)).await??;
+    let bare = tokio::task::spawn_blocking(move || floor::run(&place, commits)).await??;
     let (seconds, tasks) = (used.wall.as_secs_f64(), args.tasks);
     let (tasks_per_s, bare_tasks_per_s) = (tasks as f64 / seconds, tasks as f64 / bare.seconds);
     Ok(Figures {

@@ -3,6 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ergate::events::log::kafka::rest;
 use ergate::kafka::KafkaSettings;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -15,8 +16,6 @@ use crate::cli::bench::{BenchArgs, load};
 pub(super) const INDEX_DIGITS: usize = 10;
 /// How long the brokers may take to take what is left at the end.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
-/// How long to wait for room in the client's queue.
-const ROOM: Duration = Duration::from_millis(1);
 /// Records between two looks at the client's news.
 const POLL_EVERY: u64 = 1_000;
 
@@ -71,7 +70,7 @@ pub(super) fn put(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], Vec<
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), same)) => {
                 record = same;
-                producer.poll(ROOM);
+                rest(producer);
             }
             Err((error, _)) => return Err(error),
         }

@@ -105,7 +105,15 @@ fn fold<'a>(
 fn acknowledged(evidence: &Evidence) -> Result<(), String> {
     let there: BTreeMap<(i32, i64), &Message> =
         evidence.requests.iter().map(|message| ((message.partition, message.offset), message)).collect();
+    let values: BTreeSet<(i32, Option<&[u8]>)> =
+        evidence.requests.iter().map(|message| (message.partition, message.value.as_deref())).collect();
     for ((partition, offset), value) in &evidence.acknowledged {
+        if *offset < 0 {
+            if values.contains(&(*partition, value.as_deref())) {
+                continue;
+            }
+            return Err(format!("shard {partition}: a record that the brokers acknowledged twice over is not in the topic"));
+        }
         let found = there.get(&(*partition, *offset)).map(|message| &message.value);
         if found != Some(value) {
             return Err(format!(

@@ -14,7 +14,8 @@ use crate::SHARDS;
 use crate::process::Chance;
 use crate::topic::client;
 
-/// Where each acknowledged record lies, and what it says.
+/// Where each acknowledged record lies, and what it says. A broker that is sent a record twice says that it has it and not where: such a
+/// record has a negative number of its own in place of the offset.
 pub(crate) type Acknowledged = BTreeMap<(i32, i64), Option<Vec<u8>>>;
 
 /// Records between two pauses.
@@ -34,7 +35,11 @@ impl ProducerContext for Ledger {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(message) => drop(ledger.0.insert((message.partition(), message.offset()), message.payload().map(<[u8]>::to_vec))),
+            Ok(message) => {
+                let unplaced = -1 - i64::try_from(ledger.0.len()).expect("there are few");
+                let offset = if message.offset() < 0 { unplaced } else { message.offset() };
+                ledger.0.insert((message.partition(), offset), message.payload().map(<[u8]>::to_vec));
+            }
             // Nobody promised anything; the record may be there all the same.
             Err(_) => ledger.1 += 1,
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --features kafka-ssl --test kafka -- --ignored takeover --nocapture --test-threads=1
 //! ```
-//! The profile is that of the tests; `--release` gives the figures of a release.
+//! `ERGATE_BINARY=target/release/ergate` gives the figures of a release, without a release of the tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,7 +42,8 @@ impl Up {
         let log = format!("kafka://{}/{namespace}", kafka.bootstrap());
         std::fs::create_dir_all(dir).unwrap();
         let errors = std::fs::File::create(dir.join("stderr")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ergate"));
+        let binary = std::env::var("ERGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ergate").to_owned());
+        let mut command = Command::new(binary);
         command.args(["up", "--log", &log, "--data"]).arg(dir.join("data")).stdin(Stdio::null()).stderr(errors);
         Up(command.spawn().unwrap())
     }

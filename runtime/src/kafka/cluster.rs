@@ -40,8 +40,8 @@ impl Cluster {
         if shards != events {
             return Err(asking.wrong(&topics.events, format!("has {events} partitions, and {} has {shards}", topics.requests)));
         }
-        let others = [topics.snapshots, topics.capacity, topics.dead_letters].into_iter();
-        let others = others.chain(settings.results.then_some(topics.results));
+        // Any request may ask for an answer on the topic of results.
+        let others = [topics.snapshots, topics.capacity, topics.dead_letters, topics.results];
         others.into_iter().try_for_each(|topic| asking.partitions(&topic).map(drop))?;
         let shards = u16::try_from(shards)
             .ok()

@@ -107,9 +107,7 @@ impl Lead {
         let Seen { settings, cluster, leading, clock, figures } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
-        let mut replies = settings.reply_topics.clone();
-        replies.push(settings.topics().results);
-        let group = Group::join(&settings, Feed::new(types, replies), clock, told)?;
+        let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told)?;
         let (tell, news) = mpsc::unbounded_channel();
         let projectors = Arbiter::new();
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());

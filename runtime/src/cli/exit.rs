@@ -146,7 +146,7 @@ const fn log_code(error: &LogError) -> u8 {
         LogError::Locked { .. } | LogError::Fenced { .. } => 7,
         LogError::Kafka { .. } => 10,
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
-        LogError::FormatTooNew { .. } => 9,
+        LogError::FormatTooNew { .. } | LogError::NewerBlock { .. } => 9,
         LogError::Damaged { .. }
         | LogError::Unusable { .. }
         | LogError::Chain { .. }

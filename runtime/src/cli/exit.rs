@@ -100,7 +100,7 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::LogFailed { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(8);
             }
-            if let Some(StartError::Brokers { .. }) = cause.downcast_ref::<StartError>() {
+            if let Some(StartError::Brokers { .. } | StartError::Denied { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(10);
             }
             if let Some(StartError::Topic { .. }) = cause.downcast_ref::<StartError>() {

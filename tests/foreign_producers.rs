@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use ergate::events::task::TypeSettings;
 use ergate::events::time::Timestamp;
 use ergate::request::{self, Record};
-use producers::{Partitioner, Program, TRACE, crc32, murmur2};
+use producers::{Asked, Partitioner, Program, crc32, murmur2};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 /// As many as `ergate kafka init` makes unless told otherwise, so that two hashes seldom agree by chance.
@@ -76,52 +76,13 @@ fn record<T>(message: &BorrowedMessage<'_>, look: impl FnOnce(&Record<'_>) -> T)
     look(&Record { key: message.key(), value: message.payload(), headers: &headers })
 }
 
-/// What one record asks for.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
-    record_key: String,
-    idempotency_key: String,
-    customer: String,
-    priority: Option<u8>,
-    labels: Vec<(String, String)>,
-    trace: Option<String>,
-    correlation_id: Option<String>,
-}
-
-/// What every program publishes.
-fn expected(program: Program) -> Vec<Found> {
-    let name = program.name();
-    let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let plain = |number| Found {
-        record_key: format!("customer-{number}"),
-        idempotency_key: format!("{name}/customer-{number}"),
-        customer: format!("customer-{number}"),
-        priority: Some(7),
-        labels: vec![label("client", name)],
-        trace: Some(TRACE.to_owned()),
-        correlation_id: Some("run-1".to_owned()),
-    };
-    let event = |number, priority| Found {
-        record_key: format!("customer-{number}"),
-        idempotency_key: format!("{name}/event-{number}"),
-        customer: format!("customer-{number}"),
-        priority,
-        labels: vec![label("ce-id", &format!("{name}-{number}")), label("ce-source", &format!("/examples/{name}"))],
-        trace: None,
-        correlation_id: None,
-    };
-    let mut all = vec![plain(1), plain(2), plain(3), event(1, Some(7)), event(2, None)];
-    all.sort();
-    all
-}
-
-fn found(message: &BorrowedMessage<'_>) -> Found {
+fn found(message: &BorrowedMessage<'_>) -> Asked {
     record(message, |record| {
         let mut request = request::parse(record, NOW).unwrap();
         assert_eq!(request.task_type, "noop");
         let payload: serde_json::Value = serde_json::from_slice(&request.payload).unwrap();
         let extras = request.take_extras(&TypeSettings::default()).unwrap();
-        Found {
+        Asked {
             record_key: String::from_utf8(record.key.unwrap().to_vec()).unwrap(),
             idempotency_key: extras.key.unwrap(),
             customer: payload["customer"].as_str().unwrap().to_owned(),
@@ -150,7 +111,7 @@ fn check(program: Program, partitioner: Partitioner) {
         all.push(found(message));
     });
     all.sort();
-    assert_eq!(all, expected(program));
+    assert_eq!(all, program.published());
 }
 
 #[test]
@@ -202,13 +163,8 @@ fn every_fixture_means_the_same_after_a_broker_had_it() {
     let producer: BaseProducer = config.set("message.max.bytes", "4194304").set("compression.type", "zstd").create().unwrap();
     let fixtures: Vec<_> = requests::good().into_iter().chain(requests::bad()).collect();
     for (index, fixture) in fixtures.iter().enumerate() {
-        let headers = fixture
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_ref() }));
         let key = index.to_string();
-        let mut record = BaseRecord::to(&topic).key(&key).headers(headers).partition(0);
-        record.payload = fixture.value.as_ref();
+        let mut record = fixture.to(&topic).key(key.as_bytes()).partition(0);
         while let Err((_, again)) = producer.send(record) {
             producer.poll(Duration::from_millis(10));
             record = again;

@@ -6,6 +6,12 @@ use ergate_events::log::Outgoing;
 
 use crate::submission::Extras;
 
+/// Most bytes of a record, key and headers included, that are kept whole among the dead letters: with what is said of it, it fits a message of
+/// 4 MiB. Requests are at most 2 MiB, but anybody's record may be any size once it is no longer compressed, and an operator may allow more.
+const LETTER_BYTES_MAX: usize = 3 << 20;
+/// How much of the value is kept of a longer one, so that one sees what it is.
+const CUT_BYTES: usize = 64 << 10;
+
 /// Consecutive records of a shard's requests topic; there may be gaps between their offsets.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -117,23 +123,33 @@ impl Records {
         }
     }
 
-    /// The record as it goes to the dead-letter topic: as it came, with headers that say where it was and why it was refused.
+    /// The record as it goes to the dead-letter topic: as it came, with headers that say where it was and why it was refused. Of one that is
+    /// too long for that topic only the beginning of its value goes there, and a last header with the bytes of all of it.
     pub(crate) fn dead_letter(&self, offset: u64, place: &Source, reason: &str) -> Option<Outgoing> {
         let index = self.items.binary_search_by_key(&offset, |record| record.offset).ok()?;
         let record = &self.items[index];
-        let (key, mut headers, is_tombstone) = match record.around.as_deref() {
-            Some(around) => (around.key.clone(), around.headers.clone(), around.is_tombstone),
-            None => (None, Vec::new(), false),
-        };
+        let (value, nothing) = (&self.bytes[record.raw.clone()], Around::default());
+        let around = record.around.as_deref().unwrap_or(&nothing);
+        let is_cut = around.bytes() + value.len() > LETTER_BYTES_MAX;
         let said = [
             ("ergate-reason", reason.to_owned()),
             ("ergate-topic", place.requests.clone()),
             ("ergate-partition", place.partition.to_string()),
             ("ergate-offset", offset.to_string()),
         ];
-        headers.extend(said.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
-        let value = (!is_tombstone).then(|| self.bytes[record.raw.clone()].to_vec());
+        let cut = is_cut.then(|| ("ergate-cut", value.len().to_string()));
+        let (key, mut headers) = if is_cut { (None, Vec::new()) } else { (around.key.clone(), around.headers.clone()) };
+        headers.extend(said.into_iter().chain(cut).map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
+        let kept = if is_cut { &value[..value.len().min(CUT_BYTES)] } else { value };
+        let value = (!around.is_tombstone).then(|| kept.to_vec());
         Some(Outgoing { topic: place.dead_letters.clone(), key, headers, value })
+    }
+}
+
+impl Around {
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+        self.key.as_ref().map_or(0, Vec::len) + headers.sum::<usize>()
     }
 }
 
@@ -180,5 +196,32 @@ mod tests {
         assert_eq!(header("ergate-offset"), Some(b"3".to_vec()));
         assert_eq!(header("ergate-reason"), Some(b"value: not JSON".to_vec()));
         assert!(records.dead_letter(4, &place, "").is_none());
+    }
+
+    #[test]
+    fn a_record_that_no_dead_letter_holds_is_cut() {
+        let place = Source { requests: "ns.requests".to_owned(), partition: 2, dead_letters: "ns.dlq".to_owned() };
+        let whole = Around { key: Some(b"k".to_vec()), headers: vec![("a".to_owned(), None)], is_tombstone: false };
+        let many = vec![("header".to_owned(), Some(vec![b'h'; 1 << 10])); 4 << 10];
+        let cases = [
+            (whole.clone(), vec![b'x'; LETTER_BYTES_MAX - 2], None),
+            (whole, vec![b'x'; LETTER_BYTES_MAX - 1], Some(CUT_BYTES)),
+            (Around { key: Some(vec![b'k'; 4 << 20]), ..Around::default() }, b"{}".to_vec(), Some(2)),
+            (Around { headers: many, ..Around::default() }, b"{}".to_vec(), Some(2)),
+        ];
+        for (around, value, kept) in cases {
+            let mut records = Records::default();
+            records.push_refused(3, &value, "value: too long", Some(Box::new(around.clone())));
+            let letter = records.dead_letter(3, &place, "value: too long").expect("the record is there");
+            let sent = letter.value.expect("it has a value");
+            let last = letter.headers.last().expect("there are headers");
+            match kept {
+                None => assert_eq!((&sent, &letter.key, last.0.as_str()), (&value, &around.key, "ergate-offset")),
+                Some(kept) => {
+                    assert_eq!((sent.len(), letter.key, letter.headers.len()), (kept, None, 5));
+                    assert_eq!(*last, ("ergate-cut".to_owned(), Some(value.len().to_string().into_bytes())));
+                }
+            }
+        }
     }
 }

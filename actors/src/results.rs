@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 pub struct Results {
     /// The topic that gets the end of every task; `None` sends only to those who asked.
     pub topic: Option<String>,
+    /// Where answers may go. Requests for others are refused, but the log may have some that were taken when they were allowed.
+    allowed: Vec<String>,
     /// Live tasks whose requesters asked for an answer, or named the request.
     asked: BTreeMap<Ordinal, Asked>,
 }
@@ -54,9 +56,10 @@ pub(crate) struct Ending<'a> {
 }
 
 impl Results {
-    /// Tells everybody who asked, and `topic` of every end. The state names the live tasks whose requesters asked before.
-    pub fn new(topic: Option<String>, state: &State) -> Results {
-        let mut results = Results { topic, asked: BTreeMap::new() };
+    /// Tells everybody who asked for an answer on a topic that is `allowed`, and `topic` of every end. The state names the live tasks whose
+    /// requesters asked before.
+    pub fn new(topic: Option<String>, allowed: Vec<String>, state: &State) -> Results {
+        let mut results = Results { topic, allowed, asked: BTreeMap::new() };
         state.work.tasks.iter().for_each(|(ordinal, task, _)| results.note(ordinal, task.extra.as_deref()));
         results
     }
@@ -84,7 +87,16 @@ impl Results {
     /// The messages that tell of an end: one for the topic of all results, one for the requester's own.
     pub(crate) fn ended(&mut self, shard: ShardId, task: Ordinal, end: &Ending<'_>) -> Vec<Outgoing> {
         let asked = self.asked.remove(&task);
-        let topics = self.topic.iter().map(String::as_str).chain(asked.iter().filter_map(|asked| asked.reply_to.as_deref()));
+        let reply = asked.as_ref().and_then(|asked| asked.reply_to.as_deref());
+        // A topic that cannot be written to, or is there no more, would hold up the shard for ever.
+        let (allowed, other) = reply.map_or((None, None), |topic| match self.allowed.iter().any(|allowed| allowed == topic) {
+            true => (Some(topic), None),
+            false => (None, Some(topic)),
+        });
+        if let Some(topic) = other {
+            tracing::warn!(%shard, %task, topic, "an answer is not sent: this engine may not answer on that topic");
+        }
+        let topics = self.topic.iter().map(String::as_str).chain(allowed);
         let id = TaskId { shard, ordinal: task };
         let correlation_id = asked.as_ref().and_then(|asked| asked.correlation_id.as_deref());
         let message = |topic: &str| message(topic, id, correlation_id, end);
@@ -131,6 +143,19 @@ mod tests {
         assert_eq!(told(&end(br#"{"a":[1]}"#)), expected);
         assert_eq!(told(&end(b"\xff\x00"))["result_hex"], "ff00");
         assert_eq!(told(&end(b"")).get("result"), None);
+    }
+
+    /// A task from the days when a topic was allowed held up its shard once the topic was gone.
+    #[test]
+    fn an_answer_goes_only_where_answers_may_go_now() {
+        let end = Ending { outcome: Outcome::Succeeded, result: b"1", failure: None };
+        let mut results = Results::new(Some("all".to_owned()), vec!["allowed".to_owned()], &State::default());
+        for (topic, told) in [("allowed", vec!["all", "allowed"]), ("gone", vec!["all"])] {
+            let extra = Extra { reply_to: Some(topic.into()), ..Extra::default() };
+            results.note(TASK.ordinal, Some(&extra));
+            let sent = results.ended(TASK.shard, TASK.ordinal, &end);
+            assert_eq!(sent.iter().map(|message| message.topic.as_str()).collect::<Vec<_>>(), told);
+        }
     }
 
     #[test]

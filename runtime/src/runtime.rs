@@ -64,6 +64,16 @@ pub enum StartError {
         /// What the client says.
         reason: String,
     },
+    /// The brokers answer, and do not let this client in.
+    #[error(
+        "the brokers at {brokers} do not let this client in ({reason}); check user, password and certificate under `[kafka.options]`"
+    )]
+    Denied {
+        /// Where they are.
+        brokers: String,
+        /// What the client says.
+        reason: String,
+    },
     /// A topic of the namespace cannot be used.
     #[error("the topic {topic} {reason}; make the topics of the namespace with `{command}`")]
     Topic {

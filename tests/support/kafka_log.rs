@@ -3,7 +3,8 @@
 //! Needs `support/kafka/mod.rs` beside it, as `kafka`, and `support/command.rs`, as `command`.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ergate::events::block::{Hash, OpenBlock};
@@ -14,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -23,6 +24,9 @@ use super::{command, kafka};
 
 /// How long anything here may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The largest record that a test publishes, before it is compressed.
+const BYTES_MAX: &str = "67108864";
 
 /// The topics of one log.
 pub(crate) struct Namespace {
@@ -33,7 +37,10 @@ pub(crate) struct Namespace {
 }
 
 /// An engine; it is killed when the test fails.
-pub(crate) struct Engine(Child);
+pub(crate) struct Engine {
+    child: Child,
+    said: PathBuf,
+}
 
 /// A message as it lies in a topic.
 pub(crate) struct Record {
@@ -62,7 +69,23 @@ impl Namespace {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let made = runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
-        let producer = client(bootstrap).set("linger.ms", "0").set("queue.buffering.max.messages", "1000000").create().unwrap();
+        Namespace::of(name, bootstrap)
+    }
+
+    /// Makes the topics of so many shards with the settings that they should have, as operators do.
+    pub(crate) fn init(test: &str, bootstrap: &str, shards: i32) -> Namespace {
+        let namespace = Namespace::of(kafka::namespace(test), bootstrap);
+        command::run(&["kafka", "init", "--log", &namespace.log(), "--partitions", &shards.to_string()]).expect(0);
+        // A busy broker knows of them a moment later.
+        command::until("there are the topics", || command::run(&["log", "verify", "--log", &namespace.log()]).code == Some(0));
+        namespace
+    }
+
+    fn of(name: String, bootstrap: &str) -> Namespace {
+        let mut config = client(bootstrap);
+        config.set("linger.ms", "0").set("queue.buffering.max.messages", "1000000").set("message.max.bytes", BYTES_MAX);
+        config.set("enable.idempotence", "true").set("compression.type", "zstd");
+        let producer = config.create().unwrap();
         Namespace { name, bootstrap: bootstrap.to_owned(), producer, data: tempfile::tempdir().unwrap() }
     }
 
@@ -78,35 +101,55 @@ impl Namespace {
 
     /// Starts an engine.
     pub(crate) fn engine(&self) -> Engine {
-        let data = self.data.path().display().to_string();
-        let mut command = command::ergate(&["up", "--log", &self.log(), "--data", &data]);
-        let said = std::fs::File::create(self.data.path().join("said")).unwrap();
-        Engine(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
+        self.start(&["--log", &self.log()], "", &[])
+    }
+
+    /// Starts an engine with these arguments and variables of its environment, whose copies are in a directory of its own.
+    pub(crate) fn start(&self, args: &[&str], name: &str, variables: &[(&str, &str)]) -> Engine {
+        let (data, said) = (self.data.path().join(name), self.data.path().join(format!("said{name}")));
+        let mut command = command::ergate(&[&["up", "--data", data.to_str().unwrap()], args].concat());
+        command.envs(variables.iter().copied());
+        let open = std::fs::File::options().create(true).append(true).open(&said).unwrap();
+        Engine { child: command.stdout(Stdio::null()).stderr(open).spawn().unwrap(), said }
+    }
+
+    /// Hands a record to the brokers, and does not wait for them.
+    pub(crate) fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) {
+        while let Err((error, same)) = self.producer.send(record) {
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+            record = same;
+            self.producer.poll(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the brokers have everything that was sent.
+    pub(crate) fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
     }
 
     /// Publishes a record to the requests.
     pub(crate) fn publish(&self, partition: i32, key: &str, value: &[u8]) {
         let topic = format!("{}.requests", self.name);
-        let record = BaseRecord::to(&topic).partition(partition).key(key.as_bytes()).payload(value);
-        self.producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.producer.flush(PATIENCE).unwrap();
+        self.send(BaseRecord::to(&topic).partition(partition).key(key.as_bytes()).payload(value));
+        self.flush();
     }
 
     /// Publishes the same record many times, to the first two partitions in turn.
     pub(crate) fn publish_many(&self, count: usize, value: &[u8]) {
         let topic = format!("{}.requests", self.name);
         for index in 0..count {
-            let mut record = BaseRecord::<[u8], [u8]>::to(&topic).partition(i32::from(index % 2 == 1)).payload(value);
-            while let Err((_, same)) = self.producer.send(record) {
-                record = same;
-                self.producer.poll(Duration::from_millis(10));
-            }
+            self.send(BaseRecord::to(&topic).partition(i32::from(index % 2 == 1)).payload(value));
         }
-        self.producer.flush(PATIENCE).unwrap();
+        self.flush();
     }
 
     /// Waits until every request is answered in the log and nothing runs any more.
     pub(crate) fn until_done(&self) {
+        self.until_done_but(0);
+    }
+
+    /// The same where so many messages at the end of each partition may be markers of transactions, which are nobody's requests.
+    pub(crate) fn until_done_but(&self, markers: i64) {
         let started = Instant::now();
         loop {
             let live = command::run(&["replay", "-o", "json", "--log", &self.log()]).expect(0).json_lines();
@@ -114,17 +157,21 @@ impl Namespace {
             let status = command::run(&["kafka", "status", "--every", "0s", "-o", "json", "--log", &self.log()]).expect(0).json();
             let answered = status["shards"].as_array().unwrap().iter().all(|shard| {
                 let requests = &shard["requests"];
-                // A marker of a transaction at the end of a partition is nobody's request.
-                requests.is_null()
-                    || requests["lag"].as_i64().unwrap() <= 1 && !(requests["committed"].is_null() && requests["lag"] != 0)
+                requests.is_null() || requests["lag"].as_i64().unwrap() <= markers
             });
             if live == 0 && answered {
                 return;
             }
-            let said = || std::fs::read_to_string(self.data.path().join("said")).unwrap();
-            assert!(started.elapsed() < PATIENCE, "the work is never done: {status} {}", said());
+            assert!(started.elapsed() < PATIENCE, "the work is never done: {status} {}", self.said());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// What all engines have said on standard error.
+    pub(crate) fn said(&self) -> String {
+        let files = std::fs::read_dir(self.data.path()).unwrap().map(|file| file.unwrap());
+        let said = files.filter(|file| file.file_name().to_str().unwrap().starts_with("said"));
+        said.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect()
     }
 
     /// Everything that is committed to a partition.
@@ -159,8 +206,8 @@ impl Namespace {
     fn write(&self, shard: i32, value: &[u8]) -> i64 {
         let topic = format!("{}.events", self.name);
         let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(shard).payload(value);
-        self.producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.producer.flush(PATIENCE).unwrap();
+        self.send(record);
+        self.flush();
         self.records("events", shard).last().unwrap().offset
     }
 }
@@ -185,20 +232,52 @@ pub(crate) fn as_bytes(from: &Namespace, to: &Namespace, shard: i32) {
     for record in from.records("events", shard) {
         let (block, _) = ergate::events::json::decode(&record.value).unwrap();
         let sealed = block.seal_again().unwrap();
-        let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(shard).payload(&sealed.bytes);
-        to.producer.send(record).map_err(|(error, _)| error).unwrap();
-        to.producer.poll(Duration::ZERO);
+        to.send(BaseRecord::to(&topic).partition(shard).payload(&sealed.bytes));
     }
-    to.producer.flush(PATIENCE).unwrap();
+    to.flush();
 }
 
 impl Engine {
+    /// What it has said on standard error.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.said).unwrap()
+    }
+
+    /// How many shards it leads by what it said last; the log of pools is none.
+    pub(crate) fn leads(&self) -> usize {
+        let said = self.said();
+        let last = said.lines().rev().find_map(|line| line.strip_prefix("leads "));
+        let led = last.map_or("", |line| line.split(';').next().unwrap());
+        led.split(' ').filter(|shard| shard.parse::<u16>().is_ok()).count()
+    }
+
+    /// Waits until it leads as many shards as `enough` says.
+    #[track_caller]
+    pub(crate) fn until_leads(&mut self, enough: impl Fn(usize) -> bool) {
+        let started = Instant::now();
+        while !enough(self.leads()) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "it does not lead enough ({ended:?}): {}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn stop(mut self) {
-        command::signal(&self.0, "TERM");
+        command::signal(&self.child, "TERM");
+        let status = self.wait();
+        assert!(status.success(), "{status}: {}", self.said());
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
-        while self.0.try_wait().unwrap().is_none() {
-            assert!(started.elapsed() < PATIENCE, "the engine does not end");
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the engine does not end: {}", self.said());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -206,7 +285,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -85,6 +85,18 @@ pub(crate) enum Program {
     Rust,
 }
 
+/// What one record asks for.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Asked {
+    pub(crate) record_key: String,
+    pub(crate) idempotency_key: String,
+    pub(crate) customer: String,
+    pub(crate) priority: Option<u8>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) trace: Option<String>,
+    pub(crate) correlation_id: Option<String>,
+}
+
 impl Program {
     pub(crate) const ALL: [Program; 7] = [
         Program::Kcat,
@@ -120,6 +132,33 @@ impl Program {
             | Program::ConfluentNode
             | Program::Rust => self.file(),
         }
+    }
+
+    /// What it publishes, in order.
+    pub(crate) fn published(self) -> Vec<Asked> {
+        let name = self.name();
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let plain = |number| Asked {
+            record_key: format!("customer-{number}"),
+            idempotency_key: format!("{name}/customer-{number}"),
+            customer: format!("customer-{number}"),
+            priority: Some(7),
+            labels: vec![label("client", name)],
+            trace: Some(TRACE.to_owned()),
+            correlation_id: Some("run-1".to_owned()),
+        };
+        let event = |number, priority| Asked {
+            record_key: format!("customer-{number}"),
+            idempotency_key: format!("{name}/event-{number}"),
+            customer: format!("customer-{number}"),
+            priority,
+            labels: vec![label("ce-id", &format!("{name}-{number}")), label("ce-source", &format!("/examples/{name}"))],
+            trace: None,
+            correlation_id: None,
+        };
+        let mut all = vec![plain(1), plain(2), plain(3), event(1, Some(7)), event(2, None)];
+        all.sort();
+        all
     }
 
     /// Whether it takes the partitioner as an argument.

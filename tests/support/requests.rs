@@ -4,6 +4,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ergate::request::Record;
+use rdkafka::message::{self, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -132,5 +134,15 @@ impl Fixture {
     pub(crate) fn with<T>(&self, look: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         look(&Record { key: self.key.as_deref(), value: self.value.as_deref(), headers: &headers })
+    }
+
+    /// The record as a client sends it to a topic.
+    pub(crate) fn to<'a>(&'a self, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
+        let header = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+            all.insert(message::Header { key, value: value.as_deref() })
+        };
+        let mut record = BaseRecord::to(topic).headers(self.headers.iter().fold(OwnedHeaders::new(), header));
+        (record.key, record.payload) = (self.key.as_deref(), self.value.as_deref());
+        record
     }
 }

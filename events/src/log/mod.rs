@@ -266,6 +266,18 @@ pub enum LogError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A newer build wrote the block of a message.
+    #[error("offset {offset} of {place} holds a block of format {found} and this build reads up to {known}; use a newer build")]
+    NewerBlock {
+        /// Topic and partition.
+        place: String,
+        /// Which message.
+        offset: i64,
+        /// Its format.
+        found: u16,
+        /// The newest format that this build reads.
+        known: u16,
+    },
     /// Two blocks of a topic claim the same positions.
     #[error("two blocks claim position {at} of shard {shard}, at offsets {first} and {second}: the shard has two histories")]
     Contradiction { at: Position, shard: crate::id::ShardId, first: i64, second: i64 },

@@ -100,7 +100,7 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::LogFailed { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(8);
             }
-            if let Some(StartError::Brokers { .. }) = cause.downcast_ref::<StartError>() {
+            if let Some(StartError::Brokers { .. } | StartError::Denied { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(10);
             }
             if let Some(StartError::Topic { .. }) = cause.downcast_ref::<StartError>() {
@@ -146,7 +146,7 @@ const fn log_code(error: &LogError) -> u8 {
         LogError::Locked { .. } | LogError::Fenced { .. } => 7,
         LogError::Kafka { .. } => 10,
         LogError::Full { .. } | LogError::Io { .. } | LogError::Poisoned { .. } => 8,
-        LogError::FormatTooNew { .. } => 9,
+        LogError::FormatTooNew { .. } | LogError::NewerBlock { .. } => 9,
         LogError::Damaged { .. }
         | LogError::Unusable { .. }
         | LogError::Chain { .. }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
 
 use super::context::Listener;
 use super::logs::CAPACITY;
@@ -12,6 +13,8 @@ use crate::runtime::StartError;
 
 /// How long the brokers may take to answer before an engine gives up starting: they may be starting too.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long one try of that may take.
+const TRY_FOR: Duration = Duration::from_secs(2);
 /// How long a topic is looked for: the brokers tell each other of a new one within a moment.
 const APPEAR_WITHIN: Duration = Duration::from_secs(3);
 /// Pause before the brokers are asked again.
@@ -40,8 +43,8 @@ impl Cluster {
         if shards != events {
             return Err(asking.wrong(&topics.events, format!("has {events} partitions, and {} has {shards}", topics.requests)));
         }
-        let others = [topics.snapshots, topics.capacity, topics.dead_letters].into_iter();
-        let others = others.chain(settings.results.then_some(topics.results));
+        // Any request may ask for an answer on the topic of results.
+        let others = [topics.snapshots, topics.capacity, topics.dead_letters, topics.results];
         others.into_iter().try_for_each(|topic| asking.partitions(&topic).map(drop))?;
         let shards = u16::try_from(shards)
             .ok()
@@ -64,7 +67,7 @@ impl Asking<'_> {
     fn partitions(&self, topic: &str) -> Result<usize, StartError> {
         let until = Instant::now() + APPEAR_WITHIN;
         loop {
-            let known = self.client.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| self.no_answer(&error))?;
+            let known = self.metadata(topic)?;
             let found = known.topics().iter().find(|found| found.name() == topic && found.error().is_none());
             if let Some(count) = found.map(|found| found.partitions().len()).filter(|count| *count > 0) {
                 return Ok(count);
@@ -76,9 +79,26 @@ impl Asking<'_> {
         }
     }
 
+    /// What the brokers know of a topic; they are waited for, unless they do not let this client in.
+    fn metadata(&self, topic: &str) -> Result<Metadata, StartError> {
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let error = match self.client.fetch_metadata(Some(topic), TRY_FOR) {
+                Ok(known) => return Ok(known),
+                Err(error) => error,
+            };
+            // What the connections have to say comes only when they are asked.
+            (0..REASON_POLLS).for_each(|_| drop(self.client.poll(REASON_POLL)));
+            if let Some(reason) = self.client.context().denial() {
+                return Err(StartError::Denied { brokers: self.settings.url.bootstrap(), reason });
+            }
+            if Instant::now() >= until {
+                return Err(self.no_answer(&error));
+            }
+        }
+    }
+
     fn no_answer(&self, error: &KafkaError) -> StartError {
-        // What the connections have to say comes only when they are asked.
-        (0..REASON_POLLS).for_each(|_| drop(self.client.poll(REASON_POLL)));
         unreachable(self.settings, self.client.context().reason().unwrap_or_else(|| error.to_string()))
     }
 

@@ -11,8 +11,10 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 /// Reasons that are kept; what went wrong first and what goes wrong now are among them.
 const REASONS_KEPT: usize = 16;
-/// What the reasons have in them that another try will not change.
-const FINAL: [&str; 4] = ["authentication", "ssl", "resolve", "certificate"];
+/// What the reasons have in them where brokers were reached and do not let a client in.
+const DENIED: [&str; 2] = ["authentication", "certificate"];
+/// What they have in them where another try will hardly help either; a broker that ends in the middle of a handshake leaves such a reason, too.
+const FINAL: [&str; 2] = ["ssl", "resolve"];
 
 /// Listens to a client: passes its log lines on, and keeps why connections fail, which answers do not tell ("timed out").
 #[derive(Clone, Debug, Default)]
@@ -23,8 +25,12 @@ pub struct Listener {
 impl Listener {
     /// Why connections failed, where another try will fail too: a wrong password, certificate or name. It holds no secret.
     pub fn refusal(&self) -> Option<String> {
-        let is_final = |reason: &&String| FINAL.iter().any(|word| reason.to_lowercase().contains(word));
-        self.reasons().iter().rev().find(is_final).cloned()
+        self.reasons().iter().rev().find(|reason| has(reason, &DENIED) || has(reason, &FINAL)).cloned()
+    }
+
+    /// Why brokers that were reached do not let this client in. It holds no secret.
+    pub fn denial(&self) -> Option<String> {
+        self.reasons().iter().rev().find(|reason| has(reason, &DENIED)).cloned()
     }
 
     /// Why a connection failed last. It holds no secret.
@@ -44,6 +50,12 @@ impl Listener {
         }
         reasons.push_back(reason.to_owned());
     }
+}
+
+/// Whether a reason has one of these words. The address before it does not count: it names the protocol, which may be TLS whatever the reason is.
+fn has(reason: &str, words: &[&str]) -> bool {
+    let reason = reason.split_once(": ").map_or(reason, |(_, reason)| reason).to_lowercase();
+    words.iter().any(|word| reason.contains(word))
 }
 
 impl ClientContext for Listener {
@@ -82,6 +94,28 @@ impl ProducerContext for Listener {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
             self.error(error.clone(), &error.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker behind TLS that was away for a moment was taken for one that refuses, and nobody waited for it.
+    #[test]
+    fn a_broker_that_is_away_denies_nothing_whatever_its_protocol() {
+        let place = "sasl_ssl://127.0.0.1:9093/bootstrap";
+        for (reason, denied, final_) in [
+            ("Connect to ipv4#127.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)", false, false),
+            ("Failed to resolve 'nowhere:9093': Name or service not known", false, true),
+            ("SASL authentication error: Authentication failed during authentication due to invalid credentials", true, true),
+            ("SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?", false, true),
+            ("SSL handshake failed: certificate verify failed: broker certificate could not be verified", true, true),
+        ] {
+            let listener = Listener::default();
+            listener.keep(&format!("{place}: {reason}"));
+            assert_eq!((listener.denial().is_some(), listener.refusal().is_some()), (denied, final_), "{reason}");
         }
     }
 }

@@ -33,6 +33,8 @@ use crate::wiring::{self, Figures, Parts};
 
 /// How long a shard that could not be opened is left alone.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long the same reason for that is not told again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How often the owner of the capacity log records how far the shards are, where something has changed.
 const OBSERVE_EVERY: Duration = Duration::from_secs(10);
 /// How often the engine looks whether a shard's log has failed.
@@ -82,6 +84,8 @@ pub(super) struct Lead {
     /// How far shards are, and what of it was last recorded.
     readings: Readings,
     observing: Option<tokio::task::JoinHandle<()>>,
+    /// Why shards could not be taken over, and when that was said.
+    troubles: BTreeMap<ShardId, (String, Instant)>,
     /// Shards whose places are still in use by what ends or is no longer wanted.
     busy: BTreeSet<ShardId>,
     /// What happens beside this task, and where it is told.
@@ -107,9 +111,7 @@ impl Lead {
         let Seen { settings, cluster, leading, clock, figures } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
-        let mut replies = settings.reply_topics.clone();
-        replies.push(settings.topics().results);
-        let group = Group::join(&settings, Feed::new(types, replies), clock, told)?;
+        let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told)?;
         let (tell, news) = mpsc::unbounded_channel();
         let projectors = Arbiter::new();
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());
@@ -132,6 +134,7 @@ impl Lead {
             ended,
             readings,
             observing: None,
+            troubles: BTreeMap::new(),
             busy: BTreeSet::new(),
             tell,
             news,
@@ -268,13 +271,24 @@ impl Lead {
                 if let Held::Shard(partition) = held_of(shard) {
                     self.group.start(partition, offset, lane);
                 }
+                self.troubles.remove(&shard);
                 self.leading.lock().insert(shard, (*parts).clone());
                 self.shards.insert(shard, Shard::Led { parts, unwanted });
             }
             Err(error) => {
-                tracing::error!(%shard, error = super::describe(&error), "a shard could not be taken over");
+                self.say_trouble(shard, super::describe(&error));
                 self.shards.insert(shard, Shard::Waiting { until: Instant::now() + OPEN_AGAIN_AFTER });
             }
+        }
+    }
+
+    /// Says why a shard could not be taken over; one that cannot be for long is tried often and told of seldom.
+    fn say_trouble(&mut self, shard: ShardId, error: String) {
+        let now = Instant::now();
+        let is_known = |(known, said): &(String, Instant)| *known == error && now.duration_since(*said) < SAY_AGAIN_AFTER;
+        if !self.troubles.get(&shard).is_some_and(is_known) {
+            tracing::error!(%shard, error, "a shard could not be taken over");
+            self.troubles.insert(shard, (error, now));
         }
     }
 

@@ -80,7 +80,7 @@ impl Opening {
             return Ok(());
         }
         let topic = self.settings.topics().requests;
-        let failed = |reason: String| LogError::Kafka { step: "read on in", topic: topic.clone(), reason };
+        let failed = |reason: String| LogError::Kafka { step: "read on", topic: topic.clone(), reason };
         let marks = producer.client().fetch_watermarks(&topic, self.place.topic.1, INIT_WITHIN);
         let (low, high) = marks.map_err(|error| failed(error.to_string()))?;
         let (low, high) = (u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default());

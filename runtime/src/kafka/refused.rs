@@ -24,6 +24,8 @@ use super::settings::KafkaSettings;
 const REDRIVEN: &str = "ergate-redriven";
 /// Headers that an engine adds to what it refuses.
 const ADDED: [&str; 4] = ["ergate-reason", "ergate-topic", "ergate-partition", "ergate-offset"];
+/// Header behind those of a record of which only the beginning was kept: the bytes of its whole value. It has no key and no headers of its own.
+const CUT: &str = "ergate-cut";
 /// How long the brokers may take for one transaction.
 const COMMIT_WITHIN: Duration = Duration::from_secs(30);
 
@@ -82,6 +84,8 @@ pub struct Letter {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// Its value as it came.
     pub value: Option<Vec<u8>>,
+    /// Bytes of its value as it came, where it was too long to be kept: then `value` is its beginning, and key and headers are not kept.
+    pub cut_from: Option<u64>,
 }
 
 /// A message of the dead-letter topic.
@@ -153,9 +157,9 @@ impl DeadLetters {
         Ok(Redriver { letters: self, producer })
     }
 
-    /// Whether a record can be sent again: it came from the requests of this namespace.
+    /// Whether a record can be sent again: it came from the requests of this namespace, and all of it was kept.
     pub fn can_redrive(&self, letter: &Letter) -> bool {
-        letter.source.as_ref().is_some_and(|source| source.topic == self.requests)
+        letter.cut_from.is_none() && letter.source.as_ref().is_some_and(|source| source.topic == self.requests)
     }
 
     fn failed(&self, step: &'static str, reason: impl fmt::Display) -> LogError {
@@ -244,6 +248,8 @@ struct Raw<'a> {
 fn read(raw: Raw<'_>) -> Entry {
     let Raw { id, at, key, value, mut headers } = raw;
     // What a producer has sent under these names lies before what the engine added.
+    let cut = headers.pop_if(|(name, _)| name == CUT).and_then(|(_, value)| number(value.as_deref()));
+    let cut_from = cut.and_then(|bytes| u64::try_from(bytes).ok());
     let mut taken = ADDED.map(|name| take_last(&mut headers, name));
     let [reason, topic, partition, offset] = &mut taken;
     let text = |value: &mut Option<Vec<u8>>| value.take().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -258,7 +264,7 @@ fn read(raw: Raw<'_>) -> Entry {
     let source = source.map(|((topic, partition), offset)| Source { topic, partition, offset });
     let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
     let reason = reason.unwrap_or_else(|| "no engine says why this message is here".to_owned());
-    Entry::Letter(Box::new(Letter { id, at, source, reason, key, headers, value }))
+    Entry::Letter(Box::new(Letter { id, at, source, reason, key, headers, value, cut_from }))
 }
 
 fn take_last(headers: &mut Vec<(String, Option<Vec<u8>>)>, name: &str) -> Option<Vec<u8>> {
@@ -316,6 +322,17 @@ mod tests {
             "one that was redriven and refused again"
         );
         assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (Some(&b"k"[..]), Some(&b"{"[..])));
+    }
+
+    #[test]
+    fn a_record_of_which_only_the_beginning_was_kept_says_so() {
+        let place = [("ergate-reason", "too long"), ("ergate-topic", "t"), ("ergate-partition", "3"), ("ergate-offset", "41")];
+        let cut = |headers: &[(&str, &str)]| {
+            let Entry::Letter(letter) = message(headers) else { panic!("{headers:?}") };
+            letter.cut_from
+        };
+        assert_eq!(cut(&[&place[..], &[("ergate-cut", "20000000")]].concat()), Some(20_000_000));
+        assert_eq!(cut(&[&[("ergate-cut", "the producer's own")], &place[..]].concat()), None);
     }
 
     #[test]

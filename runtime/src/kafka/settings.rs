@@ -96,6 +96,11 @@ impl KafkaSettings {
         Topics::of(self.url.namespace())
     }
 
+    /// Topics that answers may go to.
+    pub(crate) fn reply_topics(&self) -> Vec<String> {
+        self.reply_topics.iter().cloned().chain([self.topics().results]).collect()
+    }
+
     /// What the names of everything begin with.
     pub(crate) fn namespace(&self) -> String {
         self.url.namespace().to_string()

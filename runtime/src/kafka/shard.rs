@@ -49,7 +49,7 @@ pub(super) async fn start(
     let intake = (shard != CAPACITY).then(|| IntakeParts {
         records: record_lane,
         place: Source { requests: topics.requests, partition: i32::from(shard.0), dead_letters: topics.dead_letters },
-        results: Results::new(settings.results.then_some(topics.results), &opened.state),
+        results: Results::new(settings.results.then_some(topics.results), settings.reply_topics(), &opened.state),
         tasks_live_max: builder.tasks_live_max,
     });
     let (pace, recent_bytes) = (settings.batch_time, RECENT_BYTES);

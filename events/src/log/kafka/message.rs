@@ -5,9 +5,9 @@ use std::str::FromStr;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 
 use super::failed;
-use crate::block::{Block, Hash, SealedBlock};
+use crate::block::{Block, BlockError, Hash, SealedBlock};
 use crate::id::Position;
-use crate::json;
+use crate::json::{self, JsonError};
 use crate::log::LogError;
 
 /// How the value of a message says its block.
@@ -114,20 +114,22 @@ impl Received {
     /// Reads the block of a message.
     ///
     /// # Errors
-    /// [`LogError::NoBlock`] that names the offset and what is wrong.
+    /// [`LogError::NoBlock`] that names the offset and what is wrong, [`LogError::NewerBlock`].
     pub fn from(message: &impl Message) -> Result<Received, LogError> {
         let offset = message.offset();
-        let at = |reason: String| {
-            let place = format!("{}-{}", message.topic(), message.partition());
-            let at = position(message).unwrap_or_default();
-            LogError::NoBlock { at, place, offset, reason }
-        };
+        let place = || format!("{}-{}", message.topic(), message.partition());
+        let at = |reason: String| LogError::NoBlock { at: position(message).unwrap_or_default(), place: place(), offset, reason };
+        let newer = |found, known| LogError::NewerBlock { place: place(), offset, found, known };
         let value = message.payload().ok_or_else(|| at("it has no value".to_owned()))?;
         // The first byte tells the forms apart; headers may get lost where a mirror copies the topic.
         let (block, hash) = if value.first() == Some(&b'{') {
-            json::decode(value).map_err(|error| at(error.to_string()))?
+            json::decode(value).map_err(|error| {
+                if let JsonError::FormatTooNew { found, known } = error { newer(found, known) } else { at(error.to_string()) }
+            })?
         } else {
-            let block = Block::parse(value).map_err(|error| at(error.to_string()))?;
+            let block = Block::parse(value).map_err(|error| {
+                if let BlockError::FormatTooNew { found, known } = error { newer(found, known) } else { at(error.to_string()) }
+            })?;
             let hash = block.hash();
             (block, hash)
         };

@@ -28,6 +28,9 @@ const SAY_AFTER: Duration = Duration::from_secs(3);
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How long a cursor at the end waits for a block before it says that there is none.
 pub(super) const AT_END: Duration = Duration::from_millis(20);
+/// How often a client that got no answer is asked why, and how long each time: librdkafka says one thing at a time.
+const DENIAL_POLLS: u32 = 10;
+const DENIAL_POLL: Duration = Duration::from_millis(10);
 /// How far back the last block is looked for at first; the markers of transactions lie behind it.
 const LOOK_BACK: i64 = 4;
 
@@ -75,17 +78,32 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// What is called while a client is polled: nothing of it concerns a reader.
-pub(super) struct Silent;
+/// What is called while a client is polled: of all that it says only why brokers do not let it in concerns a reader.
+#[derive(Default)]
+pub(super) struct Denials(Mutex<Option<String>>);
 
-impl ClientContext for Silent {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: KafkaError, _: &str) {}
+impl Denials {
+    fn last(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl ConsumerContext for Silent {}
+impl ClientContext for Denials {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
-pub(super) type Client = BaseConsumer<Silent>;
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        // A handshake also fails where a broker ends in the middle of it.
+        let is_certificate = code == Some(RDKafkaErrorCode::SSL) && reason.contains("certificate");
+        if is_certificate || code == Some(RDKafkaErrorCode::Authentication) {
+            *self.last() = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Denials {}
+
+pub(super) type Client = BaseConsumer<Denials>;
 
 /// Clients of one configuration, those that nobody uses kept for the next.
 pub(super) struct Clients {
@@ -107,7 +125,7 @@ impl Clients {
 
     pub(super) fn take(&self) -> Result<Client, KafkaError> {
         let idle = self.idle().pop();
-        idle.map_or_else(|| self.config.create_with_context(Silent), Ok)
+        idle.map_or_else(|| self.config.create_with_context(Denials::default()), Ok)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
@@ -190,11 +208,21 @@ impl Walk {
             if error.rdkafka_error_code().is_some_and(is_missing) {
                 return Err(LogError::NoTopic { topic: self.topic.clone() });
             }
+            if let Some(reason) = self.denial() {
+                return Err(failed(step, &self.topic, reason));
+            }
             if is_final(&error) || !wait.goes_on(&error.to_string()) {
                 return Err(failed(step, &self.topic, error));
             }
             std::thread::sleep(AGAIN_AFTER);
         }
+    }
+
+    /// Why the brokers do not let this client in, if that is why they do not answer. What connections have to say comes only when the
+    /// client is polled; it reads no partition yet.
+    fn denial(&self) -> Option<String> {
+        (0..DENIAL_POLLS).for_each(|_| drop(self.client().poll(DENIAL_POLL)));
+        self.client().context().last().take()
     }
 
     /// Where the partition begins and ends for a reader of committed messages.

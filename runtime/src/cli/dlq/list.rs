@@ -68,7 +68,8 @@ fn print(letters: &VecDeque<Letter>, redriven: &BTreeSet<LetterId>) -> anyhow::R
     let mut table = Table::new(&["ID", "FROM", "BYTES", "REDRIVEN", "RECORD", "REASON"]);
     for letter in letters {
         let from = letter.source.as_ref().map_or_else(|| "-".to_owned(), |from| format!("{}-{}", from.partition, from.offset));
-        let bytes = letter.value.as_ref().map_or_else(|| "-".to_owned(), |value| value.len().to_string());
+        let bytes = letter.value.as_ref().map(|value| value.len() as u64);
+        let bytes = letter.cut_from.or(bytes).map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
         let was = if redriven.contains(&letter.id) { "yes" } else { "-" };
         table.row([letter.id.to_string(), from, bytes, was.to_owned(), excerpt(letter), letter.reason.clone()]);
     }
@@ -85,7 +86,7 @@ fn excerpt(letter: &Letter) -> String {
 }
 
 fn json(letter: &Letter, redriven: bool) -> Value {
-    let Letter { id, at, source, reason, key, headers, value } = letter;
+    let Letter { id, at, source, reason, key, headers, value, cut_from } = letter;
     let source = source
         .as_ref()
         .map(|Source { topic, partition, offset }| json!({ "topic": topic, "partition": partition, "offset": offset }));
@@ -97,6 +98,8 @@ fn json(letter: &Letter, redriven: bool) -> Value {
     object.insert("reason".to_owned(), reason.as_str().into());
     object.insert("redriven".to_owned(), redriven.into());
     object.insert("bytes".to_owned(), value.as_ref().map_or(0, Vec::len).into());
+    // What is longer than a dead letter may be has only its beginning here.
+    object.extend(cut_from.map(|bytes| ("cut_from".to_owned(), bytes.into())));
     bytes(&mut object, "key", key.as_deref());
     bytes(&mut object, "value", value.as_deref());
     let header = |(name, value): &(String, Option<Vec<u8>>)| {
@@ -133,7 +136,8 @@ mod tests {
     fn letter(partition: i32, offset: i64, value: Option<&[u8]>) -> Letter {
         let id = LetterId { partition, offset };
         let reason = "value: not JSON".to_owned();
-        Letter { id, at: None, source: None, reason, key: None, headers: Vec::new(), value: value.map(<[u8]>::to_vec) }
+        let value = value.map(<[u8]>::to_vec);
+        Letter { id, at: None, source: None, reason, key: None, headers: Vec::new(), value, cut_from: None }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use ergate::kafka::refused::{DeadLetters, Entry, Letter, LetterId};
+use ergate::kafka::refused::{DeadLetters, Entry, Letter, LetterId, Source};
 use serde_json::json;
 
 use super::Topics;
@@ -95,6 +95,12 @@ fn open(letters: &DeadLetters, reason: Option<&str>) -> anyhow::Result<Vec<Lette
 fn one(letters: &DeadLetters, id: LetterId) -> anyhow::Result<Letter> {
     let missing = || Trouble::NotFound(format!("no refused record lies at {id}; `ergate dlq list` shows those that are there"));
     let letter = letters.get(id)?.ok_or_else(missing)?;
+    if let (Some(bytes), Some(Source { topic, partition, offset })) = (letter.cut_from, &letter.source) {
+        return Err(Trouble::Usage(format!(
+            "{id} cannot be sent again: only the beginning of its {bytes} bytes was kept; all of it is at offset {offset} of {topic}-{partition}"
+        ))
+        .into());
+    }
     if !letters.can_redrive(&letter) {
         let from = letter.source.map_or_else(|| "nobody knows where".to_owned(), |source| source.topic);
         return Err(Trouble::Usage(format!(

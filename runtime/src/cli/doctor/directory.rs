@@ -120,7 +120,7 @@ fn unusable(error: &LogError) -> Check {
         LogError::Locked { .. } => {
             Check::warn("log", error.to_string(), "sled lets one process in; look again when that one has ended")
         }
-        LogError::Kafka { .. } | LogError::NoTopic { .. } | LogError::Fenced { .. } => {
+        LogError::Kafka { .. } | LogError::NoTopic { .. } | LogError::NewerBlock { .. } | LogError::Fenced { .. } => {
             Check::fail("log", error.to_string(), "see `ergate kafka doctor`")
         }
         LogError::Gap { .. }

@@ -120,6 +120,7 @@ fn of_log(error: &LogError) -> Option<Described> {
         | LogError::Full { .. }
         | LogError::Poisoned { .. }
         | LogError::FormatTooNew { .. }
+        | LogError::NewerBlock { .. }
         | LogError::Gone { .. }
         | LogError::Beyond { .. } => return None,
     })

@@ -1,6 +1,7 @@
 //! A TCP proxy on the loopback interface that does what networks do: delays, black holes, cuts.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 /// Bytes that are read at a time; with a delay this is what passes in that time, so it is more than a client has under way.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// How long a proxy rests that cannot accept a connection, since there are too many.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Passes connections on to one address, as long as it is let.
 pub(crate) struct Proxy {
@@ -34,8 +38,10 @@ struct Weather {
     is_cut: bool,
     /// How long everything waits, in each direction.
     delay: Duration,
-    /// Both ends of every connection since the last cut.
-    streams: Vec<TcpStream>,
+    /// Both ends of every connection that is there.
+    streams: BTreeMap<u64, [TcpStream; 2]>,
+    /// How many connections there were.
+    connections: u64,
     /// The proxy goes.
     is_over: bool,
 }
@@ -92,7 +98,8 @@ impl Proxy {
     /// Lets everything pass again, what was held back too.
     pub(crate) fn restore(&self) {
         self.network.change(|weather| {
-            *weather = Weather { streams: std::mem::take(&mut weather.streams), ..Weather::default() };
+            let (streams, connections) = (std::mem::take(&mut weather.streams), weather.connections);
+            *weather = Weather { streams, connections, ..Weather::default() };
         });
     }
 }
@@ -116,17 +123,23 @@ impl Network {
         let mut weather = self.weather();
         change(&mut weather);
         if weather.is_cut {
-            weather.streams.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+            let streams = std::mem::take(&mut weather.streams);
+            streams.into_values().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         }
         drop(weather);
         self.changed.notify_all();
     }
 
     fn listen(self: &Arc<Network>, listener: &TcpListener) {
-        while let Ok((client, _)) = listener.accept() {
+        loop {
+            let accepted = listener.accept();
             if self.weather().is_over {
                 return;
             }
+            let Ok((client, _)) = accepted else {
+                std::thread::sleep(ACCEPT_AGAIN_AFTER);
+                continue;
+            };
             let network = Arc::clone(self);
             std::thread::spawn(move || network.connect(&client));
         }
@@ -135,21 +148,23 @@ impl Network {
     /// Passes one connection on until either end closes it; an error on the way is the end of it.
     fn connect(&self, client: &TcpStream) {
         let Ok(target) = TcpStream::connect(self.target) else { return };
-        let both = [client, &target];
-        let clones = both.map(TcpStream::try_clone);
-        if both.iter().any(|stream| stream.set_nodelay(true).is_err()) {
+        let (Ok(one), Ok(other)) = (client.try_clone(), target.try_clone()) else { return };
+        if [client, &target].iter().any(|stream| stream.set_nodelay(true).is_err()) {
             return;
         }
         let mut weather = self.weather();
         if weather.is_cut {
             return;
         }
-        weather.streams.extend(clones.into_iter().flatten());
+        weather.connections += 1;
+        let number = weather.connections;
+        weather.streams.insert(number, [one, other]);
         drop(weather);
         std::thread::scope(|scope| {
             scope.spawn(|| self.pass(client, &target, Way::Requests));
             self.pass(&target, client, Way::Answers);
         });
+        self.weather().streams.remove(&number);
     }
 
     fn pass(&self, mut from: &TcpStream, mut to: &TcpStream, way: Way) {

@@ -3,8 +3,8 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic and takes the time")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ergate_events::block::{Hash, SealedBlock};
@@ -30,18 +30,23 @@ const RETRY_FOR: Duration = Duration::from_secs(4);
 const EVENTS: &str = "ns.events";
 const REQUESTS: &str = "ns.requests";
 
-struct Context;
+#[derive(Default)]
+struct Context(Mutex<Option<String>>);
 
 impl ClientContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().unwrap().replace(error.to_string());
+        }
+    }
 }
 
 impl Delivers for Context {
     fn take_failure(&self) -> Option<String> {
-        None
+        self.0.lock().unwrap().take()
     }
 }
 
@@ -66,7 +71,11 @@ impl Ground {
         config.set("bootstrap.servers", mock.bootstrap_servers()).set("retry.backoff.ms", "5").set("linger.ms", "0");
         let member: BaseConsumer = config.clone().set("group.id", "ns-engines").create().unwrap();
         let member = Arc::new(member);
-        let producer: BaseProducer<Context> = config.set("transactional.id", "ns-0").create_with_context(Context).unwrap();
+        let producer: BaseProducer<Context> = config
+            .set("transactional.id", "ns-0")
+            .set("delivery.report.only.error", "true")
+            .create_with_context(Context::default())
+            .unwrap();
         producer.init_transactions(Duration::from_secs(20)).unwrap();
         let (asked, unwanted) = (Arc::clone(&member), Arc::new(AtomicBool::new(false)));
         let parts = KafkaLogParts {
@@ -137,6 +146,16 @@ fn what_may_be_tried_again_is_tried_again() {
         ground.errors(api, &errors);
         ground.write(1).unwrap_or_else(|error| panic!("{api:?}: {error}"));
     }
+}
+
+#[test]
+fn a_message_that_fails_is_not_waited_for_and_sent_again_with_all_others() {
+    let mut ground = Ground::new();
+    ground.write(0).unwrap();
+    ground.errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    let began = Instant::now();
+    ground.write(1).unwrap();
+    assert!(began.elapsed() < RETRY_FOR / 2, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -1,36 +1,43 @@
-//! Calls of the client that may take longer than they were told to, on a thread of their own.
+//! The end of a transaction, on a thread of its own: what the client is asked for may take longer than it was told.
 //!
 //! `send_offsets_to_transaction` ignores its timeout where the group's coordinator went away while it was asked
 //! (librdkafka issues 5456 and 5511): it then returns never, or when some broker happens to change its state. Nobody but that thread waits
-//! for it; it keeps its client, which nothing else can end.
-#![expect(clippy::disallowed_methods, reason = "how long the client is waited for changes nothing that is recorded")]
+//! for it; it keeps its client, which nothing else can end. And a commit waits for news of messages that failed, which the client tells only
+//! to whoever polls it meanwhile.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 
-use super::MOMENT;
+use super::log::Delivers;
 
 /// How much longer than it was told a call may take.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often the client is asked for news of messages that failed. It tells nothing of those that went well, and a commit that goes well takes
+/// about as long.
+const NEWS_EVERY: Duration = Duration::from_millis(10);
 
-/// What is called.
-pub(super) enum Call {
-    /// Puts the offset of the next request into the transaction.
-    Offsets(TopicPartitionList, ConsumerGroupMetadata),
-    /// Gives the transaction up. Meanwhile the client waits for news of each message, and tells them only to whoever polls.
-    Abort,
+/// Offsets to be committed with a transaction, and who commits them.
+pub(super) type Offsets = (TopicPartitionList, ConsumerGroupMetadata);
+
+/// How a transaction is to end.
+enum Call {
+    /// With these offsets put into it first, which has an answer of its own.
+    Commit(Option<Offsets>, Duration),
+    Abort(Duration),
 }
 
 /// Why there is no answer.
 pub(super) enum NoAnswer {
     /// The client answered with an error.
     Refused(KafkaError),
+    /// The offsets could not be put into the transaction, and so it was not committed.
+    NotPut(KafkaError),
     /// It did not answer, and this producer is of no use any more.
     Stuck,
     /// There is no thread to call from.
@@ -38,63 +45,86 @@ pub(super) enum NoAnswer {
 }
 
 /// The thread, started by the first call.
-pub(super) struct Caller<C: ProducerContext + 'static> {
+pub(super) struct Caller<C: Delivers> {
     producer: Arc<BaseProducer<C>>,
     thread: Option<Thread>,
 }
 
 struct Thread {
-    calls: Sender<(Call, Duration)>,
+    calls: Sender<Call>,
     answers: Receiver<Result<(), KafkaError>>,
 }
 
-impl<C: ProducerContext + 'static> Caller<C> {
+impl<C: Delivers> Caller<C> {
     pub(super) const fn new(producer: Arc<BaseProducer<C>>) -> Caller<C> {
         Caller { producer, thread: None }
     }
 
-    /// Calls, and waits for the answer a little longer than the call may take.
-    pub(super) fn call(&mut self, call: Call, within: Duration) -> Result<(), NoAnswer> {
-        let polls = matches!(call, Call::Abort);
+    /// Commits when every message has arrived, and gives up early when one cannot. Offsets get half of the time: the rest is for whoever takes
+    /// the shard up after a client that is stuck.
+    pub(super) fn commit(&mut self, offsets: Option<Offsets>, within: Duration) -> Result<(), NoAnswer> {
+        let has_offsets = offsets.is_some();
+        let thread = self.call(Call::Commit(offsets, within))?;
+        let put = if has_offsets { self.answer(&thread, within / 2)? } else { Ok(()) };
+        let committed = if put.is_ok() { self.answer(&thread, within)? } else { Ok(()) };
+        self.thread = Some(thread);
+        put.map_err(NoAnswer::NotPut)?;
+        committed.map_err(NoAnswer::Refused)
+    }
+
+    /// Gives the transaction up.
+    pub(super) fn abort(&mut self, within: Duration) -> Result<(), NoAnswer> {
+        let thread = self.call(Call::Abort(within))?;
+        let aborted = self.answer(&thread, within)?;
+        self.thread = Some(thread);
+        aborted.map_err(NoAnswer::Refused)
+    }
+
+    fn call(&mut self, call: Call) -> Result<Thread, NoAnswer> {
         let thread = match self.thread.take() {
             Some(thread) => thread,
             None => start(&self.producer).map_err(NoAnswer::NoThread)?,
         };
-        if thread.calls.send((call, within)).is_err() {
-            return Err(NoAnswer::Stuck);
-        }
-        let answer = if polls { self.poll(&thread, within + GRACE) } else { thread.answers.recv_timeout(within + GRACE) };
-        // One that does not answer is left behind with its client.
-        let answer = answer.map_err(|_| NoAnswer::Stuck)?;
-        self.thread = Some(thread);
-        answer.map_err(NoAnswer::Refused)
+        thread.calls.send(call).map_err(|_| NoAnswer::Stuck)?;
+        Ok(thread)
     }
 
-    fn poll(&self, thread: &Thread, within: Duration) -> Result<Result<(), KafkaError>, RecvTimeoutError> {
-        let began = Instant::now();
+    /// Waits for an answer a little longer than it may take. A thread that gives none is left behind with its client.
+    fn answer(&self, thread: &Thread, within: Duration) -> Result<Result<(), KafkaError>, NoAnswer> {
+        let (mut waited, mut is_purged) = (Duration::ZERO, false);
         loop {
-            match thread.answers.recv_timeout(MOMENT) {
-                Err(RecvTimeoutError::Timeout) if began.elapsed() < within => {
-                    self.producer.poll(Duration::ZERO);
-                }
-                answer => return answer,
+            match thread.answers.recv_timeout(NEWS_EVERY) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) if waited < within + GRACE => waited += NEWS_EVERY,
+                Err(_) => return Err(NoAnswer::Stuck),
+            }
+            self.producer.poll(Duration::ZERO);
+            // Nothing more of the transaction is sent then, so waiting for the rest would be in vain.
+            if !is_purged && self.producer.context().take_failure().is_some() {
+                self.producer.purge(PurgeConfig::default().queue().inflight());
+                is_purged = true;
             }
         }
     }
 }
 
-fn start<C: ProducerContext + 'static>(producer: &Arc<BaseProducer<C>>) -> std::io::Result<Thread> {
+fn start<C: Delivers>(producer: &Arc<BaseProducer<C>>) -> std::io::Result<Thread> {
     let (calls, received) = channel();
     let (answer, answers) = channel();
     let producer = Arc::clone(producer);
     std::thread::Builder::new().name("ergate-caller".to_owned()).spawn(move || {
-        for (call, within) in received {
-            let answered = match call {
-                Call::Offsets(offsets, group) => producer.send_offsets_to_transaction(&offsets, &group, within),
-                Call::Abort => producer.abort_transaction(within),
-            };
-            if answer.send(answered).is_err() {
-                return;
+        let tell = |answered: Result<(), KafkaError>| answer.send(answered).is_ok();
+        for call in received {
+            match call {
+                Call::Abort(within) => _ = tell(producer.abort_transaction(within)),
+                Call::Commit(offsets, within) => {
+                    let put = offsets.map(|(offsets, group)| producer.send_offsets_to_transaction(&offsets, &group, within / 2));
+                    let is_put = !matches!(put, Some(Err(_)));
+                    let is_heard = put.is_none_or(tell);
+                    if is_put && is_heard {
+                        tell(producer.commit_transaction(within));
+                    }
+                }
             }
         }
     })?;

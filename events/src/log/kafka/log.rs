@@ -11,7 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::caller::{Call, Caller, NoAnswer};
+use super::caller::{Caller, NoAnswer, Offsets};
 use super::message::{Form, headers};
 use super::{failed, rest};
 use crate::block::SealedBlock;
@@ -104,16 +104,15 @@ impl<C: Delivers> KafkaLog<C> {
     fn transaction(&mut self) -> Result<(), Trouble> {
         drop(self.producer.context().take_failure());
         self.producer.begin_transaction().map_err(|error| trouble(&error))?;
-        let filled = self.fill().and_then(|()| self.delivered());
-        let done = filled.and_then(|()| self.end());
+        let done = self.fill().and_then(|offsets| self.end(offsets));
         if let Err(Trouble::Again(_)) = &done {
             self.abort()?;
         }
         done
     }
 
-    /// Puts blocks, messages and the offset into the transaction.
-    fn fill(&mut self) -> Result<(), Trouble> {
+    /// Puts blocks and messages into the transaction; answers with the offset that belongs to them.
+    fn fill(&self) -> Result<Option<Offsets>, Trouble> {
         let (topic, partition) = &self.parts.events;
         let key = self.parts.shard.to_string();
         for sealed in &self.blocks {
@@ -131,7 +130,7 @@ impl<C: Delivers> KafkaLog<C> {
                 .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
             self.put(record.headers(headers))?;
         }
-        self.put_offset()
+        self.offsets()
     }
 
     /// Hands a message to the client, waiting while its queue is full.
@@ -148,50 +147,31 @@ impl<C: Delivers> KafkaLog<C> {
         }
     }
 
-    fn put_offset(&mut self) -> Result<(), Trouble> {
+    /// The offset of the next request, where it has moved.
+    fn offsets(&self) -> Result<Option<Offsets>, Trouble> {
         let next = self.blocks.last().map_or(self.committed, |block| block.source_next);
-        let Some(requests) = self.parts.requests.as_deref().filter(|_| next != self.committed) else { return Ok(()) };
+        let Some(requests) = self.parts.requests.as_deref().filter(|_| next != self.committed) else { return Ok(None) };
         let Some(group) = (self.parts.group)() else { return Err(Trouble::Again("this engine is in no group".to_owned())) };
         let mut offsets = TopicPartitionList::new();
         let next = i64::try_from(next).map_err(|error| Trouble::Fatal(error.to_string()))?;
         offsets.add_partition_offset(requests, self.parts.events.1, Offset::Offset(next)).map_err(|error| trouble(&error))?;
-        // The rest of the transaction's time is for the other steps, and for whoever takes the shard up after a client that is stuck.
-        self.caller.call(Call::Offsets(offsets, group), self.parts.retry_for / 2).map_err(no_answer)
+        Ok(Some((offsets, group)))
     }
 
-    /// Waits until the brokers have every message. The client's own flush sleeps for a tenth of a second at a time.
-    fn delivered(&self) -> Result<(), Trouble> {
-        let until = Instant::now() + self.parts.retry_for;
-        while self.producer.in_flight_count() > 0 {
-            rest(&self.producer);
-            // Nothing more of the transaction is sent then, so waiting for the rest would be in vain.
-            if let Some(reason) = self.producer.context().take_failure() {
-                return Err(Trouble::Again(reason));
-            }
-            if Instant::now() >= until {
-                return Err(Trouble::Again("the brokers take no messages".to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the transaction. One that did not answer in time is asked again, for it may have happened.
-    fn end(&self) -> Result<(), Trouble> {
+    /// Ends the transaction when the brokers have every message. One that did not answer in time is asked again, for it may have happened.
+    fn end(&mut self, mut offsets: Option<Offsets>) -> Result<(), Trouble> {
         let until = Instant::now() + self.parts.retry_for;
         loop {
-            let error = match self.producer.commit_transaction(self.parts.retry_for) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if !is_retriable(&error) || Instant::now() >= until {
-                return Err(trouble(&error));
+            match self.caller.commit(offsets.take(), self.parts.retry_for) {
+                Err(NoAnswer::Refused(error)) if is_retriable(&error) && Instant::now() < until => {}
+                other => return other.map_err(no_answer),
             }
         }
     }
 
     /// Gives the transaction up; without an answer nobody knows whether it is open.
     fn abort(&mut self) -> Result<(), Trouble> {
-        self.caller.call(Call::Abort, self.parts.retry_for).map_err(|error| match no_answer(error) {
+        self.caller.abort(self.parts.retry_for).map_err(|error| match no_answer(error) {
             Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
             Trouble::Fenced(reason) => Trouble::Fenced(reason),
         })
@@ -215,7 +195,7 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 fn no_answer(error: NoAnswer) -> Trouble {
     match error {
-        NoAnswer::Refused(error) => trouble(&error),
+        NoAnswer::Refused(error) | NoAnswer::NotPut(error) => trouble(&error),
         NoAnswer::Stuck => {
             Trouble::Fatal("the client did not answer within its time; the shard is opened with a new one".to_owned())
         }

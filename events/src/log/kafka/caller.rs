@@ -22,6 +22,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// about as long.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether all messages have arrived: a small part of a commit, and most have arrived when the offsets are put.
+const SENT_EVERY: Duration = Duration::from_micros(500);
+
 /// Offsets to be committed with a transaction, and who commits them.
 pub(super) type Offsets = (TopicPartitionList, ConsumerGroupMetadata);
 
@@ -108,6 +111,15 @@ impl<C: Delivers> Caller<C> {
     }
 }
 
+/// Waits until the brokers have every message: a commit would wait too, a tenth of a second at a time.
+fn wait_sent<C: Delivers>(producer: &BaseProducer<C>, within: Duration) {
+    let mut waited = Duration::ZERO;
+    while producer.in_flight_count() > 0 && waited < within {
+        std::thread::sleep(SENT_EVERY);
+        waited += SENT_EVERY;
+    }
+}
+
 fn start<C: Delivers>(producer: &Arc<BaseProducer<C>>) -> std::io::Result<Thread> {
     let (calls, received) = channel();
     let (answer, answers) = channel();
@@ -122,6 +134,7 @@ fn start<C: Delivers>(producer: &Arc<BaseProducer<C>>) -> std::io::Result<Thread
                     let is_put = !matches!(put, Some(Err(_)));
                     let is_heard = put.is_none_or(tell);
                     if is_put && is_heard {
+                        wait_sent(&producer, within);
                         tell(producer.commit_transaction(within));
                     }
                 }

@@ -13,7 +13,8 @@ use crate::runtime::StartError;
 
 /// How long the brokers may take to answer before an engine gives up starting: they may be starting too.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How long one try of that may take.
+/// How long the first try of that may take; each later one takes twice as long. The client gives up its connection with a request that was not
+/// answered in time, so on a machine that is too busy for short tries they would never succeed.
 const TRY_FOR: Duration = Duration::from_secs(2);
 /// How long a topic is looked for: the brokers tell each other of a new one within a moment.
 const APPEAR_WITHIN: Duration = Duration::from_secs(3);
@@ -81,9 +82,9 @@ impl Asking<'_> {
 
     /// What the brokers know of a topic; they are waited for, unless they do not let this client in.
     fn metadata(&self, topic: &str) -> Result<Metadata, StartError> {
-        let until = Instant::now() + ANSWER_WITHIN;
+        let (until, mut try_for) = (Instant::now() + ANSWER_WITHIN, TRY_FOR);
         loop {
-            let error = match self.client.fetch_metadata(Some(topic), TRY_FOR) {
+            let error = match self.client.fetch_metadata(Some(topic), try_for) {
                 Ok(known) => return Ok(known),
                 Err(error) => error,
             };
@@ -95,6 +96,7 @@ impl Asking<'_> {
             if Instant::now() >= until {
                 return Err(self.no_answer(&error));
             }
+            try_for *= 2;
         }
     }
 

@@ -191,6 +191,8 @@ impl Lead {
             GroupEvent::Revoked { held, lost, done } => {
                 let shards = held.into_iter().map(shard_of).collect();
                 self.give_back(shards, lost, Some(done));
+                // Those that were not led have nothing here that ends.
+                self.follow_others();
             }
             GroupEvent::Fatal(reason) => {
                 tracing::error!(reason, "the membership in the group has failed");

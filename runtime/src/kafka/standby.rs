@@ -111,7 +111,11 @@ impl Follower {
                 })
             };
             match order {
-                Ok(Order::Follow(shards)) => self.wanted.extend(shards.into_iter().map(|shard| (shard, Instant::now()))),
+                Ok(Order::Follow(shards)) => {
+                    // One that is followed already would be opened a second time, and given up for being in use.
+                    let new = shards.into_iter().filter(|shard| !self.shards.contains_key(shard));
+                    self.wanted.extend(new.map(|shard| (shard, Instant::now())));
+                }
                 Ok(Order::Take(shard, reply)) => {
                     let warm = self.forget(shard);
                     // Whoever asked may have gone; then the copy is closed by being dropped.

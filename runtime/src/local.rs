@@ -129,8 +129,8 @@ impl Parts {
     pub(crate) async fn close(&self) -> Result<(), LogError> {
         self.finish_snapshot().await;
         self.finish_indexes().await;
-        let (reply, closed) = oneshot::channel();
-        match self.writer.send(Close { reply }).await {
+        let ((quiet, _), (reply, closed)) = (oneshot::channel(), oneshot::channel());
+        match self.writer.send(Close { quiet, reply }).await {
             Ok(()) => closed.await.unwrap_or_else(|_| Err(panicked())),
             Err(_) => Err(panicked()),
         }

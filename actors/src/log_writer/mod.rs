@@ -59,8 +59,8 @@ pub struct LogWriter {
     /// Sleeps until then; there is never more than one.
     sleeper: Option<tokio::task::JoinHandle<()>>,
     snapshots: SnapshotRule,
-    /// Answers while the runtime closes.
-    closing: Option<oneshot::Sender<Result<(), LogError>>>,
+    /// Whom to tell while the shard closes.
+    closing: Option<Close>,
     /// Records that requests come from, where they come from a topic.
     intake: Option<Intake>,
     /// Blocks are handed over at most this often, unless they are full.
@@ -398,7 +398,9 @@ impl LogWriter {
         if self.failed.is_none() && !self.in_flight.is_empty() {
             return;
         }
-        let Some(reply) = self.closing.take() else { return };
+        let Some(Close { quiet, reply }) = self.closing.take() else { return };
+        // Whoever does not listen waits for the end.
+        let _ = quiet.send(());
         match self.log.take() {
             // Its thread is waited for elsewhere: an engine's other shards live on this one.
             Some(log) => drop(tokio::task::spawn_blocking(move || reply.send(log.close()))),
@@ -668,15 +670,17 @@ impl Handler<Retain> for LogWriter {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Close {
-    /// Gets what the log answered.
+    /// Told as soon as everything is durable and nothing more will be: who leads the shard next need not wait for the rest.
+    pub quiet: oneshot::Sender<()>,
+    /// Gets what the log answered when it was closed.
     pub reply: oneshot::Sender<Result<(), LogError>>,
 }
 
 impl Handler<Close> for LogWriter {
     type Result = ();
 
-    fn handle(&mut self, Close { reply }: Close, context: &mut Context<Self>) {
-        self.closing = Some(reply);
+    fn handle(&mut self, close: Close, context: &mut Context<Self>) {
+        self.closing = Some(close);
         if self.failed.is_none() {
             self.hand_over();
         }

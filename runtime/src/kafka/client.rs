@@ -155,7 +155,8 @@ impl Settings {
     fn client(&self, url: &KafkaUrl, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         // What is worth telling reaches the context's listener; its own log would be printed past it.
-        config.set_log_level(RDKafkaLogLevel::Info).set("bootstrap.servers", url.bootstrap());
+        let level = if self.options.contains_key("debug") { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info };
+        config.set_log_level(level).set("bootstrap.servers", url.bootstrap());
         let common = [
             ("client.id", "ergate"),
             // Topics are created on purpose, with their settings.

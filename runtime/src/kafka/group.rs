@@ -25,8 +25,10 @@ use super::settings::KafkaSettings;
 
 /// How long a poll waits for a message while nothing is waiting here: the engine's orders are seen as late.
 const POLL: Duration = Duration::from_millis(20);
-/// The same while records wait for room in a shard's lane.
+/// The same while records wait for room in a shard's lane, or a shard for its records.
 const POLL_SOON: Duration = Duration::from_millis(1);
+/// For how long after a change of what is assigned the engine's orders are expected at any moment.
+const CHANGING: Duration = Duration::from_secs(1);
 /// Most records gathered before they are handed on.
 const GATHER_MAX: usize = 2_000;
 /// Bytes of records that wait for one shard beyond which its partition is paused.
@@ -97,7 +99,10 @@ impl Group {
         let topic = topics.requests;
         let thread = std::thread::Builder::new()
             .name("ergate-group".to_owned())
-            .spawn(move || Poller { consumer, topic, feed, clock, events, shards: BTreeMap::new() }.run(&received))
+            .spawn(move || {
+                let (shards, assigned) = (BTreeMap::new(), (0, Instant::now()));
+                Poller { consumer, topic, feed, clock, events, shards, assigned }.run(&received);
+            })
             .map_err(|error| error.to_string())?;
         Ok(Group { orders, consumer: weak, thread: Some(thread) })
     }
@@ -212,6 +217,8 @@ struct Poller {
     clock: Arc<dyn Clock>,
     events: mpsc::UnboundedSender<GroupEvent>,
     shards: BTreeMap<i32, Fed>,
+    /// How many partitions were assigned when that was last asked, and since when.
+    assigned: (usize, Instant),
 }
 
 impl Poller {
@@ -221,6 +228,7 @@ impl Poller {
                 Ok(Order::Leave) | Err(TryRecvError::Disconnected) => return self.leave(),
                 Ok(order) => self.carry_out(order),
                 Err(TryRecvError::Empty) => {
+                    self.nudge();
                     self.seek();
                     self.gather();
                     self.hand_on();
@@ -265,21 +273,40 @@ impl Poller {
         list
     }
 
+    /// Asks the client's own thread for something. It looks only when it is woken whether a heartbeat is due, by which a member hears that
+    /// others come or go; left alone it sleeps for up to a second, whatever the interval between heartbeats is.
+    fn nudge(&mut self) {
+        let assigned = self.consumer.assignment().map_or(0, |held| held.count());
+        if assigned != self.assigned.0 {
+            self.assigned = (assigned, Instant::now());
+        }
+    }
+
     /// Sets the reading of shards that have started to where their logs are.
     fn seek(&mut self) {
-        let new: Vec<(i32, u64)> =
-            self.shards.iter().filter(|(_, fed)| fed.unsought).map(|(partition, fed)| (*partition, fed.next)).collect();
-        for (partition, next) in new {
-            let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
-            let sought = self.consumer.seek(&self.topic, partition, offset, SEEK_WITHIN);
-            match sought.and_then(|()| self.consumer.resume(&self.list(partition))) {
-                Ok(()) => {
-                    if let Some(fed) = self.shards.get_mut(&partition) {
-                        (fed.unsought, fed.paused) = (false, false);
-                    }
-                }
-                // The client still asks where the group had read to, and answers when it knows.
-                Err(error) => tracing::debug!(partition, %error, "the reading place is not set yet"),
+        let mut new = TopicPartitionList::new();
+        for (partition, fed) in self.shards.iter().filter(|(_, fed)| fed.unsought) {
+            let offset = Offset::Offset(i64::try_from(fed.next).unwrap_or(i64::MAX));
+            let added = new.add_partition_offset(&self.topic, *partition, offset);
+            added.unwrap_or_else(|error| tracing::warn!(partition, %error, "no place to read from"));
+        }
+        if new.count() == 0 {
+            return;
+        }
+        let sought = match self.consumer.seek_partitions(new, SEEK_WITHIN) {
+            Ok(sought) => sought,
+            Err(error) => return tracing::debug!(%error, "the places to read from are not set yet"),
+        };
+        let mut resumed = TopicPartitionList::new();
+        // Of the others the client still asks where the group had read to, and answers when it knows.
+        let there = sought.elements().into_iter().filter(|element| element.error().is_ok());
+        there.for_each(|element| drop(resumed.add_partition(&self.topic, element.partition())));
+        if let Err(error) = self.consumer.resume(&resumed) {
+            return tracing::warn!(%error, partitions = resumed.count(), "partitions could not be resumed yet");
+        }
+        for element in resumed.elements() {
+            if let Some(fed) = self.shards.get_mut(&element.partition()) {
+                (fed.unsought, fed.paused) = (false, false);
             }
         }
     }
@@ -287,8 +314,9 @@ impl Poller {
     /// Takes what has arrived.
     fn gather(&mut self) {
         let is_waiting = self.shards.values().any(|fed| !fed.waiting.is_empty() || fed.unsought);
+        let is_changing = self.assigned.1.elapsed() < CHANGING;
         let consumer = Arc::clone(&self.consumer);
-        let mut wait = if is_waiting { POLL_SOON } else { POLL };
+        let mut wait = if is_waiting || is_changing { POLL_SOON } else { POLL };
         for _ in 0..GATHER_MAX {
             // Whatever a poll gives is taken: the client will not give it again.
             match consumer.poll(wait) {

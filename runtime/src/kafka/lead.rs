@@ -262,7 +262,8 @@ impl Lead {
             let tell = self.tell.clone();
             actix::spawn(async move {
                 if let Ok((parts, _, _)) = outcome {
-                    close(&parts, false).await;
+                    let (quiet, _) = oneshot::channel();
+                    close(&parts, false, quiet).await;
                 }
                 let _ = tell.send(News::Free(shard));
             });
@@ -319,9 +320,9 @@ impl Lead {
     }
 
     /// Stops leading shards that go to others; `lost` when the group has given them away already, so that nothing can be committed.
-    /// `done` is told when they have ended here.
+    /// `done` is told when nothing more of them will be committed here; their copies are closed after that.
     fn give_back(&mut self, shards: Vec<ShardId>, lost: bool, done: Option<Sender<()>>) {
-        let mut closing = Vec::new();
+        let mut ending = Vec::new();
         for shard in shards {
             if let Held::Shard(partition) = held_of(shard) {
                 self.group.stop(partition);
@@ -332,10 +333,12 @@ impl Lead {
                     unwanted.store(lost, Ordering::Relaxed);
                     self.busy.insert(shard);
                     let tell = self.tell.clone();
-                    closing.push(actix::spawn(async move {
-                        close(&parts, !lost).await;
+                    let (quiet, is_quiet) = oneshot::channel();
+                    ending.push(is_quiet);
+                    actix::spawn(async move {
+                        close(&parts, !lost, quiet).await;
                         let _ = tell.send(News::Free(shard));
-                    }));
+                    });
                 }
                 Some(Shard::Opening { unwanted, .. }) => {
                     unwanted.store(true, Ordering::Relaxed);
@@ -345,8 +348,9 @@ impl Lead {
             }
         }
         actix::spawn(async move {
-            for closed in closing {
-                let _ = closed.await;
+            for is_quiet in ending {
+                // One that failed drops its end, and is quiet too.
+                let _ = is_quiet.await;
             }
             // The group goes on without an answer after a while.
             done.map(|done| done.send(()))

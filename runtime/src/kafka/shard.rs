@@ -74,8 +74,9 @@ pub(super) async fn start(
     Ok((Box::new(parts), records, offset))
 }
 
-/// Ends a shard here; first returns what runs to the queue where that can still be committed.
-pub(super) async fn close(parts: &Parts, give_back: bool) {
+/// Ends a shard here; first returns what runs to the queue where that can still be committed. `quiet` is told, or dropped, as soon as nothing
+/// more will be committed.
+pub(super) async fn close(parts: &Parts, give_back: bool, quiet: oneshot::Sender<()>) {
     // The log of pools has no replicas of its own to give back.
     if give_back && parts.shard != CAPACITY {
         let (reply, answer) = oneshot::channel();
@@ -84,7 +85,7 @@ pub(super) async fn close(parts: &Parts, give_back: bool) {
         }
     }
     let (reply, closed) = oneshot::channel();
-    if parts.writer.send(Close { reply }).await.is_ok() {
+    if parts.writer.send(Close { quiet, reply }).await.is_ok() {
         match closed.await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::debug!(shard = %parts.shard, %error, "a shard's log was not closed well"),

@@ -271,14 +271,14 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     let writer = &parts.writer;
     let Ok(replicas) = writer.send(SlotsInUse).await else { return };
     for (replica, _) in replicas {
-        let Ok(answer) = propose(writer, Proposal::DrainReplica(replica)).await else { return };
-        if answer.await.is_err() {
+        // It holds from now on; what comes next waits until it is durable.
+        if propose(writer, Proposal::DrainReplica(replica)).await.is_err() {
             return;
         }
     }
     while started.elapsed() < limit {
         let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-        if replicas.iter().all(|(_, used)| *used == 0) {
+        if replicas.iter().all(|(_, used)| *used == 0) || parts.tail.borrow().failed.is_some() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

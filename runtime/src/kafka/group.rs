@@ -299,8 +299,9 @@ impl Poller {
         };
         let mut resumed = TopicPartitionList::new();
         // Of the others the client still asks where the group had read to, and answers when it knows.
-        let there = sought.elements().into_iter().filter(|element| element.error().is_ok());
-        there.for_each(|element| drop(resumed.add_partition(&self.topic, element.partition())));
+        for there in sought.elements().iter().filter(|element| element.error().is_ok()) {
+            resumed.add_partition(&self.topic, there.partition());
+        }
         if let Err(error) = self.consumer.resume(&resumed) {
             return tracing::warn!(%error, partitions = resumed.count(), "partitions could not be resumed yet");
         }

@@ -237,7 +237,7 @@ impl Lead {
             place: (self.places())(shard),
             group: self.group.metadata(),
             unwanted: Arc::clone(&unwanted),
-            standby: self.standby.as_ref().map(|standby| standby.take(shard)),
+            standby: self.standby.as_ref().map(|standby| standby.taking(shard)),
         };
         self.number += 1;
         let number = self.number;

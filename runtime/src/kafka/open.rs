@@ -2,7 +2,6 @@
 //! for blocking work.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +17,14 @@ use super::copy::{Place, Warm};
 use super::group::log;
 use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
+use super::standby::Taking;
 use crate::store::{Opened, RecoverError};
 
 /// How long the brokers may take to let a producer in and to end what its predecessor left open.
 const INIT_WITHIN: Duration = Duration::from_secs(30);
+/// How long the client is waited for before it is asked to try again. Left alone it tries every half second, and the brokers put it off as a
+/// rule: they still end what the shard's former owner did last.
+const INIT_TRY: Duration = Duration::from_millis(30);
 
 /// Which log is to be opened.
 pub(crate) struct Opening {
@@ -29,8 +32,8 @@ pub(crate) struct Opening {
     pub(crate) place: Place,
     pub(crate) group: GroupMetadata,
     pub(crate) unwanted: Arc<AtomicBool>,
-    /// Answers with what was kept warm of the shard.
-    pub(crate) standby: Option<Receiver<Option<Warm>>>,
+    /// Gives what was kept warm of the shard.
+    pub(crate) standby: Option<Taking>,
 }
 
 impl Opening {
@@ -47,13 +50,15 @@ impl Opening {
         let began = Instant::now();
         let producer = self.fence()?;
         let fenced = began.elapsed();
-        let kept = self.standby.as_ref().and_then(|standby| standby.recv().ok().flatten());
+        let end = self.end(&producer)?;
+        let kept = self.standby.as_ref().and_then(|standby| standby.take(end));
         let was_warm = kept.is_some();
         let warm = match kept {
-            Some(warm) => warm.catch_up(&self.place.reader(&self.settings)),
-            None => self.place.warm(&self.settings),
+            Some(warm) if warm.reaches(end) => warm,
+            Some(warm) => warm.catch_up(&self.place.reader(&self.settings))?,
+            None => self.place.warm(&self.settings)?,
         };
-        let Warm { copy, audit, snapshot_at, .. } = warm?;
+        let Warm { copy, audit, snapshot_at, .. } = warm;
         self.check_requests(&producer, audit.state().work.source_next)?;
         let (shard, events) = (self.place.shard, copy.head().next.0);
         let (fenced_ms, all_ms) = (fenced.as_millis(), began.elapsed().as_millis());
@@ -71,6 +76,15 @@ impl Opening {
         };
         let log: Box<dyn EventLog> = Box::new(KafkaLog::new(parts, producer, state.work.source_next));
         Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
+    }
+
+    /// The offset where the log ends. Nobody but a shard's owner writes there, and this engine is that now.
+    fn end(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
+        let (topic, partition) = &self.place.topic;
+        let marks = producer.client().fetch_watermarks(topic, *partition, INIT_WITHIN);
+        let failed =
+            |error: KafkaError| LogError::Kafka { step: "ask where it ends", topic: topic.clone(), reason: error.to_string() };
+        Ok(marks.map_err(failed)?.1)
     }
 
     /// Whether the requests go on where the log says. A topic that was made anew counts from the beginning again, and its requests would be
@@ -106,8 +120,14 @@ impl Opening {
         // Without a connection the client looks for its coordinator only every half second.
         let known = producer.client().fetch_metadata(Some(topic), INIT_WITHIN);
         known.map_err(|error| failed("ask for", error))?;
-        producer.init_transactions(INIT_WITHIN).map_err(|error| failed("take over", error))?;
-        Ok(producer)
+        let until = Instant::now() + INIT_WITHIN;
+        loop {
+            match producer.init_transactions(INIT_TRY) {
+                Ok(()) => return Ok(producer),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {}
+                Err(error) => return Err(failed("take over", error)),
+            }
+        }
     }
 }
 

@@ -20,6 +20,10 @@ use crate::store::RecoverError;
 
 /// How long the thread waits for a block before it looks for orders.
 const POLL: Duration = Duration::from_millis(20);
+/// How long what has been written is waited for when a shard is taken; after that, whoever takes it reads the rest.
+const TAKE_WITHIN: Duration = Duration::from_millis(60);
+/// The same while somebody waits for a shard.
+const POLL_SOON: Duration = Duration::from_millis(1);
 /// Most blocks taken before the copies show them.
 const GATHER_MAX: usize = 500;
 /// How long a shard that could not be followed is left alone.
@@ -33,8 +37,35 @@ enum Order {
     /// Follow these shards, when there is time.
     Follow(Vec<ShardId>),
     /// Follow this one no more, and hand over what is there.
-    Take(ShardId, Sender<Option<Warm>>),
+    Take(Take),
     End,
+}
+
+/// Whoever takes a shard.
+struct Take {
+    shard: ShardId,
+    /// The offset where the log ends.
+    end: i64,
+    /// How long that is waited for.
+    until: Instant,
+    reply: Sender<Option<Warm>>,
+}
+
+/// Takes a shard that is followed, when its log has ended.
+pub(crate) struct Taking {
+    shard: ShardId,
+    orders: Sender<Order>,
+}
+
+impl Taking {
+    /// What was kept of it, up to this offset if that is there within a moment. Blocks; after it the thread is done with the shard.
+    pub(crate) fn take(&self, end: i64) -> Option<Warm> {
+        let (reply, answer) = channel();
+        let take = Take { shard: self.shard, end, until: Instant::now() + TAKE_WITHIN, reply };
+        // A thread that is gone has nothing.
+        let _ = self.orders.send(Order::Take(take));
+        answer.recv().ok().flatten()
+    }
 }
 
 /// The engine's end of the thread.
@@ -61,8 +92,8 @@ impl Standby {
         let thread = std::thread::Builder::new()
             .name("ergate-standby".to_owned())
             .spawn(move || {
-                let (shards, wanted) = (BTreeMap::new(), BTreeMap::new());
-                Follower { settings, place: Box::new(place), consumer, shards, wanted, readings }.run(&received);
+                let (shards, wanted, takes) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+                Follower { settings, place: Box::new(place), consumer, shards, wanted, takes, readings }.run(&received);
             })
             .map_err(|error| error.to_string())?;
         Ok(Standby { orders, thread: Some(thread) })
@@ -74,11 +105,9 @@ impl Standby {
         let _ = self.orders.send(Order::Follow(shards));
     }
 
-    /// Asks for a shard, which is followed no more; whoever gets the answer has waited until the thread is done with it.
-    pub(crate) fn take(&self, shard: ShardId) -> Receiver<Option<Warm>> {
-        let (reply, answer) = channel();
-        let _ = self.orders.send(Order::Take(shard, reply));
-        answer
+    /// What takes a shard.
+    pub(crate) fn taking(&self, shard: ShardId) -> Taking {
+        Taking { shard, orders: self.orders.clone() }
     }
 
     /// Ends the thread.
@@ -95,6 +124,8 @@ struct Follower {
     shards: BTreeMap<ShardId, Warm>,
     /// Shards that are to be followed, each from when on.
     wanted: BTreeMap<ShardId, Instant>,
+    /// Shards that are handed over when they are as far as is wanted.
+    takes: Vec<Take>,
     /// Where it is told how far they are.
     readings: Readings,
 }
@@ -116,17 +147,14 @@ impl Follower {
                     let new = shards.into_iter().filter(|shard| !self.shards.contains_key(shard));
                     self.wanted.extend(new.map(|shard| (shard, Instant::now())));
                 }
-                Ok(Order::Take(shard, reply)) => {
-                    let warm = self.forget(shard);
-                    // Whoever asked may have gone; then the copy is closed by being dropped.
-                    let _ = reply.send(warm);
-                }
+                Ok(Order::Take(take)) => self.takes.push(take),
                 Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     self.begin_one();
                     self.gather();
                 }
             }
+            self.hand_over();
         }
         for warm in std::mem::take(&mut self.shards).into_values() {
             self.close(warm);
@@ -165,6 +193,19 @@ impl Follower {
         self.wanted.insert(shard, Instant::now() + again_after);
     }
 
+    /// Hands over the shards that are far enough, or were waited for long enough.
+    fn hand_over(&mut self) {
+        let now = Instant::now();
+        let is_due = |take: &Take| now >= take.until || self.shards.get(&take.shard).is_none_or(|warm| warm.reaches(take.end));
+        let (due, later) = std::mem::take(&mut self.takes).into_iter().partition(is_due);
+        self.takes = later;
+        for take in due {
+            let warm = self.forget(take.shard);
+            // Whoever asked may have gone; then the copy is closed by being dropped.
+            let _ = take.reply.send(warm);
+        }
+    }
+
     /// Follows a shard no more.
     fn forget(&mut self, shard: ShardId) -> Option<Warm> {
         self.wanted.remove(&shard);
@@ -180,7 +221,7 @@ impl Follower {
 
     /// Takes the blocks that have arrived.
     fn gather(&mut self) {
-        let (mut wait, mut touched) = (POLL, BTreeSet::new());
+        let (mut wait, mut touched) = (if self.takes.is_empty() { POLL } else { POLL_SOON }, BTreeSet::new());
         for _ in 0..GATHER_MAX {
             let Some(message) = self.consumer.poll(wait) else { break };
             wait = Duration::ZERO;

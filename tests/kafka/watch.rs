@@ -13,6 +13,9 @@ use crate::topic::{Reader, client};
 /// How long brokers and engines may take after the last disturbance, sessions that have to run out included.
 const QUIET_WITHIN: Duration = Duration::from_secs(90);
 
+/// How long brokers may take to tell where the requests end.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
 /// How far the log of a shard is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Far {
@@ -63,8 +66,15 @@ impl Far {
 fn ends(bootstrap: &str, topic: &str) -> BTreeMap<i32, u64> {
     let consumer: BaseConsumer = client(bootstrap).set("group.id", "watch").create().unwrap();
     let end = |partition| {
-        let (_, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(30)).unwrap();
-        (partition, u64::try_from(high).unwrap())
+        let started = Instant::now();
+        loop {
+            // Brokers that have just come back may not know their leaders yet.
+            match consumer.fetch_watermarks(topic, partition, ENDS_WITHIN) {
+                Ok((_, high)) => return (partition, u64::try_from(high).unwrap()),
+                Err(error) => assert!(started.elapsed() < ENDS_WITHIN, "{topic} {partition}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     };
     (0..SHARDS).map(end).collect()
 }

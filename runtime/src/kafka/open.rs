@@ -57,7 +57,6 @@ impl Opening {
         let kept = self.standby.as_ref().and_then(|standby| standby.take(end));
         let was_warm = kept.is_some();
         let warm = match kept {
-            Some(warm) if warm.reaches(end) => warm,
             Some(warm) => warm.catch_up(&self.place.reader(&self.settings))?,
             None => self.place.warm(&self.settings)?,
         };
@@ -84,9 +83,9 @@ impl Opening {
     /// Makes sure that nothing of the former owner is undecided, and answers with the offset where the log ends: nobody but a shard's owner
     /// writes there, and this engine is that now.
     ///
-    /// A broker that has just been started again may take the partition for deleted and end the former owner's transaction without its marker.
-    /// What that wrote is then still open, and the first commit of the new owner would make it part of the log, beside what was decided anew. So
-    /// the first transaction of an owner is one that is given up: its marker ends whatever is open.
+    /// Under starved brokers shards were found with two histories, at adjacent offsets without a marker between them: as if the former owner's
+    /// transaction had ended without its marker, and the new owner's first commit had made both part of the log. So the first transaction of an
+    /// owner is one that is given up: its marker ends whatever is open.
     fn settle(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
         let topic = &self.place.topic.0;
         let failed = |error: KafkaError| self.failed("settle", error.to_string());

@@ -1,14 +1,22 @@
 //! Every setting: its type, its default, and how its key reads and writes it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ergate_events::limit::{LimitSettings, TYPE_LIMITS_MAX};
 use ergate_events::log::directory::Engine;
+use ergate_events::schedule::{ScheduleSettings, When, is_schedule_name};
+use ergate_events::time::Timestamp;
 
+use crate::client::{self, Client};
 use crate::error::{ConfigError, Origin};
+use crate::http::{self, Http};
 use crate::kafka::{self, Kafka, is_option_name};
-use crate::nearest::nearest;
+use crate::limit::{self, Limit};
+use crate::schedule::{self, Schedule};
+use crate::source::{self, Source};
+use crate::task::{self, Executor, Task, TaskKey};
 use crate::value::{Durability, Keep, Raw, show_duration, show_size};
 
 /// Everything that can be set.
@@ -20,10 +28,22 @@ pub struct Config {
     pub limits: Limits,
     /// How the process stops.
     pub shutdown: Shutdown,
+    /// The service over HTTP.
+    pub http: Http,
+    /// The service that commands ask.
+    pub client: Client,
     /// The log on Apache Kafka.
     pub kafka: Kafka,
     /// Sizes of pools by name; [`Config::pool`] knows the rest.
     pub pools: BTreeMap<String, Pool>,
+    /// Limits by name that task types share.
+    pub named_limits: BTreeMap<String, Limit>,
+    /// What is done at certain times, by name.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Files of requests that are followed, by name.
+    pub sources: BTreeMap<String, Source>,
+    /// Task types by name.
+    pub tasks: BTreeMap<String, Task>,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -67,10 +87,51 @@ pub struct Shutdown {
 /// `[pool.NAME]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Its replicas.
+    /// How it follows its work.
+    pub preset: Preset,
+    /// Its replicas: all that it may have.
     pub replicas: u32,
+    /// The fewest that it may have, where that is set.
+    pub replicas_min: Option<u32>,
     /// Slots of each.
     pub slots: u32,
+}
+
+/// How a pool follows its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// It does not.
+    #[default]
+    AlwaysOn,
+    /// Down to one replica.
+    OnDemand,
+    /// Down to none.
+    ScaleToZero,
+}
+
+impl Preset {
+    const ALL: [(&'static str, Preset); 3] =
+        [("always-on", Preset::AlwaysOn), ("on-demand", Preset::OnDemand), ("scale-to-zero", Preset::ScaleToZero)];
+
+    /// As it stands in a file.
+    pub fn name(self) -> &'static str {
+        Preset::ALL.iter().find(|(_, preset)| *preset == self).map_or("always-on", |(name, _)| name)
+    }
+
+    fn named(raw: &Raw) -> Option<Preset> {
+        Preset::ALL.iter().find(|(name, _)| raw.text() == Some(name)).map(|(_, preset)| *preset)
+    }
+}
+
+impl Pool {
+    /// The fewest replicas that it may have.
+    pub fn least(&self) -> u32 {
+        self.replicas_min.unwrap_or(match self.preset {
+            Preset::AlwaysOn => self.replicas,
+            Preset::OnDemand => self.replicas.min(1),
+            Preset::ScaleToZero => 0,
+        })
+    }
 }
 
 impl Default for Log {
@@ -103,7 +164,7 @@ impl Default for Shutdown {
 
 impl Default for Pool {
     fn default() -> Pool {
-        Pool { replicas: 1, slots: 1_024 }
+        Pool { preset: Preset::AlwaysOn, replicas: 1, replicas_min: None, slots: 1_024 }
     }
 }
 
@@ -118,7 +179,7 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// Keys outside pools and `[kafka]`, in the order of `default.toml`.
+/// Keys outside pools, `[http]`, `[client]` and `[kafka]`, in the order of `default.toml`.
 const KEYS: [&str; 11] = [
     "log.data",
     "log.engine",
@@ -132,7 +193,9 @@ const KEYS: [&str; 11] = [
     "limits.tasks_live_max",
     "shutdown.drain",
 ];
-const POOL_KEYS: [&str; 2] = ["replicas", "slots"];
+const POOL_KEYS: [&str; 3] = ["preset", "replicas", "slots"];
+/// Keys of a pool that stand for one of those above.
+const POOL_PARTS: [&str; 2] = ["replicas.min", "replicas.max"];
 /// Most replicas of a pool and slots of a replica, as the core has it.
 const POOL_MAX: u64 = 1 << 16;
 
@@ -148,9 +211,19 @@ impl Config {
     /// [`ConfigError::UnknownKey`], [`ConfigError::Value`].
     pub fn set(&mut self, key: &str, raw: &Raw, origin: Origin) -> Result<(), ConfigError> {
         let outcome = match key.strip_prefix("pool.").and_then(|rest| rest.split_once('.')) {
-            Some((name, key)) if is_pool_name(name) && POOL_KEYS.contains(&key) => self.set_pool(name, key, raw),
+            Some((name, key)) if is_pool_name(name) && (POOL_KEYS.contains(&key) || POOL_PARTS.contains(&key)) => {
+                self.set_pool(name, key, raw)
+            }
             Some(_) | None if KEYS.contains(&key) => self.set_plain(key, raw),
+            Some(_) | None if http::KEYS.contains(&key) => self.http.set(key, raw),
+            Some(_) | None if client::KEYS.contains(&key) => self.client.set(key, raw),
             Some(_) | None if is_kafka(key) => self.kafka.set(key, raw),
+            None if let Some((name, key)) = limit_key(key) => self.named_limits.entry(name.to_owned()).or_default().set(key, raw),
+            None if let Some((name, key)) = schedule_key(key) => self.schedules.entry(name.to_owned()).or_default().set(key, raw),
+            None if let Some((name, key)) = source_key(key) => {
+                self.sources.entry(name.to_owned()).or_default().set(key, raw, beside(&origin))
+            }
+            None if let Some(found) = task_key(key) => self.set_task(found, raw, &origin),
             Some(_) | None => {
                 let (key, nearest) = (key.chars().take(128).collect(), self.nearest(key));
                 return Err(ConfigError::UnknownKey { origin, key, nearest });
@@ -158,12 +231,18 @@ impl Config {
         };
         match outcome {
             Ok(()) => {
+                // What is told of a value in parts is its whole.
+                if let Some(whole) = POOL_PARTS.iter().find_map(|part| key.strip_suffix(part.strip_prefix("replicas")?)) {
+                    self.origins.insert(whole.to_owned(), origin.clone());
+                }
                 self.origins.insert(key.to_owned(), origin);
                 Ok(())
             }
             Err(expected) => {
                 // What stands where an option goes may be a secret.
-                let found = if key.starts_with(kafka::OPTIONS) { raw.kind().to_owned() } else { raw.to_string() };
+                let hidden =
+                    key.starts_with(kafka::OPTIONS) || key.contains(".executor.headers.") || key.contains(".executor.set.");
+                let found = if hidden { raw.kind().to_owned() } else { raw.to_string() };
                 Err(ConfigError::Value { origin, key: key.to_owned(), expected, found })
             }
         }
@@ -184,8 +263,128 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Refused`] with the key at fault.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Some((key, reason)) = self.kafka.conflict() else { return Ok(()) };
+        self.task_executors()?;
+        self.limits_of_tasks()?;
+        self.schedules_with(|_, _| Ok::<_, String>(When::At(Timestamp(0))))?;
+        self.sources_with_paths()?;
+        if let Some((name, pool)) = self.pools.iter().find(|(_, pool)| pool.least() > pool.replicas) {
+            let reason = format!("the fewest replicas, {}, are more than the most, {}", pool.least(), pool.replicas);
+            let key = format!("pool.{name}.replicas.min");
+            return Err(ConfigError::Refused { origin: self.origin(&key), key, reason });
+        }
+        let Some((key, reason)) = self.http.conflict().or_else(|| self.kafka.conflict()) else { return Ok(()) };
         Err(ConfigError::Refused { origin: self.origin(key), key: key.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// A section of a task type begins.
+    pub(crate) fn begin_task(&mut self, section: &str, origin: Origin) -> Result<(), ConfigError> {
+        let Some(TaskKey { name, .. }) = task::split(section) else {
+            let reason = "names of task types have letters, digits, `.`, `-` and `_`, at most 128 of them".to_owned();
+            return Err(ConfigError::Refused { origin, key: section.chars().take(128).collect(), reason });
+        };
+        self.tasks.entry(name.to_owned()).or_default();
+        self.origins.insert(section.to_owned(), origin);
+        Ok(())
+    }
+
+    fn set_task(&mut self, TaskKey { name, key }: TaskKey<'_>, raw: &Raw, origin: &Origin) -> Result<(), &'static str> {
+        self.tasks.entry(name.to_owned()).or_default().set(key, raw, beside(origin))
+    }
+
+    /// Every task type with what runs it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] for a task type without an executor, with two, or with keys of the other one.
+    pub fn task_executors(&self) -> Result<Vec<(&str, &Task, Executor)>, ConfigError> {
+        let checked = self.tasks.iter().map(|(name, task)| match task.check() {
+            Ok(executor) => Ok((name.as_str(), task, executor)),
+            Err((key, reason)) => Err(self.refused(&format!("task.{}", task::quoted(name)), key, reason)),
+        });
+        checked.collect()
+    }
+
+    /// Every limit with what it allows: the shared ones under their names, and those of a single task type under its name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] for a limit that limits nothing.
+    pub fn limits(&self) -> Result<Vec<(String, LimitSettings)>, ConfigError> {
+        let shared = self.named_limits.iter().map(|(name, limit)| (format!("limit.{name}"), name.clone(), limit));
+        let own = self.tasks.iter().filter_map(|(name, task)| Some((name, task.own_limit()?)));
+        let own = own.map(|(name, limit)| (format!("task.{}.limit", task::quoted(name)), own_limit(name), limit));
+        let read = |(section, name, limit): (String, String, &Limit)| match limit.settings() {
+            Ok(settings) => Ok((name, settings)),
+            Err((key, reason)) => Err(self.refused(&section, key, reason)),
+        };
+        shared.chain(own).map(read).collect()
+    }
+
+    /// Every task type that has limits, with their names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] for a limit that is nowhere, or for more than a task type may have.
+    pub fn limits_of_tasks(&self) -> Result<Vec<(&str, Vec<String>)>, ConfigError> {
+        let known = self.limits()?;
+        let names = |(name, task): (&'_ String, &'_ Task)| {
+            let own = task.own_limit().map(|_| own_limit(name));
+            let all: Vec<String> = task.limits.iter().cloned().chain(own).collect();
+            (name.clone(), all)
+        };
+        let all: Vec<(String, Vec<String>)> = self.tasks.iter().map(names).filter(|(_, all)| !all.is_empty()).collect();
+        for (name, limits) in &all {
+            let section = format!("task.{}", task::quoted(name));
+            if let Some(unknown) = limits.iter().find(|limit| !known.iter().any(|(name, _)| name == *limit)) {
+                let meant = nearest(unknown, known.iter().map(|(name, _)| name.as_str()).chain([""]));
+                let hint = if meant.is_empty() { String::new() } else { format!("; did you mean {meant:?}?") };
+                return Err(self.refused(&section, "limits", format!("there is no section [limit.{unknown}]{hint}")));
+            }
+            if limits.len() > TYPE_LIMITS_MAX {
+                return Err(self.refused(&section, "limits", format!("a task type has at most {TYPE_LIMITS_MAX} limits")));
+            }
+        }
+        Ok(all.into_iter().filter_map(|(name, all)| Some((self.tasks.get_key_value(&name)?.0.as_str(), all))).collect())
+    }
+
+    /// Every schedule under its name; `read` reads the moment of `at` in a time zone, or says what is wrong with it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] for a schedule that is never due, or due in two ways, or whose cron text is none.
+    pub fn schedules_with<E: ToString>(
+        &self,
+        read: impl Fn(&str, &str) -> Result<When, E>,
+    ) -> Result<BTreeMap<String, ScheduleSettings>, ConfigError> {
+        let settings = |(name, schedule): (&String, &Schedule)| match schedule.settings(&read) {
+            Ok(settings) => Ok((name.clone(), settings)),
+            Err((key, reason)) => Err(self.refuse_schedule(name, key, reason)),
+        };
+        self.schedules.iter().map(settings).collect()
+    }
+
+    /// Every source with the path that it follows.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`] for a source that follows nothing.
+    pub fn sources_with_paths(&self) -> Result<Vec<(&str, &Path, &Source)>, ConfigError> {
+        let checked = self.sources.iter().map(|(name, source)| match &source.path {
+            Some(path) => Ok((name.as_str(), path.as_path(), source)),
+            None => {
+                let reason = "it says which file or directory is followed; there is none".to_owned();
+                Err(self.refused(&format!("source.{name}"), "path", reason))
+            }
+        });
+        checked.collect()
+    }
+
+    /// A refusal of a key of a schedule.
+    pub fn refuse_schedule(&self, name: &str, key: &str, reason: String) -> ConfigError {
+        self.refused(&format!("schedule.{name}"), key, reason)
+    }
+
+    /// A refusal of what stands under a section, or of the section.
+    fn refused(&self, section: &str, key: &str, reason: String) -> ConfigError {
+        let key = format!("{section}.{key}");
+        let any = || self.origins.iter().find(|(known, _)| known.starts_with(section)).map(|(_, origin)| origin);
+        let origin = self.origins.get(&key).or_else(|| self.origins.get(section)).or_else(any);
+        ConfigError::Refused { origin: origin.cloned().unwrap_or(Origin::Default), key, reason }
     }
 
     fn set_plain(&mut self, key: &str, raw: &Raw) -> Result<(), &'static str> {
@@ -221,11 +420,14 @@ impl Config {
 
     fn set_pool(&mut self, name: &str, key: &str, raw: &Raw) -> Result<(), &'static str> {
         let count = |least| raw.count(least, POOL_MAX).and_then(|count| u32::try_from(count).ok());
+        const REPLICAS: &str = "a whole number from 0 to 65536, or { min = 1, max = 4 }";
         let mut pool = self.pool(name);
-        if key == "replicas" {
-            pool.replicas = count(0).ok_or("a whole number from 0 to 65536")?;
-        } else {
-            pool.slots = count(1).ok_or("a whole number from 1 to 65536")?;
+        match key {
+            "preset" => pool.preset = Preset::named(raw).ok_or("\"always-on\", \"on-demand\" or \"scale-to-zero\"")?,
+            "replicas" => (pool.replicas, pool.replicas_min) = (count(0).ok_or(REPLICAS)?, None),
+            "replicas.min" => pool.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
+            "replicas.max" => pool.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
+            _ => pool.slots = count(1).ok_or("a whole number from 1 to 65536")?,
         }
         self.pools.insert(name.to_owned(), pool);
         Ok(())
@@ -236,7 +438,16 @@ impl Config {
         let pools = self.pools.keys().map(String::as_str).chain(["default"]).collect::<std::collections::BTreeSet<_>>();
         let pool_keys = pools.into_iter().flat_map(|name| POOL_KEYS.iter().map(move |key| format!("pool.{name}.{key}")));
         let options = self.kafka.options.keys().map(|name| format!("{}{name}", kafka::OPTIONS));
-        let keys = KEYS.iter().chain(&kafka::KEYS).map(|key| (*key).to_owned()).chain(options).chain(pool_keys);
+        let of_task = |(name, task): (&String, &Task)| {
+            let section = format!("task.{}", task::quoted(name));
+            task.keys().into_iter().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
+        };
+        let tasks = self.tasks.iter().flat_map(of_task);
+        let named = self.named_limits.keys().flat_map(|name| limit::KEYS.map(|key| format!("limit.{name}.{key}")));
+        let schedules = self.schedules.keys().flat_map(|name| schedule::KEYS.map(|key| format!("schedule.{name}.{key}")));
+        let sources = self.sources.keys().flat_map(|name| source::KEYS.map(|key| format!("source.{name}.{key}")));
+        let plain = KEYS.iter().chain(&http::KEYS).chain(&client::KEYS).chain(&kafka::KEYS).map(|key| (*key).to_owned());
+        let keys = plain.chain(options).chain(pool_keys).chain(named).chain(schedules).chain(sources).chain(tasks);
         keys.map(|key| Setting { value: self.value(&key), origin: self.origin(&key), key }).collect()
     }
 
@@ -254,7 +465,21 @@ impl Config {
             "log.keep_events" => log.keep_events.map_or_else(|| "all".to_owned(), |events| events.to_string()),
             "limits.tasks_live_max" => self.limits.tasks_live_max.to_string(),
             "shutdown.drain" => show_duration(self.shutdown.drain),
+            _ if key.starts_with("http.") => self.http.value(key),
+            _ if key.starts_with("client.") => self.client.value(key),
             _ if key.starts_with("kafka.") => self.kafka.value(key),
+            _ if let Some(TaskKey { name, key }) = task::split(key) => {
+                self.tasks.get(name).map(|task| task.value(key)).unwrap_or_default()
+            }
+            _ if let Some((name, key)) = limit_key(key) => {
+                self.named_limits.get(name).map(|limit| limit.value(key)).unwrap_or_default()
+            }
+            _ if let Some((name, key)) = schedule_key(key) => {
+                self.schedules.get(name).map(|schedule| schedule.value(key)).unwrap_or_default()
+            }
+            _ if let Some((name, key)) = source_key(key) => {
+                self.sources.get(name).map(|source| source.value(key)).unwrap_or_default()
+            }
             _ => self.pool_value(key),
         }
     }
@@ -262,7 +487,12 @@ impl Config {
     fn pool_value(&self, key: &str) -> String {
         let Some((name, key)) = key.strip_prefix("pool.").and_then(|rest| rest.split_once('.')) else { return String::new() };
         let pool = self.pool(name);
-        if key == "replicas" { pool.replicas.to_string() } else { pool.slots.to_string() }
+        match (key, pool.replicas_min) {
+            ("preset", _) => pool.preset.name().to_owned(),
+            ("replicas", Some(min)) => format!("{{ min = {min}, max = {} }}", pool.replicas),
+            ("replicas", None) => pool.replicas.to_string(),
+            _ => pool.slots.to_string(),
+        }
     }
 
     fn nearest(&self, key: &str) -> String {
@@ -271,8 +501,33 @@ impl Config {
             let name = section.strip_prefix("pool.").filter(|name| is_pool_name(name)).unwrap_or("NAME");
             return format!("pool.{name}.{}", nearest(last, POOL_KEYS.into_iter()));
         }
-        let named = ["pool.NAME.replicas", "pool.NAME.slots", "kafka.options.NAME"];
-        nearest(key, KEYS.into_iter().chain(kafka::KEYS).chain(named)).to_owned()
+        if let Some((name, last)) = key.strip_prefix("limit.").and_then(|rest| rest.split_once('.')) {
+            let name = if limit::is_name(name) { name } else { "NAME" };
+            return format!("limit.{name}.{}", nearest(last, limit::KEYS.into_iter()));
+        }
+        if let Some((name, last)) = key.strip_prefix("schedule.").and_then(|rest| rest.split_once('.')) {
+            let name = if is_schedule_name(name) { name } else { "NAME" };
+            return format!("schedule.{name}.{}", nearest(last, schedule::KEYS.into_iter()));
+        }
+        if let Some((name, last)) = key.strip_prefix("source.").and_then(|rest| rest.split_once('.')) {
+            let name = if limit::is_name(name) { name } else { "NAME" };
+            return format!("source.{name}.{}", nearest(last, source::KEYS.into_iter()));
+        }
+        if let Some(TaskKey { name, key }) = task::split(key) {
+            let executor = task::EXECUTOR_KEYS.map(|key| format!("executor.{key}"));
+            let known = task::KEYS.into_iter().chain(executor.iter().map(String::as_str));
+            return format!("task.{}.{}", task::quoted(name), nearest(key, known));
+        }
+        let named = [
+            "task.NAME.executor",
+            "schedule.NAME.cron",
+            "limit.NAME.concurrency",
+            "source.NAME.path",
+            "pool.NAME.replicas",
+            "pool.NAME.slots",
+            "kafka.options.NAME",
+        ];
+        nearest(key, KEYS.into_iter().chain(http::KEYS).chain(client::KEYS).chain(kafka::KEYS).chain(named)).to_owned()
     }
 }
 
@@ -296,7 +551,44 @@ fn is_kafka(key: &str) -> bool {
     kafka::KEYS.contains(&key) || key.strip_prefix(kafka::OPTIONS).is_some_and(is_option_name)
 }
 
+fn task_key(key: &str) -> Option<TaskKey<'_>> {
+    task::split(key).filter(|found| Task::knows(found.key))
+}
+
+/// What a path is relative to: the file that names it, or where the command runs.
+fn beside(origin: &Origin) -> &Path {
+    match origin {
+        Origin::File { path, .. } => path.parent().unwrap_or(Path::new("")),
+        Origin::Default | Origin::Environment { .. } | Origin::Flag { .. } => Path::new(""),
+    }
+}
+
+fn limit_key(key: &str) -> Option<(&str, &str)> {
+    let (name, key) = key.strip_prefix("limit.")?.split_once('.')?;
+    (limit::is_name(name) && limit::KEYS.contains(&key)).then_some((name, key))
+}
+
+fn schedule_key(key: &str) -> Option<(&str, &str)> {
+    let (name, key) = key.strip_prefix("schedule.")?.split_once('.')?;
+    (is_schedule_name(name) && schedule::KEYS.contains(&key)).then_some((name, key))
+}
+
+fn source_key(key: &str) -> Option<(&str, &str)> {
+    let (name, key) = key.strip_prefix("source.")?.split_once('.')?;
+    (limit::is_name(name) && source::KEYS.contains(&key)).then_some((name, key))
+}
+
+/// The name of the limit that a task type has for itself; no shared one can have a colon in its name.
+fn own_limit(task_type: &str) -> String {
+    format!("task:{task_type}")
+}
+
 fn is_pool_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
+}
+
+/// The known key that somebody may have meant.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    ergate_events::nearest::nearest(key, known).unwrap_or("log.data")
 }

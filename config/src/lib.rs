@@ -3,20 +3,30 @@
 //! `default.toml` documents every key; [`DEFAULT_TOML`] is its text. [`load`] reads file and environment, [`Config::set`] takes a
 //! flag. Whatever is unknown or of the wrong shape is refused with its place and what would be right.
 
+mod client;
 mod error;
+mod http;
 mod kafka;
 mod keys;
+mod limit;
 mod load;
-mod nearest;
+mod schedule;
 mod secret;
+mod source;
+mod task;
 mod validate;
 mod value;
 
+pub use client::Client;
 pub use error::{ConfigError, Origin};
+pub use http::Http;
 pub use kafka::{Format, Kafka};
-pub use keys::{Config, Limits, Log, Pool, Setting, Shutdown};
+pub use keys::{Config, Limits, Log, Pool, Preset, Setting, Shutdown};
+pub use limit::Limit;
 pub use load::{FILE_DEFAULT, load};
 pub use secret::{Hidden, OptionValue, SecretError};
+pub use source::Source;
+pub use task::{Executor, HttpExecutor, PayloadBy, ProcessExecutor, Task};
 pub use value::{Durability, Keep, Raw};
 
 /// The defaults as a file, with the unit and the reason of every key.

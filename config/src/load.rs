@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, Origin};
 use crate::kafka;
 use crate::keys::Config;
+use crate::task;
 use crate::value::Raw;
 
 /// The file that is read when nobody names one and it is there.
@@ -58,9 +59,14 @@ pub(crate) fn read_text(config: &mut Config, path: &Path, text: &str) -> Result<
 fn read_table(config: &mut Config, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
     for (key, value) in table {
         let line = line_of(text, key.span().start);
-        let full = format!("{prefix}{}", key.get_ref());
+        // Names of task types may have dots of their own.
+        let name = if prefix == "task." { task::quoted(key.get_ref()) } else { key.get_ref().to_string() };
+        let full = format!("{prefix}{name}");
+        if prefix == "task." && value.get_ref().is_table() {
+            config.begin_task(&full, Origin::File { path: path.to_owned(), line })?;
+        }
         // Deeper than any key of ours a table is a value of the wrong shape. Names of options have any number of dots, quoted or not.
-        let is_option = full.starts_with(kafka::OPTIONS);
+        let is_option = full.starts_with(kafka::OPTIONS) || full.starts_with("task.") || full.starts_with("pool.");
         let within = |inner: &DeTable<'_>| {
             !inner.is_empty() && if is_option { reference(inner).is_none() } else { full.matches('.').count() < 2 }
         };
@@ -81,7 +87,11 @@ fn read_table(config: &mut Config, path: &Path, text: &str, prefix: &str, table:
 
 /// Whether an empty section of this name is just that.
 fn is_section(name: &str) -> bool {
-    ["log", "limits", "shutdown", "kafka", "kafka.options", "pool"].contains(&name) || name.starts_with("pool.")
+    ["log", "limits", "shutdown", "http", "client", "kafka", "kafka.options", "pool", "limit", "schedule", "source", "task"]
+        .contains(&name)
+        || name.starts_with("pool.")
+        || name.starts_with("limit.")
+        || name.starts_with("task.")
 }
 
 fn raw(value: &Spanned<DeValue<'_>>, text: &str) -> Raw {
@@ -94,9 +104,17 @@ fn raw(value: &Spanned<DeValue<'_>>, text: &str) -> Raw {
         DeValue::Float(_) => Raw::Other("fraction", source),
         DeValue::Boolean(_) => Raw::Other("boolean", source),
         DeValue::Datetime(_) => Raw::Other("date", source),
-        DeValue::Array(_) => Raw::Other("list", source),
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item, text)).collect()),
         DeValue::Table(table) => reference(table).unwrap_or(Raw::Other("table", source)),
     }
+}
+
+/// A list as TOML has it, from where only texts come.
+pub(crate) fn list(text: &str) -> Option<Raw> {
+    let text = format!("list = {text}");
+    let table = DeTable::parse(&text).ok()?;
+    let value = table.get_ref().iter().find(|(key, _)| key.get_ref() == "list").filter(|_| table.get_ref().len() == 1)?.1;
+    Some(raw(value, &text)).filter(|found| matches!(found, Raw::List(_)))
 }
 
 /// `{ file = "…" }` or `{ env = "…" }`.

@@ -64,16 +64,29 @@ pub(crate) fn is_secret(name: &str) -> bool {
 impl OptionValue {
     /// Takes a value for this option; `None` for what it cannot be, a secret in the open included.
     pub(crate) fn parse(name: &str, raw: &Raw) -> Option<OptionValue> {
+        OptionValue::parse_as(is_secret(name), raw)
+    }
+
+    /// As [`OptionValue::parse`], where somebody else knows what is secret.
+    pub(crate) fn parse_as(secret: bool, raw: &Raw) -> Option<OptionValue> {
         match raw {
             Raw::Reference(kind, target) if target.is_empty() || kind.is_empty() => None,
             Raw::Reference("file", path) => Some(OptionValue::File(path.into())),
             Raw::Reference("env", name) => Some(OptionValue::Env(name.clone())),
-            Raw::Word(text) if is_secret(name) => Some(OptionValue::Hidden(Hidden(text.clone()))),
-            Raw::Text(_) | Raw::Number(_) | Raw::Other(..) if is_secret(name) => None,
+            Raw::Word(text) if secret => Some(OptionValue::Hidden(Hidden(text.clone()))),
+            Raw::Text(_) | Raw::Number(_) | Raw::Other(..) | Raw::List(_) if secret => None,
             Raw::Text(text) | Raw::Word(text) => Some(OptionValue::Plain(text.clone())),
             Raw::Number(number) => Some(OptionValue::Plain(number.to_string())),
             Raw::Other("boolean" | "number" | "fraction", text) => Some(OptionValue::Plain(text.clone())),
-            Raw::Other(..) | Raw::Reference(..) => None,
+            Raw::Other(..) | Raw::Reference(..) | Raw::List(_) => None,
+        }
+    }
+
+    /// The same value with a relative file beside the configuration that names it.
+    pub(crate) fn beside(self, dir: &Path) -> OptionValue {
+        match self {
+            OptionValue::File(path) => OptionValue::File(dir.join(path)),
+            other @ (OptionValue::Plain(_) | OptionValue::Env(_) | OptionValue::Hidden(_)) => other,
         }
     }
 

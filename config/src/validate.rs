@@ -19,11 +19,6 @@ impl Log {
 }
 
 impl Config {
-    /// Pools with a section of their own: name, replicas, slots of each.
-    pub fn pool_sizes(&self) -> impl Iterator<Item = (&str, u32, u32)> {
-        self.pools.iter().map(|(name, pool)| (name.as_str(), pool.replicas, pool.slots))
-    }
-
     /// How long running attempts may go on when the process stops.
     pub fn drain(&self) -> Micros {
         self.shutdown.drain.into()

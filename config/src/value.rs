@@ -14,6 +14,8 @@ pub enum Raw {
     Word(String),
     /// A table of a file that says where the value is: `{ file = "…" }` or `{ env = "…" }`.
     Reference(&'static str, String),
+    /// A list of a file.
+    List(Vec<Raw>),
     /// Anything else that TOML has, by its name and text.
     Other(&'static str, String),
 }
@@ -22,7 +24,7 @@ impl Raw {
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Raw::Text(text) | Raw::Word(text) => Some(text),
-            Raw::Number(_) | Raw::Reference(..) | Raw::Other(..) => None,
+            Raw::Number(_) | Raw::Reference(..) | Raw::List(_) | Raw::Other(..) => None,
         }
     }
 
@@ -31,7 +33,7 @@ impl Raw {
         let number = match self {
             Raw::Number(number) => Some(*number),
             Raw::Word(word) => number(&word.replace('_', "")),
-            Raw::Text(_) | Raw::Reference(..) | Raw::Other(..) => None,
+            Raw::Text(_) | Raw::Reference(..) | Raw::List(_) | Raw::Other(..) => None,
         };
         number.filter(|number| (least..=most).contains(number))
     }
@@ -40,8 +42,38 @@ impl Raw {
     pub(crate) fn flag(&self) -> Option<bool> {
         match self {
             Raw::Word(text) | Raw::Other("boolean", text) => text.parse().ok(),
+            Raw::Text(_) | Raw::Number(_) | Raw::Reference(..) | Raw::List(_) | Raw::Other(..) => None,
+        }
+    }
+
+    /// A list of texts, in which a number counts as its text. From the environment, as TOML has it: `["a", "b"]`.
+    pub(crate) fn texts(&self) -> Option<Vec<String>> {
+        match self {
+            Raw::List(items) => items.iter().map(Raw::word).collect(),
+            Raw::Word(text) => crate::load::list(text)?.texts(),
             Raw::Text(_) | Raw::Number(_) | Raw::Reference(..) | Raw::Other(..) => None,
         }
+    }
+
+    fn word(&self) -> Option<String> {
+        match self {
+            Raw::Text(text) | Raw::Word(text) => Some(text.clone()),
+            Raw::Number(number) => Some(number.to_string()),
+            Raw::Reference(..) | Raw::List(_) | Raw::Other(..) => None,
+        }
+    }
+
+    /// A number with up to three places, in thousandths, between two bounds.
+    pub(crate) fn thousandths(&self, least: u32, most: u32) -> Option<u32> {
+        let text = match self {
+            Raw::Number(number) => number.to_string(),
+            Raw::Word(text) | Raw::Other("fraction", text) => text.clone(),
+            Raw::Text(_) | Raw::Reference(..) | Raw::List(_) | Raw::Other(..) => return None,
+        };
+        let (whole, places) = text.split_once('.').unwrap_or((&text, ""));
+        let thousandths = (places.len() <= 3).then(|| number(&format!("{places:0<3}"))).flatten()?;
+        let all = number(whole)?.checked_mul(1_000)?.checked_add(thousandths)?;
+        u32::try_from(all).ok().filter(|all| (least..=most).contains(all))
     }
 
     /// What it is, without saying what it holds.
@@ -50,6 +82,7 @@ impl Raw {
             Raw::Text(_) | Raw::Word(_) => "a text",
             Raw::Number(_) => "a number",
             Raw::Reference(..) => "a reference",
+            Raw::List(_) => "a list",
             Raw::Other(..) => "something else",
         }
     }
@@ -74,6 +107,7 @@ impl fmt::Display for Raw {
             Raw::Text(text) | Raw::Word(text) => write!(f, "the text {:?}", short(text)),
             Raw::Number(number) => write!(f, "the number {number}"),
             Raw::Reference(kind, target) => write!(f, "the reference {{ {kind} = {:?} }}", short(target)),
+            Raw::List(items) => write!(f, "a list of {}", items.len()),
             Raw::Other(kind, text) => write!(f, "the {kind} {}", short(text)),
         }
     }

@@ -14,6 +14,7 @@ fn of_file() -> Config {
 fn the_file_parses_to_exactly_the_defaults() {
     let (file, code) = (of_file(), Config::default());
     assert_eq!((&file.log, &file.limits, &file.shutdown), (&code.log, &code.limits, &code.shutdown));
+    assert_eq!(file.http, code.http);
     assert_eq!(file.kafka, code.kafka);
     assert_eq!(file.pool("default"), code.pool("default"));
     let values = |config: &Config| config.settings().into_iter().map(|setting| (setting.key, setting.value)).collect::<Vec<_>>();
@@ -31,7 +32,7 @@ fn every_key_is_in_the_file_with_a_comment_before_it() {
 
 #[test]
 fn variables_that_are_not_ours_are_left_alone() {
-    let env = [("ERGATE_LOG", "debug"), ("ERGATE_LOG_JSON", "1"), ("PATH", "/bin"), ("OTHER__LOG__DATA", "x")];
+    let env = [("ERGATE_LOG", "debug"), ("ERGATE_LOG_FORMAT", "json"), ("PATH", "/bin"), ("OTHER__LOG__DATA", "x")];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("default.toml");
     assert_eq!(load(Some(&path), env).unwrap(), of_file());

@@ -1,22 +1,10 @@
 //! `[kafka]`: options with their dots, secrets that nobody sees, settings that cannot be together.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use ergate_config::{Config, ConfigError, OptionValue, load};
+mod support;
 
-fn read(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("my.toml");
-    std::fs::write(&file, text).unwrap();
-    load(Some(&file), env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
-}
-
-#[track_caller]
-fn refuses(text: &str, env: &[(&str, &str)], words: &[&str]) {
-    let error = read(text, env).unwrap_err();
-    let said = format!("{error} {error:?}");
-    words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in {said}"));
-    assert!(!said.contains("hunter2"), "{said}");
-}
+use ergate_config::{Config, OptionValue};
+use support::{read, refuses};
 
 #[test]
 fn options_are_named_with_their_dots_in_every_way_that_toml_has() {

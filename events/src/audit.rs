@@ -5,10 +5,10 @@
 use crate::block::{Block, BlockError, Hash};
 use crate::command::{Command, Rejection};
 use crate::decide::decide;
-use crate::dispatch::{Assignment, assignments};
 use crate::due::{DUE_MAX, next_due};
 use crate::event::{Envelope, Event, Origin, RuleVersions};
 use crate::id::Position;
+use crate::settle::Settling;
 use crate::state::State;
 use crate::state::keys::KeyTable;
 use crate::time::Timestamp;
@@ -67,7 +67,7 @@ pub struct Audit {
     stage: Stage,
     /// Events that must come next, as they were computed.
     expected: std::collections::VecDeque<Event<'static>>,
-    starts: Vec<Assignment>,
+    settling: Settling,
     /// Things that fell due in the current batch.
     due: usize,
     /// Time of the current batch.
@@ -80,18 +80,20 @@ pub struct Audit {
 enum Stage {
     /// What falls due, then inputs, then starts.
     Due,
-    /// Inputs with what follows from each, then starts.
+    /// Inputs with what follows from each, then the last step.
     Inputs,
-    /// Starts only.
+    /// What limits let through, and starts.
     Starts,
+    /// Nothing.
+    Over,
 }
 
 impl Audit {
     /// An audit that begins with this state: the empty one, or a snapshot's with the hash of the block before it.
     pub fn new(depth: Depth, state: State, previous: Option<Hash>) -> Audit {
         let at = state.last_at;
-        let (expected, starts) = (std::collections::VecDeque::new(), Vec::new());
-        Audit { depth, state, previous, stage: Stage::Starts, expected, starts, due: 0, at, events: 0 }
+        let (expected, settling) = (std::collections::VecDeque::new(), Settling::default());
+        Audit { depth, state, previous, stage: Stage::Over, expected, settling, due: 0, at, events: 0 }
     }
 
     /// The state after everything that was followed.
@@ -166,7 +168,7 @@ impl Audit {
                 self.check_start(envelope)
             }
             Origin::Derived => self.check_start(envelope),
-            Origin::Input if self.stage == Stage::Starts => Err(self.difference(envelope.position, Some(&envelope.event), None)),
+            Origin::Input if self.stage >= Stage::Starts => Err(self.difference(envelope.position, Some(&envelope.event), None)),
             Origin::Input => self.check_input(envelope),
         }
     }
@@ -226,13 +228,16 @@ impl Audit {
 
     fn close_inputs(&mut self) {
         self.stage = Stage::Starts;
-        self.starts.clear();
-        assignments(&self.state, self.at, &mut self.starts);
-        self.starts.reverse();
+        self.settling.begin();
+    }
+
+    /// What follows in the last step of a batch.
+    fn next_start(&mut self) -> Option<Event<'static>> {
+        if self.stage == Stage::Starts { self.settling.next(&self.state, self.at) } else { None }
     }
 
     fn check_start(&mut self, envelope: &Envelope<'_>) -> Result<(), Finding> {
-        let expected = self.starts.pop().map(|Assignment { task, attempt, replica }| Event::Started { task, attempt, replica });
+        let expected = self.next_start();
         if expected.as_ref() == Some(&envelope.event) {
             return Ok(());
         }
@@ -247,11 +252,12 @@ impl Audit {
             }
             self.close_inputs();
         }
-        match self.starts.pop() {
-            None => Ok(()),
-            Some(Assignment { task, attempt, replica }) => {
-                Err(self.difference(at, None, Some(&Event::Started { task, attempt, replica })))
+        match self.next_start() {
+            None => {
+                self.stage = Stage::Over;
+                Ok(())
             }
+            Some(missing) => Err(self.difference(at, None, Some(&missing))),
         }
     }
 
@@ -278,6 +284,9 @@ fn derived(event: &Event<'_>) -> Option<Event<'static>> {
         Event::DeadLetterDropped { task } => Event::DeadLetterDropped { task },
         Event::ReplicaRequested { replica, pool } => Event::ReplicaRequested { replica, pool },
         Event::DrainRequested { replica } => Event::DrainRequested { replica },
+        Event::Limited { task, limit } => Event::Limited { task, limit },
+        Event::Admitted { task } => Event::Admitted { task },
+        Event::DependencyMet { task, dependency, left } => Event::DependencyMet { task, dependency, left },
         _ => return None,
     })
 }

@@ -4,7 +4,7 @@ use crate::event::Event;
 
 /// The highest format version that this build reads. A block has the lowest one that all its events have ([`Event::format`]), so that an
 /// older build reads what it can and says "newer format" and not "damaged" of the rest.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 4;
 
 /// Most bytes that one record may claim while it is decoded; nine hostile bytes would otherwise ask for a terabyte.
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
@@ -20,7 +20,7 @@ pub struct CodecError {
     pub source: bincode::error::DecodeError,
 }
 
-/// Formats 1 and 2, where 2 only has more events: a record is the time since the record before it in µs, then the event, both as bincode 2 variable-length integers.
+/// Formats 1 to 4, where each only has more events than the one before: a record is the time since the record before it in µs, then the event, both as bincode 2 variable-length integers.
 pub mod v1 {
     use bincode::config::{Config, standard};
 

@@ -1,7 +1,10 @@
 //! What may be asked of the core, and why the answer may be no.
 
-use crate::event::{Departure, Event, RuleVersions, ShardReading};
-use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::event::{Departure, Event, PoolMode, RuleVersions, ShardReading};
+use crate::firing::Firing;
+use crate::id::{LimitId, Ordinal, Position, ReplicaId, ScheduleId, TypeId};
+use crate::limit::LimitSettings;
+use crate::schedule::{Passed, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
 
@@ -55,9 +58,36 @@ pub enum Command<'a> {
     RefuseRecord { offset: Option<u64>, reason: &'a str },
     /// This is how far the shards are.
     ObserveShards { shards: &'a [ShardReading] },
+    /// Make sure that a limit allows this.
+    DefineLimit { name: &'a str, allows: &'a LimitSettings, by: &'a str },
+    /// Make sure that a task type has these limits.
+    LimitType { task_type: TypeId, limits: Vec<LimitId>, by: &'a str },
+    /// An attempt tells how far it is.
+    Progress { task: Ordinal, attempt: u32, percent: Option<u8>, stage: &'a str, message: &'a str },
+    /// Make sure that a schedule is this.
+    DefineSchedule { name: &'a str, plan: &'a ScheduleSettings, by: &'a str },
+    /// A schedule is no longer wanted.
+    RemoveSchedule { schedule: ScheduleId, by: &'a str },
+    /// Fire nothing until the schedule is resumed.
+    PauseSchedule { schedule: ScheduleId, by: &'a str, reason: &'a str },
+    /// Fire again.
+    ResumeSchedule { schedule: ScheduleId, by: &'a str, reason: &'a str },
+    /// Fire this slot, the next one behind `after`; `None` in an audit.
+    Fire { schedule: ScheduleId, after: Option<Timestamp>, slot: Timestamp, firing: Firing<'a> },
+    /// Fire now, whatever the slots are; `slot` tells this firing from others.
+    Trigger { schedule: ScheduleId, slot: Timestamp, firing: Firing<'a>, by: &'a str, reason: &'a str },
+    /// Do not fire these slots, the next ones behind `after`; `None` in an audit.
+    PassOver { schedule: ScheduleId, after: Option<Timestamp>, passed: Passed },
+    /// Make sure that a pool starts tasks, or does not.
+    SetPoolMode { pool: &'a str, mode: PoolMode, by: &'a str, reason: &'a str },
 }
 
 impl Rejection {
+    /// Whether the same request may be taken once somebody has looked in the log how a task ended.
+    pub const fn wants_an_end(&self) -> bool {
+        matches!(self, Rejection::DependencyEnded { .. })
+    }
+
     /// Whether the same request may be taken later, for what is full now will have room again.
     pub const fn is_busy(&self) -> bool {
         matches!(self, Rejection::KeysFull { .. } | Rejection::TasksFull { .. } | Rejection::PayloadsFull { .. })
@@ -93,6 +123,23 @@ impl<'a> Command<'a> {
             Event::SourceMoved { next } => Command::MoveSource { from: None, next },
             Event::RequestRefused { ref reason } => Command::RefuseRecord { offset: None, reason },
             Event::ShardsObserved { ref shards } => Command::ObserveShards { shards },
+            Event::LimitDefined { name, ref allows, by, .. } => Command::DefineLimit { name, allows, by },
+            Event::TypeLimited { task_type, ref limits, by } => Command::LimitType { task_type, limits: limits.clone(), by },
+            Event::Progressed { task, attempt, percent, stage, message } => {
+                Command::Progress { task, attempt, percent, stage, message }
+            }
+            Event::ScheduleDefined { name, ref plan, by, .. } => Command::DefineSchedule { name, plan, by },
+            Event::ScheduleRemoved { schedule, by } => Command::RemoveSchedule { schedule, by },
+            Event::SchedulePaused { schedule, by, reason } => Command::PauseSchedule { schedule, by, reason },
+            Event::ScheduleResumed { schedule, by, reason } => Command::ResumeSchedule { schedule, by, reason },
+            Event::Fired { schedule, slot, task } => Command::Fire { schedule, after: None, slot, firing: Firing::Done(task) },
+            Event::Triggered { schedule, slot, task, by, reason } => {
+                Command::Trigger { schedule, slot, firing: Firing::Done(task), by, reason }
+            }
+            Event::SlotsPassed { schedule, from, to, count, because } => {
+                Command::PassOver { schedule, after: None, passed: Passed { from, to, count, because } }
+            }
+            Event::PoolModeSet { name, mode, by, reason, .. } => Command::SetPoolMode { pool: name, mode, by, reason },
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }
@@ -103,7 +150,10 @@ impl<'a> Command<'a> {
             | Event::DeadLettered { .. }
             | Event::DeadLetterDropped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => return None,
+            | Event::DrainRequested { .. }
+            | Event::Limited { .. }
+            | Event::Admitted { .. }
+            | Event::DependencyMet { .. } => return None,
         })
     }
 }
@@ -115,6 +165,32 @@ pub enum Rejection {
     /// No such task type is defined here.
     #[error("{0} is not a defined task type; register it before submitting")]
     UnknownType(TypeId),
+    /// No limit has this id.
+    #[error("{0} is not a defined limit; define it before naming it")]
+    UnknownLimit(LimitId),
+    /// No schedule has this id, or it was removed.
+    #[error("{0} is not a defined schedule; define it before naming it")]
+    UnknownSchedule(ScheduleId),
+    /// The type of a schedule's tasks is not defined here.
+    #[error("{0} asks for a task type that is not defined here; register it, or change the schedule")]
+    NoScheduledType(ScheduleId),
+    /// Slots are dealt with once and in order, and this is not the next one, or the schedule is paused or has changed.
+    #[error("the slot {} of {schedule} is not the next one; look at the schedule again", slot.rfc3339())]
+    NotNextSlot { schedule: ScheduleId, slot: Timestamp },
+    /// The task of the last firing is live.
+    #[error(
+        "the last firing of {schedule} is still going on as task number {of}, and its firings must not overlap; wait, or cancel that task"
+    )]
+    Overlaps { schedule: ScheduleId, of: Ordinal },
+    /// A request names a task that is not known here.
+    #[error("after[{index}] names no task that is known here: it was never requested, or its key or its end was forgotten")]
+    UnknownDependency { index: usize },
+    /// A request names a task of another shard.
+    #[error("after[{index}] names a task of another shard; requests that name each other need one record key")]
+    DependencyElsewhere { index: usize },
+    /// A request names a task that has ended, and the state does not know how; whoever asks looks it up in the log and says so.
+    #[error("after[{index}] names task number {task}, which has ended; say how it ended")]
+    DependencyEnded { index: usize, task: Ordinal },
     /// No request has this ordinal.
     #[error("this shard has no task number {0}")]
     UnknownTask(Ordinal),
@@ -150,6 +226,9 @@ pub enum Rejection {
     /// The replica is not known, or not in the state that the command needs.
     #[error("replica {0} is unknown or cannot do that now")]
     WrongReplica(ReplicaId),
+    /// No pool of this name has a size.
+    #[error("no pool of this name has a size; `ergate pool list` shows those that are there")]
+    UnknownPool,
     /// Records are answered once and in order, and this is not the next one.
     #[error("record {offset} of the requests is not the next one, which is {next}")]
     NotNext { offset: u64, next: u64 },

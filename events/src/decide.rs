@@ -1,8 +1,11 @@
 //! The rules: what a command leads to in a state, or why the answer is no. Every function here reads and none changes anything.
 
 use crate::command::{Command, Rejection};
-use crate::event::{Cause, Digest, Event, RuleVersions, Timeout};
-use crate::id::{Epoch, Ordinal, PoolId, ReplicaId, TypeId};
+use crate::dependency;
+use crate::event::{Cause, Digest, Event, PoolMode, RuleVersions, Timeout};
+use crate::firing;
+use crate::id::{Epoch, LimitId, Ordinal, PoolId, ReplicaId, TypeId};
+use crate::limit::{LIMITS_MAX, LimitSettings, TYPE_LIMITS_MAX};
 use crate::retry;
 use crate::slab::{Phase, Task};
 use crate::state::control::{Control, ReplicaPhase};
@@ -90,6 +93,21 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
             out.push(Event::ShardsObserved { shards: shards.to_vec() });
             Ok(())
         }
+        Command::DefineLimit { name, allows, by } => define_limit(&state.work, name, allows, by, out),
+        Command::LimitType { task_type, ref limits, by } => limit_type(&state.work, task_type, limits, by, out),
+        Command::Progress { task, attempt, percent, stage, message } => {
+            progress(&state.work, task, attempt, (percent, stage, message), out)
+        }
+        Command::DefineSchedule { name, plan, by } => firing::define(state, name, plan, by, out),
+        Command::RemoveSchedule { schedule, by } => firing::remove(state, schedule, by, out),
+        Command::PauseSchedule { schedule, by, reason } => firing::pause(state, schedule, by, reason, out),
+        Command::ResumeSchedule { schedule, by, reason } => firing::resume(state, schedule, by, reason, out),
+        Command::Fire { schedule, after, slot, firing } => firing::fire(state, schedule, (after, slot), firing, at, out),
+        Command::Trigger { schedule, slot, firing, by, reason } => {
+            firing::trigger(state, schedule, slot, firing, (by, reason), at, out)
+        }
+        Command::PassOver { schedule, after, passed } => firing::pass_over(state, schedule, after, passed, out),
+        Command::SetPoolMode { pool, mode, by, reason } => set_pool_mode(&state.control, pool, mode, (by, reason), out),
     }
 }
 
@@ -171,7 +189,7 @@ fn move_source(work: &Work, from: Option<u64>, next: u64, out: &mut Vec<Event<'_
 /// Whoever wrote a record gets no answer but the log: what will never be taken is refused there, what may be taken later has to wait.
 fn take_record(answer: Result<(), Rejection>, out: &mut Vec<Event<'_>>) -> Result<(), Rejection> {
     match answer {
-        Err(rejection) if !rejection.is_busy() => {
+        Err(rejection) if !rejection.is_busy() && !rejection.wants_an_end() => {
             out.push(Event::RequestRefused { reason: rejection.to_string().into() });
             Ok(())
         }
@@ -200,6 +218,72 @@ fn define_type<'a>(
         });
     }
     out.push(Event::TypeDefined { task_type, name, settings: Box::new(settings.clone()), by });
+    Ok(())
+}
+
+fn define_limit<'a>(
+    work: &Work,
+    name: &'a str,
+    allows: &LimitSettings,
+    by: &'a str,
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    let key = allows.key.as_deref().unwrap_or("label");
+    texts(&[("the limit's name", name), ("the limit's key", key), ("the name of who did it", by)])?;
+    if name.is_empty() || key.is_empty() || !allows.is_possible() {
+        let rule = "a name; a concurrency, rate or number of ready tasks of at least 1; a rate over at most a day";
+        return Err(Rejection::OutOfRange { what: "the limit", rule });
+    }
+    let limit = match work.flow.named(name) {
+        Some((_, known)) if known.allows == *allows => return Ok(()),
+        Some((limit, _)) => limit,
+        None if work.flow.limits.len() >= LIMITS_MAX => {
+            return Err(Rejection::OutOfRange { what: "the number of limits", rule: "at most 1024 in the life of a log" });
+        }
+        None => LimitId(u16::try_from(work.flow.limits.len()).expect("LIMITS_MAX is below 65,536")),
+    };
+    out.push(Event::LimitDefined { limit, name, allows: Box::new(allows.clone()), by });
+    Ok(())
+}
+
+fn limit_type<'a>(
+    work: &Work,
+    task_type: TypeId,
+    limits: &[LimitId],
+    by: &'a str,
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    texts(&[("the name of who did it", by)])?;
+    if usize::from(task_type.0) >= work.types.len() {
+        return Err(Rejection::UnknownType(task_type));
+    }
+    if let Some(unknown) = limits.iter().find(|limit| usize::from(limit.0) >= work.flow.limits.len()) {
+        return Err(Rejection::UnknownLimit(*unknown));
+    }
+    let is_repeated = (1..limits.len()).any(|index| limits[..index].contains(&limits[index]));
+    if limits.len() > TYPE_LIMITS_MAX || is_repeated {
+        return Err(Rejection::OutOfRange { what: "the limits of a task type", rule: "at most 4, each once" });
+    }
+    let known = work.flow.types.get(&task_type).map_or(&[][..], |known| &**known);
+    if known != limits {
+        out.push(Event::TypeLimited { task_type, limits: limits.to_vec(), by });
+    }
+    Ok(())
+}
+
+fn progress<'a>(
+    work: &Work,
+    task: Ordinal,
+    attempt: u32,
+    (percent, stage, message): (Option<u8>, &'a str, &'a str),
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    texts(&[("the stage", stage), ("the message of the progress", message)])?;
+    if percent.is_some_and(|percent| percent > 100) {
+        return Err(Rejection::OutOfRange { what: "the progress", rule: "0 to 100 percent" });
+    }
+    current(work, task, attempt)?;
+    out.push(Event::Progressed { task, attempt, percent, stage, message });
     Ok(())
 }
 
@@ -241,11 +325,11 @@ fn check_ask(ask: &Ask<'_>) -> Result<(), Rejection> {
             texts(&[("a setting of the request", text)])
         }
         Ask::Label(name, value) => texts(&[("a label's name", name), ("a label's value", value)]),
-        Ask::NotBefore(_) => Ok(()),
+        Ask::NotBefore(_) | Ask::After(_) | Ask::OnFailure(_) => Ok(()),
     }
 }
 
-fn request<'a>(
+pub(crate) fn request<'a>(
     work: &Work,
     task_type: TypeId,
     payload: &'a [u8],
@@ -258,7 +342,8 @@ fn request<'a>(
         return Err(Rejection::UnknownType(task_type));
     };
     within("the payload", payload.len(), PAYLOAD_BYTES_MAX)?;
-    within("the list of settings", asks.len(), ASKS_MAX)?;
+    let named = asks.iter().filter(|ask| matches!(ask, Ask::After(_))).count();
+    within("the list of settings", asks.len() - named, ASKS_MAX)?;
     asks.iter().try_for_each(check_ask)?;
     if let Some(IdempotencyKey { key, .. }) = key {
         texts(&[("the idempotency key", key)])?;
@@ -276,7 +361,14 @@ fn request<'a>(
         }
     }
     room_for(work, payload.len())?;
-    out.push(Event::Requested { task_type, payload, key, asks: asks.to_vec() });
+    let asks = if named == 0 { asks.to_vec() } else { dependency::resolve(work, &definition.name, asks, at)? };
+    out.push(Event::Requested { task_type, payload, key, asks });
+    if named > 0
+        && let Some(Event::Requested { asks, .. }) = out.last()
+    {
+        let cancelled = dependency::after_request(work.tasks.next(), asks);
+        out.extend(cancelled);
+    }
     Ok(())
 }
 
@@ -395,12 +487,18 @@ fn miss_heartbeat<'a>(
     Ok(())
 }
 
-fn cancel<'a>(work: &Work, ordinal: Ordinal, by: &'a str, reason: &'a str, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
+pub(crate) fn cancel<'a>(
+    work: &Work,
+    ordinal: Ordinal,
+    by: &'a str,
+    reason: &'a str,
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
     texts(&[("the name of who did it", by), ("the reason", reason)])?;
     match live(work, ordinal)?.phase {
         Phase::Cancelling => {}
         Phase::Running => out.push(Event::CancelRequested { task: ordinal, by, reason }),
-        Phase::Delayed | Phase::Ready | Phase::Backoff => {
+        Phase::Delayed | Phase::Ready | Phase::Backoff | Phase::Limited | Phase::Held => {
             out.push(Event::CancelRequested { task: ordinal, by, reason });
             out.push(Event::Ended { task: ordinal, outcome: Outcome::Cancelled, cause: Cause::Cancelled });
         }
@@ -501,6 +599,21 @@ fn define_pool<'a>(
     Ok(())
 }
 
+fn set_pool_mode<'a>(
+    control: &Control,
+    name: &'a str,
+    mode: PoolMode,
+    (by, reason): (&'a str, &'a str),
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    texts(&[("the name of who did it", by), ("the reason", reason)])?;
+    let (pool, _) = control.pool(name).ok_or(Rejection::UnknownPool)?;
+    if control.mode(pool) != mode {
+        out.push(Event::PoolModeSet { pool, name, mode, by, reason });
+    }
+    Ok(())
+}
+
 /// Whether another task with so many payload bytes can be taken.
 fn room_for(work: &Work, payload: usize) -> Result<(), Rejection> {
     if work.tasks.len() >= TASKS_MAX {
@@ -520,6 +633,6 @@ fn within(what: &'static str, bytes: usize, max: usize) -> Result<(), Rejection>
     if bytes <= max { Ok(()) } else { Err(Rejection::TooLarge { what, bytes, max }) }
 }
 
-fn texts(texts: &[(&'static str, &str)]) -> Result<(), Rejection> {
+pub(crate) fn texts(texts: &[(&'static str, &str)]) -> Result<(), Rejection> {
     texts.iter().try_for_each(|(what, text)| within(what, text.len(), TEXT_BYTES_MAX))
 }

@@ -4,7 +4,7 @@ use crate::id::{Ordinal, ReplicaId};
 use crate::slab::Slab;
 use crate::state::queue::{Entry, ReadyQueue};
 use crate::state::{State, Work};
-use crate::time::{Micros, Timestamp};
+use crate::time::Micros;
 
 /// Most tasks started in one batch, so that a batch stays well below the size of a block.
 pub const STARTS_MAX: usize = 4_096;
@@ -27,19 +27,19 @@ pub struct Assignment {
 }
 
 /// Fills `out` with the tasks to start now, at most [`STARTS_MAX`], by the dispatch rule that the log names.
-pub fn assignments(state: &State, at: Timestamp, out: &mut Vec<Assignment>) {
+pub fn assignments(state: &State, out: &mut Vec<Assignment>) {
     // One version so far; a changed rule becomes a second arm and the first one stays as it is.
     if state.rules.dispatch == 1 {
-        assignments_v1(&state.work, at, out);
+        assignments_v1(state, out);
     }
 }
 
 /// Version 1: pools in order; in each, tasks by (ready time − priority × [`PRIORITY_STEP`]), dealt in turn to the replicas with
-/// free slots, beginning with the least used one. Waiting time and priority are compared at the moment a task became ready, so the order
+/// free slots, beginning with the least used one; none in a pool that is paused or drained. Waiting time and priority are compared at the moment a task became ready, so the order
 /// among ready tasks never changes and costs nothing to keep.
-fn assignments_v1(work: &Work, _at: Timestamp, out: &mut Vec<Assignment>) {
+fn assignments_v1(State { work, control, .. }: &State, out: &mut Vec<Assignment>) {
     for (index, pool) in (0_u32..).zip(&work.pools) {
-        if pool.queue.is_empty() || out.len() >= STARTS_MAX {
+        if pool.queue.is_empty() || out.len() >= STARTS_MAX || control.holds(&pool.name) {
             continue;
         }
         let mut replicas = free_replicas(work, index);

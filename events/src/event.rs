@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
+use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
+use crate::limit::LimitSettings;
+use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::Timestamp;
 
@@ -40,7 +42,7 @@ pub enum Origin {
 pub enum Half {
     /// Tasks of one shard.
     Work,
-    /// Pools and their replicas.
+    /// Pools, their replicas, and schedules.
     Control,
     /// Both: the opening of the log.
     Both,
@@ -117,6 +119,8 @@ pub enum Cause {
     Cancelled,
     /// Somebody killed it.
     Killed,
+    /// This task, which it was to come after, ended without success.
+    Dependency(Ordinal),
 }
 
 /// Why a replica left its pool.
@@ -127,6 +131,29 @@ pub enum Departure {
     Drained,
     /// It vanished with whatever it was doing.
     Lost,
+}
+
+/// Whether a pool starts tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolMode {
+    /// It does.
+    Running,
+    /// It starts none; its replicas stay, and what they run goes on.
+    Paused,
+    /// It starts none, and its replicas go when what they run has ended. Its size is kept for when it runs again.
+    Drained,
+}
+
+impl PoolMode {
+    /// Its name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PoolMode::Running => "running",
+            PoolMode::Paused => "paused",
+            PoolMode::Drained => "drained",
+        }
+    }
 }
 
 /// One fact. `task` is the ordinal of a task on the log's shard, `attempt` counts its starts from 1.
@@ -220,6 +247,38 @@ pub enum Event<'a> {
     RequestRefused { reason: Cow<'a, str> },
     /// Input: how far the shards were when the control half looked.
     ShardsObserved { shards: Vec<ShardReading> },
+
+    /// Input: a limit on the flow of tasks was defined, or redefined under its old id.
+    LimitDefined { limit: LimitId, name: &'a str, allows: Box<LimitSettings>, by: &'a str },
+    /// Input: the limits of a task type were set.
+    TypeLimited { task_type: TypeId, limits: Vec<LimitId>, by: &'a str },
+    /// Input: an attempt told how far it is.
+    Progressed { task: Ordinal, attempt: u32, percent: Option<u8>, stage: &'a str, message: &'a str },
+    /// Derived: nothing but this limit keeps a task from being ready.
+    Limited { task: Ordinal, limit: LimitId },
+    /// Derived: every limit let a task through, and it is ready.
+    Admitted { task: Ordinal },
+
+    /// Input: a schedule was defined, or redefined under its old id.
+    ScheduleDefined { schedule: ScheduleId, name: &'a str, plan: Box<ScheduleSettings>, by: &'a str },
+    /// Input: a schedule is no longer wanted.
+    ScheduleRemoved { schedule: ScheduleId, by: &'a str },
+    /// Input: somebody paused a schedule.
+    SchedulePaused { schedule: ScheduleId, by: &'a str, reason: &'a str },
+    /// Input: somebody resumed a schedule.
+    ScheduleResumed { schedule: ScheduleId, by: &'a str, reason: &'a str },
+    /// Input: a slot of a schedule fired; its task was requested just before.
+    Fired { schedule: ScheduleId, slot: Timestamp, task: Ordinal },
+    /// Input: somebody fired a schedule beside its slots; its task was requested just before.
+    Triggered { schedule: ScheduleId, slot: Timestamp, task: Ordinal, by: &'a str, reason: &'a str },
+    /// Input: slots of a schedule, the first and the last of so many, did not fire.
+    SlotsPassed { schedule: ScheduleId, from: Timestamp, to: Timestamp, count: u64, because: PassedOver },
+
+    /// Input: somebody said whether a pool starts tasks.
+    PoolModeSet { pool: PoolId, name: &'a str, mode: PoolMode, by: &'a str, reason: &'a str },
+
+    /// Derived: a task has ended that this one comes after, and so many are left; with the last, nothing but time and limits keep it.
+    DependencyMet { task: Ordinal, dependency: Ordinal, left: u32 },
 }
 
 /// How far a shard is.
@@ -294,6 +353,20 @@ impl Event<'_> {
             Event::SourceMoved { .. } => "source_moved",
             Event::RequestRefused { .. } => "request_refused",
             Event::ShardsObserved { .. } => "shards_observed",
+            Event::LimitDefined { .. } => "limit_defined",
+            Event::TypeLimited { .. } => "type_limited",
+            Event::Progressed { .. } => "progressed",
+            Event::Limited { .. } => "limited",
+            Event::Admitted { .. } => "admitted",
+            Event::ScheduleDefined { .. } => "schedule_defined",
+            Event::ScheduleRemoved { .. } => "schedule_removed",
+            Event::SchedulePaused { .. } => "schedule_paused",
+            Event::ScheduleResumed { .. } => "schedule_resumed",
+            Event::Fired { .. } => "fired",
+            Event::Triggered { .. } => "triggered",
+            Event::SlotsPassed { .. } => "slots_passed",
+            Event::PoolModeSet { .. } => "pool_mode_set",
+            Event::DependencyMet { .. } => "dependency_met",
         }
     }
 
@@ -322,7 +395,18 @@ impl Event<'_> {
             | Event::LossAccepted { .. }
             | Event::SourceMoved { .. }
             | Event::RequestRefused { .. }
-            | Event::ShardsObserved { .. } => Origin::Input,
+            | Event::ShardsObserved { .. }
+            | Event::LimitDefined { .. }
+            | Event::TypeLimited { .. }
+            | Event::Progressed { .. }
+            | Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::Fired { .. }
+            | Event::Triggered { .. }
+            | Event::SlotsPassed { .. }
+            | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
             | Event::TimedOut { .. }
@@ -332,7 +416,10 @@ impl Event<'_> {
             | Event::DeadLettered { .. }
             | Event::DeadLetterDropped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => Origin::Derived,
+            | Event::DrainRequested { .. }
+            | Event::Limited { .. }
+            | Event::Admitted { .. }
+            | Event::DependencyMet { .. } => Origin::Derived,
         }
     }
 
@@ -345,7 +432,15 @@ impl Event<'_> {
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. }
-            | Event::ShardsObserved { .. } => Half::Control,
+            | Event::ShardsObserved { .. }
+            | Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::Fired { .. }
+            | Event::Triggered { .. }
+            | Event::SlotsPassed { .. }
+            | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
             | Event::Deduplicated { .. }
@@ -369,7 +464,13 @@ impl Event<'_> {
             | Event::DeadLettered { .. }
             | Event::DeadLetterDropped { .. }
             | Event::SourceMoved { .. }
-            | Event::RequestRefused { .. } => Half::Work,
+            | Event::RequestRefused { .. }
+            | Event::LimitDefined { .. }
+            | Event::TypeLimited { .. }
+            | Event::Progressed { .. }
+            | Event::Limited { .. }
+            | Event::Admitted { .. }
+            | Event::DependencyMet { .. } => Half::Work,
         }
     }
 
@@ -396,7 +497,13 @@ impl Event<'_> {
             | Event::Lost { task, .. }
             | Event::Ended { task, .. }
             | Event::DeadLettered { task, .. }
-            | Event::DeadLetterDropped { task } => Some(*task),
+            | Event::DeadLetterDropped { task }
+            | Event::Progressed { task, .. }
+            | Event::Limited { task, .. }
+            | Event::Admitted { task }
+            | Event::Fired { task, .. }
+            | Event::Triggered { task, .. }
+            | Event::DependencyMet { task, .. } => Some(*task),
             Event::Deduplicated { of, .. } => Some(*of),
             Event::Opened { .. }
             | Event::TypeDefined { .. }
@@ -413,7 +520,15 @@ impl Event<'_> {
             | Event::DrainRequested { .. }
             | Event::SourceMoved { .. }
             | Event::RequestRefused { .. }
-            | Event::ShardsObserved { .. } => None,
+            | Event::ShardsObserved { .. }
+            | Event::LimitDefined { .. }
+            | Event::TypeLimited { .. }
+            | Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::SlotsPassed { .. }
+            | Event::PoolModeSet { .. } => None,
         }
     }
 
@@ -421,8 +536,23 @@ impl Event<'_> {
     pub fn format(&self) -> u16 {
         #[expect(clippy::wildcard_enum_match_arm, reason = "whatever is not named here was there from the beginning")]
         match self {
+            Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::Fired { .. }
+            | Event::Triggered { .. }
+            | Event::SlotsPassed { .. }
+            | Event::PoolModeSet { .. }
+            | Event::DependencyMet { .. }
+            | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
+            Event::LimitDefined { .. }
+            | Event::TypeLimited { .. }
+            | Event::Progressed { .. }
+            | Event::Limited { .. }
+            | Event::Admitted { .. } => 3,
             Event::SourceMoved { .. } | Event::RequestRefused { .. } | Event::ShardsObserved { .. } => 2,
-            Event::Requested { asks, .. } if asks.iter().any(|ask| matches!(ask, Ask::ReplyTo(_) | Ask::CorrelationId(_))) => 2,
+            Event::Requested { asks, .. } => asks.iter().map(Ask::format).max().unwrap_or(1),
             _ => 1,
         }
     }

@@ -68,6 +68,14 @@ numeric_id! {
     ReplicaId(u32), "r"
 }
 numeric_id! {
+    /// One limit of the flow; redefining a name keeps its id.
+    LimitId(u16), "limit-"
+}
+numeric_id! {
+    /// One schedule; redefining a name keeps its id.
+    ScheduleId(u16), "schedule-"
+}
+numeric_id! {
     /// One opening of the log; each process that takes over a shard has a higher one.
     Epoch(u32), "e"
 }

@@ -1,16 +1,17 @@
 //! A shard at work: commands and the time in, events and answers out. Nothing here reads a clock or touches a disk.
 //!
-//! A **batch** is everything that is decided at one moment: first what falls due, then the commands in order, then the starts. All its
+//! A **batch** is everything that is decided at one moment: first what falls due, then the commands in order, then what limits let through and
+//! the starts. All its
 //! records have the same time, a later one than the batch before, and lie in one block: so a reader sees from the times alone
 //! where a batch ends, and can decide it again.
 
 use crate::block::{Hash, OpenBlock, SealedBlock};
 use crate::command::{Accepted, Command, Rejection};
 use crate::decide::decide;
-use crate::dispatch::{Assignment, STARTS_MAX, assignments};
 use crate::due::{DUE_MAX, next_due};
 use crate::event::{Envelope, Event};
 use crate::id::{Ordinal, ShardId};
+use crate::settle::Settling;
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -38,7 +39,7 @@ pub type Answer = Result<Accepted, Rejection>;
 pub struct Shard {
     state: State,
     open: OpenBlock,
-    assignments: Vec<Assignment>,
+    settling: Settling,
     /// Whether there may be more to start than the last batch had room for; true at first, since nobody knows how the log before ended.
     more_to_start: bool,
 }
@@ -47,7 +48,7 @@ impl Shard {
     /// A shard that continues from this state.
     pub fn new(id: ShardId, state: State) -> Shard {
         let open = OpenBlock::new(id, state.epoch, state.position, state.next_ordinal());
-        Shard { state, open, assignments: Vec::new(), more_to_start: true }
+        Shard { state, open, settling: Settling::default(), more_to_start: true }
     }
 
     /// The accepted state: it includes events that are not durable yet.
@@ -115,13 +116,11 @@ impl Shard {
     }
 
     fn start(&mut self, at: Timestamp, observer: &mut dyn Observer) {
-        let mut assigned = std::mem::take(&mut self.assignments);
-        assignments(&self.state, at, &mut assigned);
-        self.more_to_start = assigned.len() >= STARTS_MAX;
-        for Assignment { task, attempt, replica } in assigned.drain(..) {
-            self.record(at, Event::Started { task, attempt, replica }, observer);
+        self.settling.begin();
+        while let Some(event) = self.settling.next(&self.state, at) {
+            self.record(at, event, observer);
         }
-        self.assignments = assigned;
+        self.more_to_start = self.settling.is_full();
     }
 
     fn record(&mut self, at: Timestamp, event: Event<'_>, observer: &mut dyn Observer) {

@@ -37,6 +37,10 @@ pub enum Phase {
     Cancelling,
     /// Waits for its next attempt.
     Backoff,
+    /// Waits for a limit on the flow.
+    Limited,
+    /// Waits for the end of other tasks.
+    Held,
 }
 
 /// A live task.
@@ -122,6 +126,11 @@ impl Task {
     /// Details that the last attempt left for the next one.
     pub fn checkpoint(&self) -> Option<&[u8]> {
         self.extra.as_ref()?.checkpoint.as_deref()
+    }
+
+    /// The W3C trace context of the request.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.extra.as_ref()?.trace_parent.as_deref()
     }
 
     /// The task without the place of its payload, which differs between equal states.

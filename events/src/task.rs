@@ -3,6 +3,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::id::Ordinal;
 use crate::time::{Micros, Timestamp};
 
 /// Largest payload or result kept in the log itself, in bytes; beyond it a payload belongs in a file or an object store.
@@ -13,8 +14,10 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 pub const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
 /// Longest name, idempotency key, label, reason or trace context, in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
-/// Most settings one request may carry.
+/// Most settings one request may carry, beside the tasks that it comes after.
 pub const ASKS_MAX: usize = 16;
+/// Most tasks that one request may come after.
+pub const AFTER_MAX: usize = 64;
 /// Highest priority; priorities run from 0 to 9 and a higher one is started sooner.
 pub const PRIORITY_MAX: u8 = 9;
 /// The priority of a task type that does not say otherwise.
@@ -139,6 +142,70 @@ pub enum Ask<'a> {
     ReplyTo(&'a str),
     /// The requester's own name for the request; told with the end of the task.
     CorrelationId(&'a str),
+    /// A task that has to end first.
+    After(Dependency<'a>),
+    /// What becomes of it when one of those ends without success; [`OnFailure::Cancel`] where nothing is asked for.
+    OnFailure(OnFailure),
+}
+
+impl Ask<'_> {
+    /// As [`Event::format`](crate::event::Event::format).
+    pub(crate) const fn format(&self) -> u16 {
+        match self {
+            Ask::After(_) | Ask::OnFailure(_) => 4,
+            Ask::ReplyTo(_) | Ask::CorrelationId(_) => 2,
+            Ask::Priority(_)
+            | Ask::NotBefore(_)
+            | Ask::Retry(_)
+            | Ask::Timeouts(_)
+            | Ask::ContentType(_)
+            | Ask::TraceParent(_)
+            | Ask::Label(..) => 1,
+        }
+    }
+}
+
+/// A task that another comes after. Requests may name it by its key; in the log it is one of the other two, as it was when that was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dependency<'a> {
+    /// A task that has not ended.
+    Task(Ordinal),
+    /// A task that has ended, and how: the state forgets tasks that end, so whoever names one looks that up in the log.
+    Ended(Ordinal, Outcome),
+    /// The task that has an idempotency key: its type, where it is another one than that of the request itself, and the key.
+    Key(Option<&'a str>, &'a str),
+}
+
+/// What becomes of a task when one that it comes after ends without success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is cancelled, and so are those that come after it.
+    #[default]
+    Cancel,
+    /// It runs when all have ended, whatever they came to.
+    Run,
+}
+
+impl OnFailure {
+    /// What a request asks for.
+    pub fn of(asks: &[Ask<'_>]) -> OnFailure {
+        asks.iter().rev().find_map(|ask| if let Ask::OnFailure(policy) = ask { Some(*policy) } else { None }).unwrap_or_default()
+    }
+
+    /// The printed form, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OnFailure::Cancel => "cancel",
+            OnFailure::Run => "run",
+        }
+    }
+
+    /// The policy with this printed form.
+    pub fn from_name(name: &str) -> Option<OnFailure> {
+        [OnFailure::Cancel, OnFailure::Run].into_iter().find(|policy| policy.name() == name)
+    }
 }
 
 /// The requester's name for a piece of work: the same key again within the window is the same task.
@@ -179,6 +246,11 @@ impl Outcome {
             Outcome::Cancelled => "CANCELLED",
             Outcome::Skipped => "SKIPPED",
         }
+    }
+
+    /// Whether the task came to a result, so that those that come after it may start.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Outcome::Succeeded | Outcome::Partial | Outcome::Skipped)
     }
 
     /// The outcome with this printed form, in any case.

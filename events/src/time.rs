@@ -47,7 +47,7 @@ const LAST_OF_9999: Timestamp = Timestamp(253_402_300_799_999_999);
 ///
 /// Counts from March on, so that the leap day is the last of its year: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
 /// `civil_from_days`.
-const fn date(days: u64) -> (u64, u64, u64) {
+pub(crate) const fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -8,7 +8,7 @@ use ergate_events::block::{Block, BlockError, Hash, OpenBlock};
 use ergate_events::command::{Command, Rejection};
 use ergate_events::decide::DEAD_LETTERS_MAX;
 use ergate_events::event::{Cause, Departure, Event, Origin, RuleVersions, Timeout};
-use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId};
+use ergate_events::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ShardId};
 use ergate_events::state::State;
 use ergate_events::task::{Failure, Outcome, RetryPolicy, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
@@ -88,6 +88,15 @@ fn variations<'a>(event: &Event<'a>) -> Vec<Event<'a>> {
             Event::ReplicaRequested { replica, pool: PoolId(pool.0 + 1) },
         ],
         Event::DrainRequested { replica } => vec![Event::DrainRequested { replica: replica_after(replica) }],
+        Event::Limited { task, limit } => {
+            vec![Event::Limited { task: other(task), limit }, Event::Limited { task, limit: LimitId(limit.0 + 1) }]
+        }
+        Event::Admitted { task } => vec![Event::Admitted { task: other(task) }],
+        Event::DependencyMet { task, dependency, left } => vec![
+            Event::DependencyMet { task: other(task), dependency, left },
+            Event::DependencyMet { task, dependency: other(dependency), left },
+            Event::DependencyMet { task, dependency, left: left + 1 },
+        ],
         _ => Vec::new(),
     }
 }
@@ -144,6 +153,20 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "DeadLettered",
         "ReplicaRequested",
         "DrainRequested",
+        "LimitDefined",
+        "TypeLimited",
+        "Progressed",
+        "Limited",
+        "Admitted",
+        "ScheduleDefined",
+        "ScheduleRemoved",
+        "SchedulePaused",
+        "ScheduleResumed",
+        "Fired",
+        "Triggered",
+        "SlotsPassed",
+        "PoolModeSet",
+        "DependencyMet",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }
@@ -167,7 +190,7 @@ fn every_changed_field_of_every_derived_event_is_found() {
             }
         }
     }
-    assert_eq!(kinds.len(), 9, "every derived event but the dropped dead letter, which has a test of its own");
+    assert_eq!(kinds.len(), 12, "every derived event but the dropped dead letter, which has a test of its own");
 }
 
 #[test]
@@ -244,7 +267,7 @@ fn a_suppressed_timer_and_a_suppressed_start_are_found_though_their_whole_batch_
 fn an_input_that_would_have_been_refused_is_found_with_the_reason() {
     let log = everything();
     let mut forged = records(&log);
-    let at = forged[2].last().expect("a block has records").0.after(Micros::from_secs(1));
+    let at = forged.last().and_then(|block| block.last()).expect("a block has records").0.after(Micros::from_secs(1));
     let failure = Failure { class: "late", message: "", retryable: true, delay: None };
     forged.push(vec![(at, Event::Failed { task: Ordinal(0), attempt: 1, failure })]);
     let finding = audit(&reseal(&forged)).map(|_| ()).expect_err("task 0 has ended");
@@ -280,11 +303,11 @@ fn a_duplicate_that_was_none_is_found() {
 fn unknown_rule_versions_are_named() {
     let log = everything();
     let mut forged = records(&log);
-    let at = forged[2].last().expect("a block has records").0.after(Micros::from_secs(1));
+    let at = forged.last().and_then(|block| block.last()).expect("a block has records").0.after(Micros::from_secs(1));
     let rules = RuleVersions { dispatch: 9, ..RuleVersions::CURRENT };
     forged.push(vec![(at, Event::Opened { epoch: Epoch(3), rules, writer: "from the future" })]);
     let finding = audit(&reseal(&forged)).map(|_| ()).expect_err("nobody knows version 9");
-    let position = position_of(&forged, 3, 0);
+    let position = position_of(&forged, log.len(), 0);
     assert!(matches!(finding, Finding::UnknownRules { at, rules: found } if at == position && found == rules), "{finding}");
     let mut chain = Audit::new(Depth::Chain, State::default(), Some(Hash::ZERO));
     reseal(&forged).iter().try_for_each(|block| chain.follow(block)).expect("the chain needs no rules");

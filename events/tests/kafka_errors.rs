@@ -73,7 +73,7 @@ impl Ground {
         let member = Arc::new(member);
         let producer: BaseProducer<Context> = config
             .set("transactional.id", "ns-0")
-            .set("delivery.report.only.error", "true")
+            .set("delivery.report.only.error", "false")
             .create_with_context(Context::default())
             .unwrap();
         producer.init_transactions(Duration::from_secs(20)).unwrap();

@@ -6,13 +6,15 @@ use common::{audit, copy};
 use ergate_events::block::{Block, Hash, Header, OpenBlock};
 use ergate_events::codec::v1;
 use ergate_events::command::Command;
-use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, RuleVersions, Timeout};
+use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, PoolMode, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
-use ergate_events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
+use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
+use ergate_events::view::Tally;
+use ergate_events::view::tally::Counts;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -97,6 +99,16 @@ fn ask() -> impl Strategy<Value = Ask<'static>> {
         name().prop_map(Ask::ContentType),
         name().prop_map(Ask::TraceParent),
         (name(), name()).prop_map(|(name, value)| Ask::Label(name, value)),
+        dependency().prop_map(Ask::After),
+        select(vec![OnFailure::Cancel, OnFailure::Run]).prop_map(Ask::OnFailure),
+    ]
+}
+
+fn dependency() -> impl Strategy<Value = Dependency<'static>> {
+    prop_oneof![
+        4 => task().prop_map(Dependency::Task),
+        2 => (task(), outcome()).prop_map(|(task, outcome)| Dependency::Ended(task, outcome)),
+        1 => (proptest::option::of(name()), name()).prop_map(|(task_type, key)| Dependency::Key(task_type, key)),
     ]
 }
 
@@ -129,6 +141,7 @@ fn cause() -> impl Strategy<Value = Cause> {
         Cause::TimedOut(Timeout::Heartbeat),
         Cause::LossesExhausted,
         Cause::Cancelled,
+        Cause::Dependency(Ordinal(1)),
     ])
 }
 
@@ -140,6 +153,10 @@ fn timeout() -> impl Strategy<Value = Timeout> {
         Timeout::Heartbeat,
         Timeout::CancelGrace,
     ])
+}
+
+fn mode() -> impl Strategy<Value = PoolMode> {
+    select(vec![PoolMode::Running, PoolMode::Paused, PoolMode::Drained])
 }
 
 fn departure() -> impl Strategy<Value = Departure> {
@@ -169,6 +186,7 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         1 => (task(), outcome(), cause()).prop_map(|(task, outcome, cause)| Event::Ended { task, outcome, cause }),
         1 => (task(), cause()).prop_map(|(task, cause)| Event::DeadLettered { task, cause }),
         1 => task().prop_map(|task| Event::DeadLetterDropped { task }),
+        3 => (task(), task(), 0_u32..3).prop_map(|(task, dependency, left)| Event::DependencyMet { task, dependency, left }),
     ];
     let control = prop_oneof![
         1 => (0_u32..5, 0_u16..3).prop_map(|(epoch, version)| Event::Opened {
@@ -186,6 +204,13 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             name,
             replicas,
             slots: 2,
+            by: "",
+            reason: "",
+        }),
+        1 => (0_u16..3, name(), mode()).prop_map(|(pool, name, mode)| Event::PoolModeSet {
+            pool: PoolId(pool),
+            name,
+            mode,
             by: "",
             reason: "",
         }),
@@ -245,6 +270,17 @@ fn parse(blocks: &[Vec<u8>]) -> Vec<Block> {
 
 fn fold(state: &mut State, blocks: &[Block]) {
     blocks.iter().flat_map(Block::records).for_each(|envelope| state.apply(&envelope.expect("it was just recorded")));
+}
+
+/// What is there, as a tally shows it.
+fn shown(tally: &Tally) -> impl PartialEq + std::fmt::Debug {
+    let types = tally
+        .types
+        .iter()
+        .map(|known| (known.name.clone(), known.pool.clone(), known.phases, known.depth(), known.oldest().is_some(), known.dead));
+    let slots: Vec<_> = tally.slots().map(|(pool, slots)| (pool.to_owned(), slots)).collect();
+    let replicas: Vec<_> = tally.replicas().map(|(pool, phase)| (pool.to_owned(), phase)).collect();
+    (tally.position, tally.source_next, types.collect::<Vec<_>>(), slots, replicas)
 }
 
 /// Applies any events and returns the state with the moment after them.
@@ -325,6 +361,31 @@ proptest! {
             batches += 1;
             prop_assert!(batches < 1_500 && count < 20_000, "the shard does not settle: {} events in {} batches", count, batches);
         }
+    }
+
+    /// What metrics show of a shard is what is there, whether it was counted from the first event on or from a state on.
+    #[test]
+    fn a_tally_of_events_shows_what_the_state_has(batches in batches(), cut in 0_usize..100) {
+        let (shard, bytes) = run(&batches)?;
+        let blocks = parse(&bytes);
+        let cut = cut % blocks.len();
+        let mut state = State::default();
+        fold(&mut state, &blocks[..cut]);
+        let (mut whole, mut rest) = (Tally::default(), Tally::of(&state));
+        blocks.iter().flat_map(Block::records).for_each(|envelope| {
+            let envelope = envelope.expect("it was just recorded");
+            whole.apply(&envelope);
+            if envelope.position >= rest.position {
+                rest.apply(&envelope);
+            }
+        });
+        let now = Tally::of(shard.state());
+        prop_assert_eq!(shown(&whole), shown(&now));
+        prop_assert_eq!(shown(&rest), shown(&now));
+        let sum = |count: fn(&Counts) -> u64| whole.types.iter().map(|known| count(&known.counts)).sum::<u64>();
+        prop_assert_eq!(sum(|counts| counts.requests + counts.redrives), shard.state().next_ordinal().0);
+        prop_assert_eq!(sum(|counts| counts.ended.iter().sum()), shard.state().work.ended.iter().sum::<u64>());
+        prop_assert_eq!(sum(|counts| counts.attempts), sum(|counts| counts.waits.count()));
     }
 
     #[test]

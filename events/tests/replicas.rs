@@ -5,7 +5,7 @@ mod common;
 use common::{Story, plain, request, stale, success};
 use ergate_events::command::{Command, Rejection};
 use ergate_events::due::DUE_MAX;
-use ergate_events::event::Departure;
+use ergate_events::event::{Departure, PoolMode};
 use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::state::control::ReplicaPhase;
 use ergate_events::state::replicas::SLOTS_MAX;
@@ -240,4 +240,74 @@ fn the_pools_that_replicas_name_are_bounded() {
     let refused = Rejection::OutOfRange { what: "the number of pools", rule: "at most 5120 that types and replicas name" };
     assert_eq!(answers.iter().filter(|answer| **answer == Err(refused)).count(), 5_200 - 5_119);
     story.join(16_000, 1);
+}
+
+fn mode(story: &mut Story, mode: PoolMode) {
+    story.tell(&Command::SetPoolMode { pool: "default", mode, by: "me", reason: "" }).expect("it has a size");
+    story.pass(0);
+}
+
+fn has_wanted(story: &mut Story, replica: u32) {
+    story.tell(&ready(replica)).expect("it was wanted");
+    story.join(replica, 2);
+    story.news();
+}
+
+#[test]
+fn a_paused_pool_starts_nothing_keeps_its_replicas_and_goes_on_where_it_was() {
+    let mut story = Story::with(&plain());
+    size(&mut story, 1);
+    has_wanted(&mut story, 0);
+    story.request(&[]);
+    mode(&mut story, PoolMode::Paused);
+    story.request(&[]);
+    // Again is once.
+    mode(&mut story, PoolMode::Paused);
+    story.succeed(0, 1).expect("what runs goes on");
+    story.pass(1_000);
+    story.expect(&["requested type-0", "started 0.1 r0", "paused pool-0", "requested type-0", "succeeded 0.1"]);
+    mode(&mut story, PoolMode::Running);
+    story.expect(&["running pool-0", "started 1.1 r0"]);
+}
+
+#[test]
+fn a_drained_pool_lets_its_replicas_go_and_has_its_size_again_when_it_is_resumed() {
+    let mut story = Story::with(&plain());
+    size(&mut story, 2);
+    (0..2).for_each(|replica| has_wanted(&mut story, replica));
+    story.request(&[]);
+    mode(&mut story, PoolMode::Drained);
+    story.expect(&["requested type-0", "started 0.1 r0", "drained pool-0", "unwanted r1", "unwanted r0"]);
+    // A new size counts when it runs again.
+    size(&mut story, 1);
+    story.request(&[]);
+    story.expect(&["sized pool-0 1x2", "requested type-0"]);
+    story.succeed(0, 1).expect("what runs goes on");
+    for replica in [0, 1] {
+        story.leave(replica);
+        stop(&mut story, replica, Departure::Drained);
+    }
+    story.news();
+    mode(&mut story, PoolMode::Running);
+    story.expect(&["running pool-0", "wanted r2 pool-0"]);
+    has_wanted(&mut story, 2);
+    assert!(story.shard.state().work.tasks.get(Ordinal(1)).is_some_and(|task| task.has_slot()), "it runs at last");
+}
+
+#[test]
+fn a_pool_without_a_size_has_no_mode_and_other_pools_go_on() {
+    let mut story = Story::with(&plain());
+    let pause = Command::SetPoolMode { pool: "default", mode: PoolMode::Paused, by: "me", reason: "" };
+    story.refuses(&pause, Rejection::UnknownPool);
+    size(&mut story, 1);
+    story.tell(&Command::DefinePool { pool: "other", replicas: 1, slots: 1, by: "me", reason: "" }).expect("it is in range");
+    story.tell(&Command::SetPoolMode { pool: "other", mode: PoolMode::Drained, by: "me", reason: "" }).expect("it has a size");
+    has_wanted(&mut story, 0);
+    story.request(&[]);
+    story.expect(&["requested type-0", "started 0.1 r0"]);
+    let state = story.shard.state();
+    let mut image = Vec::new();
+    state.encode(&mut image).expect("a vector takes every byte");
+    let again = ergate_events::state::State::decode(&image).expect("it was just written");
+    assert_eq!((again.control.mode(ergate_events::id::PoolId(1)), again.digest()), (PoolMode::Drained, state.digest()));
 }

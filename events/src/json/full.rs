@@ -12,7 +12,9 @@ pub struct Full<'a> {
     #[serde(flatten)]
     envelope: &'a Envelope<'a>,
     time: &'a str,
-    // These two take the place of the event's own, which are ordinals.
+    // These take the place of the event's own, which are ordinals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dependency: Option<TaskId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<TaskId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,6 +32,7 @@ impl<'a> Full<'a> {
             Event::Redriven { task: of, .. } => (Some(of), creates),
             ref other => (None, creates.or(other.task())),
         };
-        Full { envelope, time, of: of.map(full), task: task.map(full) }
+        let dependency = if let Event::DependencyMet { dependency, .. } = envelope.event { Some(full(dependency)) } else { None };
+        Full { envelope, time, dependency, of: of.map(full), task: task.map(full) }
     }
 }

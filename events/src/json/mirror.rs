@@ -9,9 +9,11 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::value::{Bytes, Hex, Text, text_or_object};
-use crate::event::{Cause, Departure, Digest, Event, RuleVersions, ShardReading, Timeout};
-use crate::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, TaskId, TypeId};
-use crate::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
+use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
+use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
+use crate::limit::LimitSettings;
+use crate::schedule::{PassedOver, ScheduleSettings};
+use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
 
 /// Declares the fields that are not the same for every event.
@@ -39,11 +41,15 @@ macro_rules! fields {
 }
 
 fields! {
+    allows: Box<LimitSettings>,
     asks: Vec<AskMirror<'a>>,
     attempt: u32,
+    because: PassedOver,
     by: Text<'a>,
     cause: Cause,
+    count: u64,
     departure: Departure,
+    dependency: TaskId,
     details: Bytes<'a>,
     digest: Hex<16>,
     due: Timestamp,
@@ -52,21 +58,31 @@ fields! {
     from: Timestamp,
     key: KeyMirror<'a>,
     last_seen: Timestamp,
+    left: u32,
+    limit: LimitId,
+    limits: Vec<LimitId>,
+    message: Text<'a>,
     missing: u64,
+    mode: PoolMode,
+    percent: u8,
     next: u64,
     name: Text<'a>,
     of: TaskId,
     outcome: Outcome,
     payload: Bytes<'a>,
+    plan: Box<ScheduleSettings>,
     pool: Text<'a>,
     reason: Text<'a>,
     replica: ReplicaId,
     replicas: u32,
     result: Bytes<'a>,
     rules: RuleVersions,
+    schedule: ScheduleId,
     settings: Box<TypeSettings>,
     shards: Vec<ShardReading>,
+    slot: Timestamp,
     slots: u32,
+    stage: Text<'a>,
     task: TaskId,
     task_type: TypeId,
     timeout: Timeout,
@@ -161,6 +177,20 @@ events! {
     SourceMoved { next },
     RequestRefused { reason },
     ShardsObserved { shards },
+    LimitDefined { limit, name, allows, by },
+    TypeLimited { task_type, limits, by },
+    Progressed { task, attempt, percent, stage, message },
+    Limited { task, limit },
+    Admitted { task },
+    ScheduleDefined { schedule, name, plan, by },
+    ScheduleRemoved { schedule, by },
+    SchedulePaused { schedule, by, reason },
+    ScheduleResumed { schedule, by, reason },
+    Fired { schedule, slot, task },
+    Triggered { schedule, slot, task, by, reason },
+    SlotsPassed { schedule, from, to, count, because },
+    PoolModeSet { pool, name, mode, by, reason },
+    DependencyMet { task, dependency, left },
 }
 
 /// What the message of an unknown event begins with.
@@ -198,7 +228,9 @@ impl Fields<'_> {
 
     /// The tasks that are named, each with the name of its field.
     pub(super) fn tasks(&self) -> impl Iterator<Item = (&'static str, TaskId)> {
-        [("task", self.task), ("of", self.of)].into_iter().filter_map(|(name, task)| Some((name, task?)))
+        [("task", self.task), ("of", self.of), ("dependency", self.dependency)]
+            .into_iter()
+            .filter_map(|(name, task)| Some((name, task?)))
     }
 }
 
@@ -240,10 +272,28 @@ same!(
     Departure,
     RuleVersions,
     Box<TypeSettings>,
+    Box<LimitSettings>,
+    Box<ScheduleSettings>,
+    PassedOver,
+    PoolMode,
+    ScheduleId,
+    LimitId,
+    Vec<LimitId>,
     Epoch,
     ReplicaId,
     TypeId
 );
+
+/// What may be unknown is left out.
+impl Gives<'_, Option<u8>> for u8 {
+    fn give(&self) -> Option<Option<u8>> {
+        Some(Some(*self))
+    }
+
+    fn absent() -> Option<Option<u8>> {
+        Some(None)
+    }
+}
 
 impl Gives<'_, Ordinal> for TaskId {
     fn give(&self) -> Option<Ordinal> {
@@ -378,9 +428,30 @@ asks! {
     Label(name: Text<'a>, value: Text<'a>),
     ReplyTo(topic: Text<'a>),
     CorrelationId(id: Text<'a>),
+    After(dependency: DependencyMirror<'a>),
+    OnFailure(policy: OnFailure),
 }
 
-same!(u8, RetryPolicy, Timeouts);
+same!(u8, RetryPolicy, Timeouts, OnFailure);
+
+/// As [`Dependency`].
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields, bound(deserialize = "'de: 'a"))]
+enum DependencyMirror<'a> {
+    Task(Ordinal),
+    Ended(Ordinal, Outcome),
+    Key(Option<Text<'a>>, Text<'a>),
+}
+
+impl<'s> Gives<'s, Dependency<'s>> for DependencyMirror<'_> {
+    fn give(&'s self) -> Option<Dependency<'s>> {
+        Some(match self {
+            DependencyMirror::Task(task) => Dependency::Task(*task),
+            DependencyMirror::Ended(task, outcome) => Dependency::Ended(*task, *outcome),
+            DependencyMirror::Key(task_type, key) => Dependency::Key(task_type.as_ref().map(Text::as_str), key.as_str()),
+        })
+    }
+}
 
 impl<'s> Gives<'s, Vec<Ask<'s>>> for Vec<AskMirror<'_>> {
     fn give(&'s self) -> Option<Vec<Ask<'s>>> {

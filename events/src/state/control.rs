@@ -1,10 +1,11 @@
-//! The control half: how large pools should be, and the replicas that are to make them so.
+//! The control half: how large pools should be, the replicas that are to make them so, and schedules.
 
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
-use crate::event::Event;
+use super::schedules::Schedules;
+use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{PoolId, ReplicaId};
 
 /// The wanted size of a pool.
@@ -39,8 +40,8 @@ pub struct ReplicaLife {
     pub phase: ReplicaPhase,
 }
 
-/// Pools and their replicas.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+/// Pools and their replicas, and schedules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// By [`PoolId`].
     pub pools: Vec<PoolSize>,
@@ -48,6 +49,10 @@ pub struct Control {
     pub replicas: BTreeMap<ReplicaId, ReplicaLife>,
     /// The id that the next replica gets.
     pub next_replica: u32,
+    /// Pools that do not start tasks.
+    pub(crate) held: BTreeMap<PoolId, PoolMode>,
+    /// What is done at certain times.
+    pub schedules: Schedules,
 }
 
 /// What would bring a pool nearer to its wanted size.
@@ -66,25 +71,36 @@ impl Control {
         Some((PoolId(u16::try_from(index).ok()?), &self.pools[index]))
     }
 
+    /// Whether a pool starts tasks.
+    pub fn mode(&self, pool: PoolId) -> PoolMode {
+        self.held.get(&pool).copied().unwrap_or(PoolMode::Running)
+    }
+
+    /// Whether the pool with this name starts no tasks.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        !self.held.is_empty() && self.pool(name).is_some_and(|(pool, _)| self.mode(pool) != PoolMode::Running)
+    }
+
     /// The next step towards the wanted sizes, the same for the same state: pools in order, the newest replica goes first.
     pub(crate) fn adjustment(&self) -> Option<Adjustment> {
         self.pools.iter().zip(0..=u16::MAX).find_map(|(size, index)| {
             let pool = PoolId(index);
             let mut live = self.replicas.iter().filter(|(_, life)| life.pool == pool && life.phase != ReplicaPhase::Draining);
             let count = live.clone().count();
+            let wanted = if self.mode(pool) == PoolMode::Drained { 0 } else { size.replicas as usize };
             // The last id is never given out: what is wanted under it once would be wanted for ever.
-            if count < size.replicas as usize && self.next_replica < u32::MAX {
+            if count < wanted && self.next_replica < u32::MAX {
                 return Some(Adjustment::Request(pool));
             }
             let newest = live.next_back().map(|(id, _)| *id);
-            newest.filter(|_| count > size.replicas as usize).map(Adjustment::Drain)
+            newest.filter(|_| count > wanted).map(Adjustment::Drain)
         })
     }
 
     /// Folds an event of the control half; others change nothing.
-    pub(crate) fn apply(&mut self, event: &Event<'_>) {
+    pub(crate) fn apply(&mut self, envelope: &Envelope<'_>) {
         #[expect(clippy::wildcard_enum_match_arm, reason = "`Event::half` lists who folds what")]
-        match *event {
+        match envelope.event {
             Event::PoolDefined { pool, name, replicas, slots, .. } => {
                 let size = PoolSize { name: name.to_owned(), replicas, slots };
                 let (index, count) = (usize::from(pool.0), self.pools.len());
@@ -93,6 +109,10 @@ impl Control {
                 } else if index == count {
                     self.pools.push(size);
                 }
+            }
+            Event::PoolModeSet { pool, mode: PoolMode::Running, .. } => drop(self.held.remove(&pool)),
+            Event::PoolModeSet { pool, mode, .. } if usize::from(pool.0) < self.pools.len() => {
+                self.held.insert(pool, mode);
             }
             Event::ReplicaRequested { replica, pool } => {
                 self.replicas.entry(replica).or_insert(ReplicaLife { pool, phase: ReplicaPhase::Requested });
@@ -103,7 +123,7 @@ impl Control {
             Event::ReplicaStopped { replica, .. } => {
                 self.replicas.remove(&replica);
             }
-            _ => {}
+            _ => self.schedules.apply(envelope),
         }
     }
 

@@ -2,26 +2,34 @@
 //!
 //! Written are the facts; queues and timers follow from them and are rebuilt.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use bincode::config::{Config, standard};
 use bincode::{Decode, Encode};
 
-use super::control::Control;
+use super::control::{Control, PoolSize, ReplicaLife};
+use super::flow::FlowImage;
+use super::holds::HoldsImage;
 use super::keys::KeyTable;
 use super::replicas::{Replica, Replicas};
-use super::work::{DeadLetter, Pool, TaskType, Work};
+use super::schedules::Schedules;
+use super::work::{DeadLetter, Pool, Progress, TaskType, Work};
 use super::{State, queue::ReadyQueue};
 use crate::block::Hash;
 use crate::event::{Cause, RuleVersions};
-use crate::id::{Epoch, Ordinal, Position, TypeId};
-use crate::slab::Task;
+use crate::id::{Epoch, Ordinal, Position, ReplicaId, TypeId};
+use crate::slab::{Phase, Task};
 use crate::task::TypeSettings;
 use crate::time::Timestamp;
 
-/// Version of the layout below; another one is refused.
-const IMAGE_VERSION: u16 = 2;
+/// Version of the layout below. Those before had no modes of pools and no [`HoldsImage`] at their end, no [`Schedules`] before that, and no
+/// [`FlowImage`] before that; a state without them is still written like that: older builds can read it, and its digest is what it was.
+const IMAGE_VERSION: u16 = 5;
+const IMAGE_VERSION_WITHOUT_HOLDS: u16 = 4;
+const IMAGE_VERSION_WITHOUT_SCHEDULES: u16 = 3;
+const IMAGE_VERSION_WITHOUT_FLOW: u16 = 2;
 /// Most bytes that one part of an image may claim while it is decoded.
 const PART_BYTES_MAX: usize = 1 << 30;
 
@@ -48,6 +56,14 @@ pub enum ImageError {
     Inconsistent(&'static str),
 }
 
+/// The control half without its schedules.
+#[derive(Encode, Decode)]
+struct Pools {
+    sizes: Vec<PoolSize>,
+    replicas: BTreeMap<ReplicaId, ReplicaLife>,
+    next_replica: u32,
+}
+
 #[derive(Encode, Decode)]
 struct Top {
     version: u16,
@@ -60,7 +76,7 @@ struct Top {
     source_next: u64,
     types: Vec<(String, TypeSettings)>,
     pools: Vec<String>,
-    control: Control,
+    control: Pools,
     replicas: Replicas,
     tasks: u64,
     dead: u64,
@@ -72,8 +88,17 @@ impl State {
     /// # Errors
     /// What `out` answers.
     pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Control { pools, replicas, next_replica, held, schedules } = &self.control;
+        let has_holds = !held.is_empty() || !self.work.holds.is_empty();
+        let has_schedules = has_holds || !schedules.list.is_empty();
+        let has_flow = has_schedules || !self.work.flow.is_empty() || !self.work.progress.is_empty();
         let top = Top {
-            version: IMAGE_VERSION,
+            version: match (has_holds, has_schedules, has_flow) {
+                (true, _, _) => IMAGE_VERSION,
+                (false, true, _) => IMAGE_VERSION_WITHOUT_HOLDS,
+                (false, false, true) => IMAGE_VERSION_WITHOUT_SCHEDULES,
+                (false, false, false) => IMAGE_VERSION_WITHOUT_FLOW,
+            },
             epoch: self.epoch,
             rules: self.rules,
             position: self.position,
@@ -83,7 +108,7 @@ impl State {
             source_next: self.work.source_next,
             types: self.work.types.iter().map(|known| (known.name.clone(), (*known.settings).clone())).collect(),
             pools: self.work.pools.iter().map(|pool| pool.name.clone()).collect(),
-            control: self.control.clone(),
+            control: Pools { sizes: pools.clone(), replicas: replicas.clone(), next_replica: *next_replica },
             replicas: self.work.replicas.clone(),
             tasks: self.work.tasks.len() as u64,
             dead: self.work.dead.len() as u64,
@@ -100,6 +125,17 @@ impl State {
             put(out, &letter.task.portable())?;
             put(out, &(&letter.payload, letter.cause, letter.ended_at))?;
         }
+        if has_flow {
+            put(out, &self.work.flow.image(self.last_at))?;
+            put(out, &self.work.progress.iter().map(|(task, progress)| (*task, (**progress).clone())).collect::<Vec<_>>())?;
+        }
+        if has_schedules {
+            put(out, schedules)?;
+        }
+        if has_holds {
+            put(out, held)?;
+            put(out, &self.work.holds.image())?;
+        }
         Ok(())
     }
 
@@ -110,14 +146,20 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<State, ImageError> {
         let mut rest = bytes;
         let version: u16 = bincode::decode_from_slice(rest, config())?.0;
-        if version != IMAGE_VERSION {
+        if !(IMAGE_VERSION_WITHOUT_FLOW..=IMAGE_VERSION).contains(&version) {
             return Err(ImageError::Version(version));
         }
         let top: Top = take(&mut rest)?;
         let keys: KeyTable = take(&mut rest)?;
         let mut state = State {
             work: Work { replicas: top.replicas, keys, ended: top.ended, source_next: top.source_next, ..Work::default() },
-            control: top.control,
+            control: Control {
+                pools: top.control.sizes,
+                replicas: top.control.replicas,
+                next_replica: top.control.next_replica,
+                held: BTreeMap::new(),
+                schedules: Schedules::default(),
+            },
             epoch: top.epoch,
             rules: top.rules,
             position: top.position,
@@ -154,12 +196,31 @@ impl State {
             state.work.dead_bytes += payload.len();
             state.work.dead.insert(ordinal, Arc::new(DeadLetter { task, payload, cause, ended_at }));
         }
+        let has_flow = version > IMAGE_VERSION_WITHOUT_FLOW;
+        let flow: Option<FlowImage> = if has_flow { Some(take(&mut rest)?) } else { None };
+        let progress: Vec<(Ordinal, Progress)> = if has_flow { take(&mut rest)? } else { Vec::new() };
+        if version > IMAGE_VERSION_WITHOUT_SCHEDULES {
+            state.control.schedules = take(&mut rest)?;
+        }
+        let mut holds = HoldsImage::default();
+        if version > IMAGE_VERSION_WITHOUT_HOLDS {
+            state.control.held = take(&mut rest)?;
+            holds = take(&mut rest)?;
+        }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));
         }
+        state.work.progress = progress.into_iter().map(|(task, progress)| (task, Arc::new(progress))).collect();
         check_slots(&state.work)?;
         state.work.rebuild();
-        Ok(state)
+        let holds_fit = state.work.holds.restore(holds, &state.work.tasks);
+        if !holds_fit
+            || state.work.tasks.iter().any(|(task, known, _)| known.phase == Phase::Held && state.work.holds.get(task).is_none())
+        {
+            return Err(ImageError::Inconsistent("a held task, or what it waits for, is not listed"));
+        }
+        let is_possible = flow.is_none_or(|flow| state.work.flow.restore(flow, &state.work.tasks, state.work.types.len()));
+        if is_possible { Ok(state) } else { Err(ImageError::Inconsistent("a limit, or what waits for it, is not listed")) }
     }
 
     /// The BLAKE3 hash of [`State::encode`]; equal for equal states, however they came about.

@@ -5,10 +5,13 @@ use crate::id::{Epoch, Ordinal, Position};
 use crate::time::Timestamp;
 
 pub mod control;
+pub mod flow;
+pub mod holds;
 pub mod image;
 pub mod keys;
 pub mod queue;
 pub mod replicas;
+pub mod schedules;
 pub mod work;
 
 pub use control::Control;
@@ -19,7 +22,7 @@ pub use work::Work;
 pub struct State {
     /// Tasks, queues and slots.
     pub work: Work,
-    /// Pools and their replicas.
+    /// Pools, their replicas, and schedules.
     pub control: Control,
     /// The opening of the log that the last event belongs to.
     pub epoch: Epoch,
@@ -56,13 +59,21 @@ impl State {
                 self.rules = rules;
             }
             Event::PoolDefined { .. }
+            | Event::PoolModeSet { .. }
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. } => {
-                self.control.apply(&envelope.event);
+                self.control.apply(envelope);
                 self.unsettled = true;
             }
+            Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::Fired { .. }
+            | Event::Triggered { .. }
+            | Event::SlotsPassed { .. } => self.control.apply(envelope),
             Event::ClockStepped { .. } | Event::LossAccepted { .. } | Event::ShardsObserved { .. } => {}
             Event::TypeDefined { .. }
             | Event::Requested { .. }
@@ -87,7 +98,13 @@ impl State {
             | Event::DeadLettered { .. }
             | Event::DeadLetterDropped { .. }
             | Event::SourceMoved { .. }
-            | Event::RequestRefused { .. } => self.work.apply(envelope),
+            | Event::RequestRefused { .. }
+            | Event::LimitDefined { .. }
+            | Event::TypeLimited { .. }
+            | Event::Progressed { .. }
+            | Event::Limited { .. }
+            | Event::Admitted { .. }
+            | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();
         self.last_at = self.last_at.max(envelope.recorded_at);
@@ -98,6 +115,7 @@ impl State {
         if self.work.replicas.next_deadline() <= at {
             self.work.replicas.refresh(at);
         }
+        self.work.flow.refresh(at);
         self.unsettled = self.unsettled && self.control.adjustment().is_some();
     }
 

@@ -1,16 +1,20 @@
 //! The work half: the tasks of one shard, the queues they wait in and the slots they run in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bincode::{Decode, Encode};
+
+use super::flow::{Flow, Labels};
+use super::holds::{Hold, Holds};
 use super::keys::{KeyEntry, KeyTable};
 use super::queue::ReadyQueue;
 use super::replicas::{Replicas, Slot};
 use crate::event::{Cause, Departure, Digest, Envelope, Event, Timeout};
-use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::id::{LimitId, Ordinal, Position, ReplicaId, TypeId};
 use crate::shared::{SharedMap, SharedSet};
 use crate::slab::{Phase, Slab, Task};
-use crate::task::{Ask, IdempotencyKey, Outcome, PRIORITY_MAX, RetryPolicy, Timeouts, TypeSettings};
+use crate::task::{Ask, Dependency, IdempotencyKey, OnFailure, Outcome, PRIORITY_MAX, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::Timestamp;
 
 /// One definition of a task type.
@@ -44,6 +48,17 @@ pub enum TimerKind {
     ScheduleToClose,
     /// The cancelled attempt took too long to clean up.
     CancelGrace,
+}
+
+/// How far an attempt says that it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Progress {
+    /// Of the whole, in percent, where it can tell.
+    pub percent: Option<u8>,
+    /// What it is doing.
+    pub stage: String,
+    /// More about it.
+    pub message: String,
 }
 
 /// A task that failed for good and is kept for redrive.
@@ -82,6 +97,12 @@ pub struct Work {
     pub dead_bytes: usize,
     /// Ended tasks by outcome, in the order of [`Outcome::ALL`].
     pub ended: [u64; 5],
+    /// How far running attempts say that they are.
+    pub progress: SharedMap<Ordinal, Arc<Progress>>,
+    /// Limits, and what waits for them.
+    pub flow: Flow,
+    /// Tasks that wait for the ends of others.
+    pub holds: Holds,
     /// Offset of the next request record, where requests come from a topic; elsewhere a count that nobody reads.
     pub source_next: u64,
 }
@@ -105,7 +126,7 @@ impl Work {
     /// The earliest moment at which something may be due.
     pub fn next_due(&self) -> Timestamp {
         let timer = self.timers.first().map_or(Timestamp::NEVER, |(due, _, _)| *due);
-        timer.min(self.replicas.next_deadline())
+        timer.min(self.replicas.next_deadline()).min(self.flow.next_due())
     }
 
     /// Index of the pool with this name, made on its first mention.
@@ -126,11 +147,17 @@ impl Work {
                 self.request(task_type, payload, key.as_ref(), asks, at, position)
             }
             Event::Started { task, attempt, replica } => self.start(task, attempt, replica, at),
-            Event::Succeeded { task, outcome, .. } => self.finish(task, outcome),
-            Event::Failed { task, .. } => self.fail(task),
+            Event::Succeeded { task, outcome, .. } => self.finish(task, outcome, at),
+            Event::Failed { task, .. } => self.fail(task, at),
             Event::TimedOut { task, timeout, .. } => self.time_out(task, timeout, at),
             Event::HeartbeatMissed { .. } | Event::Deduplicated { .. } | Event::RequestRefused { .. } => {}
             Event::SourceMoved { next } => self.source_next = next,
+            Event::LimitDefined { limit, name, ref allows, .. } => self.flow.define(limit, name, allows),
+            Event::TypeLimited { task_type, ref limits, .. } => self.flow.limit_type(task_type, limits),
+            Event::Progressed { task, percent, stage, message, .. } => self.progress(task, percent, stage, message),
+            Event::Limited { task, limit } => self.limit(task, limit),
+            Event::Admitted { task } => self.admit_limited(task, at, position),
+            Event::DependencyMet { task, dependency, .. } => self.meet(task, dependency, at, position),
             Event::RetryScheduled { task, due } => self.schedule_retry(task, due),
             Event::Ready { task } => self.make_ready(task, at, position),
             Event::Lost { task, attempt, departure } => self.lose(task, attempt, departure, at, position),
@@ -143,7 +170,8 @@ impl Work {
             Event::CancelRequested { task, .. } => self.request_cancel(task, at),
             Event::KillRequested { .. } => {}
             Event::Ended { task, outcome, .. } => {
-                if self.end(task, Replicas::hold).is_some() {
+                if self.end(task, outcome, at, Replicas::hold).is_some() {
+                    self.flow.forget(task);
                     self.count(outcome);
                 }
             }
@@ -166,7 +194,15 @@ impl Work {
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. }
-            | Event::ShardsObserved { .. } => {}
+            | Event::ShardsObserved { .. }
+            | Event::ScheduleDefined { .. }
+            | Event::ScheduleRemoved { .. }
+            | Event::SchedulePaused { .. }
+            | Event::ScheduleResumed { .. }
+            | Event::Fired { .. }
+            | Event::Triggered { .. }
+            | Event::SlotsPassed { .. }
+            | Event::PoolModeSet { .. } => {}
         }
         self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));
     }
@@ -187,13 +223,60 @@ impl Work {
         };
         let mut task = Task::new(task_type, definition.settings.priority, at, position, None);
         let not_before = take_asks(&mut task, asks);
+        let mut labels =
+            asks.iter().filter_map(|ask| if let Ask::Label(name, value) = ask { Some((*name, *value)) } else { None });
+        // Most tasks have none, and an empty list would be an allocation, too.
+        if let Some(first) = labels.next() {
+            let labels: Labels = std::iter::once(first).chain(labels).map(|(name, value)| (name.into(), value.into())).collect();
+            self.flow.labels.insert(self.tasks.next(), labels);
+        }
         if let Some(key) = key {
             let hash = KeyTable::hash(&definition.name, key.key);
             let expires = at.after(key.window.unwrap_or(definition.settings.key_window));
             let entry = KeyEntry { task: self.tasks.next(), digest: Digest::of(payload), expires };
             self.keys.insert(hash, entry, at);
         }
-        self.admit(task, payload, not_before, at);
+        if asks.iter().any(|ask| matches!(ask, Ask::After(_))) {
+            self.hold_or_admit(task, payload, asks, not_before, at);
+        } else {
+            self.admit(task, payload, not_before, at);
+        }
+    }
+
+    /// Keeps a new task until those have ended that it comes after, if any of them is live.
+    #[cold]
+    #[inline(never)]
+    fn hold_or_admit(&mut self, mut task: Task, payload: &[u8], asks: &[Ask<'_>], not_before: Option<Timestamp>, at: Timestamp) {
+        let named = |ask: &Ask<'_>| if let Ask::After(Dependency::Task(task)) = ask { Some(*task) } else { None };
+        let live = |task: &Ordinal| self.tasks.get(*task).is_some();
+        let after: BTreeSet<Ordinal> = asks.iter().filter_map(named).filter(live).collect();
+        if after.is_empty() {
+            self.admit(task, payload, not_before, at);
+            return;
+        }
+        task.phase = Phase::Held;
+        let limit = self.timeouts(&task).schedule_to_close;
+        let ordinal = self.tasks.insert(task, payload);
+        if let Some(limit) = limit {
+            self.timers.insert((at.after(limit), ordinal, TimerKind::ScheduleToClose));
+        }
+        let on_failure = OnFailure::of(asks);
+        self.holds.hold(ordinal, Hold { after: after.into_iter().collect(), on_failure, not_before });
+    }
+
+    /// Tells a held task that one has ended which it comes after; with the last it goes where a new task would go.
+    #[cold]
+    #[inline(never)]
+    fn meet(&mut self, ordinal: Ordinal, dependency: Ordinal, at: Timestamp, position: Position) {
+        let Some(hold) = self.holds.meet(ordinal, dependency) else { return };
+        let Some(task) = self.tasks.get_mut(ordinal) else { return };
+        match hold.not_before.filter(|due| *due > at) {
+            Some(due) => {
+                (task.phase, task.due) = (Phase::Delayed, due);
+                self.timers.insert((due, ordinal, TimerKind::Wake));
+            }
+            None => self.go_on(ordinal, at, position),
+        }
     }
 
     /// Puts a new task where it has to wait.
@@ -201,9 +284,12 @@ impl Work {
         let (priority, pool, position) = (task.priority, self.types[usize::from(task.task_type.0)].pool, task.ready_position);
         let timeouts = *self.timeouts(&task);
         let delayed = not_before.filter(|due| *due > at);
+        let limited = delayed.is_none() && self.flow.limits(task.task_type);
         if let Some(due) = delayed {
             task.phase = Phase::Delayed;
             task.due = due;
+        } else if limited {
+            task.phase = Phase::Limited;
         }
         let ordinal = self.tasks.insert(task, payload);
         if let Some(limit) = timeouts.schedule_to_close {
@@ -213,6 +299,7 @@ impl Work {
             Some(due) => {
                 self.timers.insert((due, ordinal, TimerKind::Wake));
             }
+            None if limited => self.flow.arrive(ordinal, position),
             None => {
                 self.pools[pool as usize].queue.push(ordinal, priority, position);
                 if let Some(limit) = timeouts.schedule_to_start {
@@ -244,16 +331,37 @@ impl Work {
             task.slot = slot;
         }
         self.pools[pool as usize].queue.forget(priority, &self.tasks);
+        if !self.flow.passages.is_empty() {
+            self.flow.start(ordinal, at);
+        }
     }
 
-    fn finish(&mut self, ordinal: Ordinal, outcome: Outcome) {
+    /// Lets a task at the gate wait for a limit.
+    fn limit(&mut self, ordinal: Ordinal, limit: LimitId) {
+        if let Some(task) = self.tasks.get(ordinal).filter(|task| task.phase == Phase::Limited) {
+            self.flow.wait(ordinal, task, limit);
+        }
+    }
+
+    /// Queues a task that its limits let through.
+    fn admit_limited(&mut self, ordinal: Ordinal, at: Timestamp, position: Position) {
+        let Some(task) = self.tasks.get(ordinal).filter(|task| task.phase == Phase::Limited) else { return };
+        self.flow.admit(ordinal, task);
+        if let Some(task) = self.tasks.get_mut(ordinal) {
+            task.phase = Phase::Ready;
+        }
+        self.enqueue(ordinal, at, position);
+    }
+
+    fn finish(&mut self, ordinal: Ordinal, outcome: Outcome, at: Timestamp) {
         // The executor reported, so the slot is free.
-        if self.end(ordinal, Replicas::give_back).is_some() {
+        if self.end(ordinal, outcome, at, Replicas::give_back).is_some() {
+            self.flow.forget(ordinal);
             self.count(outcome);
         }
     }
 
-    fn fail(&mut self, ordinal: Ordinal) {
+    fn fail(&mut self, ordinal: Ordinal, at: Timestamp) {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         if !task.has_slot() {
             return;
@@ -261,8 +369,16 @@ impl Work {
         task.failures = task.failures.saturating_add(1);
         let (replica, slot) = (task.replica, task.slot);
         self.leave_slot(ordinal);
+        self.give_permits_back(ordinal, at);
         self.replicas.give_back(replica, slot);
         self.replicas.forget_gone(replica);
+    }
+
+    /// Takes the permits of a task back whose attempt is over.
+    fn give_permits_back(&mut self, ordinal: Ordinal, at: Timestamp) {
+        if let Some(task) = self.tasks.get(ordinal) {
+            self.flow.release(ordinal, task, false, at);
+        }
     }
 
     fn time_out(&mut self, ordinal: Ordinal, timeout: Timeout, at: Timestamp) {
@@ -275,6 +391,7 @@ impl Work {
                 task.failures = task.failures.saturating_add(1);
                 let (replica, slot) = (task.replica, task.slot);
                 self.leave_slot(ordinal);
+                self.give_permits_back(ordinal, at);
                 self.replicas.time_out(replica, slot, at);
                 self.replicas.forget_gone(replica);
             }
@@ -283,8 +400,16 @@ impl Work {
         }
     }
 
+    fn progress(&mut self, ordinal: Ordinal, percent: Option<u8>, stage: &str, message: &str) {
+        if self.tasks.get(ordinal).is_some() {
+            let progress = Progress { percent, stage: stage.to_owned(), message: message.to_owned() };
+            self.progress.insert(ordinal, Arc::new(progress));
+        }
+    }
+
     /// Moves a task that had a slot to back-off, until the next event says for how long.
     fn leave_slot(&mut self, ordinal: Ordinal) {
+        self.forget_progress(ordinal);
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         let was_cancelling = task.phase == Phase::Cancelling;
         let due = task.due;
@@ -292,6 +417,12 @@ impl Work {
         task.due = Timestamp::NEVER;
         if was_cancelling {
             self.timers.remove(&(due, ordinal, TimerKind::CancelGrace));
+        }
+    }
+
+    fn forget_progress(&mut self, ordinal: Ordinal) {
+        if !self.progress.is_empty() {
+            self.progress.remove(&ordinal);
         }
     }
 
@@ -309,11 +440,22 @@ impl Work {
         if !matches!(task.phase, Phase::Delayed | Phase::Backoff) {
             return;
         }
-        let due = task.due;
-        task.due = Timestamp::NEVER;
-        task.phase = Phase::Ready;
+        let due = std::mem::replace(&mut task.due, Timestamp::NEVER);
         self.timers.remove(&(due, ordinal, TimerKind::Wake));
-        self.enqueue(ordinal, at, position);
+        self.go_on(ordinal, at, position);
+    }
+
+    /// Lets a task go on to its limits or to the queue that nothing else keeps any more.
+    fn go_on(&mut self, ordinal: Ordinal, at: Timestamp, position: Position) {
+        let Some(task) = self.tasks.get_mut(ordinal) else { return };
+        let is_limited = self.flow.limits(task.task_type);
+        task.phase = if is_limited { Phase::Limited } else { Phase::Ready };
+        (task.ready_at, task.ready_position) = (at, position);
+        if is_limited {
+            self.flow.arrive(ordinal, position);
+        } else {
+            self.enqueue(ordinal, at, position);
+        }
     }
 
     /// Queues a task that was just made ready.
@@ -340,6 +482,9 @@ impl Work {
         if let Some(task) = self.tasks.get_mut(ordinal) {
             task.phase = Phase::Ready;
         }
+        if !self.flow.passages.is_empty() {
+            self.flow.restart(ordinal);
+        }
         self.enqueue(ordinal, at, position);
         self.replicas.give_back(replica, slot);
         self.replicas.forget_gone(replica);
@@ -365,8 +510,17 @@ impl Work {
     }
 
     /// Takes a task out with everything that waits for it; `leave` says what becomes of a slot that it has.
-    fn end(&mut self, ordinal: Ordinal, leave: impl FnOnce(&mut Replicas, ReplicaId, u32)) -> Option<Task> {
+    fn end(
+        &mut self,
+        ordinal: Ordinal,
+        outcome: Outcome,
+        at: Timestamp,
+        leave: impl FnOnce(&mut Replicas, ReplicaId, u32),
+    ) -> Option<Task> {
         let task = self.tasks.remove(ordinal)?;
+        self.holds.end(ordinal, outcome);
+        self.forget_progress(ordinal);
+        self.flow.release(ordinal, &task, task.phase == Phase::Ready, at);
         let timeouts = *self.timeouts(&task);
         if let Some(limit) = timeouts.schedule_to_close {
             self.timers.remove(&(task.requested_at.after(limit), ordinal, TimerKind::ScheduleToClose));
@@ -382,6 +536,8 @@ impl Work {
                 let pool = self.types[usize::from(task.task_type.0)].pool;
                 self.pools[pool as usize].queue.forget(task.priority, &self.tasks);
             }
+            Phase::Limited => {}
+            Phase::Held => self.holds.release(ordinal),
             Phase::Running | Phase::Cancelling => {
                 if task.phase == Phase::Cancelling {
                     self.timers.remove(&(task.due, ordinal, TimerKind::CancelGrace));
@@ -400,7 +556,7 @@ impl Work {
 
     fn bury(&mut self, ordinal: Ordinal, cause: Cause, at: Timestamp) {
         let Some(payload) = self.tasks.payload(ordinal).map(Box::<[u8]>::from) else { return };
-        let Some(task) = self.end(ordinal, Replicas::hold) else { return };
+        let Some(task) = self.end(ordinal, Outcome::Failed, at, Replicas::hold) else { return };
         self.count(Outcome::Failed);
         self.dead_bytes += payload.len();
         self.dead.insert(ordinal, Arc::new(DeadLetter { task, payload, cause, ended_at: at }));
@@ -409,6 +565,7 @@ impl Work {
     fn exhume(&mut self, ordinal: Ordinal) {
         if let Some(letter) = self.dead.remove(&ordinal) {
             self.dead_bytes -= letter.payload.len();
+            self.flow.forget(ordinal);
         }
     }
 
@@ -419,6 +576,9 @@ impl Work {
         };
         let letter = Arc::clone(letter);
         let old = &letter.task;
+        if let Some(labels) = self.flow.labels.get(&ordinal).cloned() {
+            self.flow.labels.insert(self.tasks.next(), labels);
+        }
         self.exhume(ordinal);
         // A new task with a full budget; the old one's idempotency key stays with the old one.
         let task = Task::new(old.task_type, old.priority, at, position, old.extra.clone());
@@ -472,7 +632,7 @@ impl Work {
                 Phase::Cancelling => {
                     timers.push((task.due, ordinal, TimerKind::CancelGrace));
                 }
-                Phase::Running => {}
+                Phase::Running | Phase::Limited | Phase::Held => {}
             }
         }
         ready.sort_unstable();
@@ -505,7 +665,7 @@ fn take_asks(task: &mut Task, asks: &[Ask<'_>]) -> Option<Timestamp> {
             Ask::TraceParent(text) => task.extra_mut().trace_parent = Some(text.into()),
             Ask::ReplyTo(text) => task.extra_mut().reply_to = Some(text.into()),
             Ask::CorrelationId(text) => task.extra_mut().correlation_id = Some(text.into()),
-            Ask::Label(_, _) => {}
+            Ask::Label(_, _) | Ask::After(_) | Ask::OnFailure(_) => {}
         }
     }
     not_before

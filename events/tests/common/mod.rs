@@ -1,15 +1,20 @@
 //! A story about a shard: commands and moments in, events and answers out. When it ends, its log must fold, audit and continue.
 #![allow(dead_code, reason = "every test file uses another part of it")]
 
+use std::sync::Arc;
+
 use ergate_events::audit::{Audit, Depth};
 use ergate_events::block::{Block, Hash};
 use ergate_events::command::{Command, Rejection};
-use ergate_events::event::{Departure, Envelope, Event, RuleVersions, ShardReading, hex};
-use ergate_events::id::{Ordinal, Position, ReplicaId, ShardId, TypeId};
+use ergate_events::event::{Departure, Envelope, Event, PoolMode, RuleVersions, ShardReading, hex};
+use ergate_events::firing::Firing;
+use ergate_events::id::{LimitId, Ordinal, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use ergate_events::invariant;
+use ergate_events::limit::LimitSettings;
+use ergate_events::schedule::{CatchUp, Label, Overlap, Passed, PassedOver, ScheduleSettings, When, firing_key};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
-use ergate_events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
+use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
 
 /// Batches that a quiet shard may need to settle; more is a loop without end.
@@ -141,6 +146,17 @@ impl Story {
         self.tell(&Command::DefineType { name, settings, by: "test" }).expect("the settings are in range");
     }
 
+    /// Limits type 0 in these ways, each a limit named by its number.
+    pub(crate) fn limit(&mut self, limits: &[LimitSettings]) {
+        for (index, allows) in limits.iter().enumerate() {
+            let name = format!("limit {index}");
+            self.tell(&Command::DefineLimit { name: &name, allows, by: "test" }).expect("the limit is in range");
+        }
+        let ids: Vec<LimitId> = (0..).map(LimitId).take(limits.len()).collect();
+        self.tell(&Command::LimitType { task_type: TypeId(0), limits: ids, by: "test" }).expect("the limits are defined");
+        self.news.clear();
+    }
+
     pub(crate) fn join(&mut self, replica: u32, slots: u32) {
         self.tell(&Command::JoinReplica { replica: ReplicaId(replica), pool: "default", slots }).expect("the replica is new");
     }
@@ -180,6 +196,13 @@ impl Story {
 
     pub(crate) fn redrive(&mut self, task: u64) -> Answer {
         self.tell(&Command::Redrive { task: Ordinal(task), by: "me", reason: "" })
+    }
+
+    /// Fires a slot of the schedule with this name, as whoever has looked at it now would.
+    pub(crate) fn fire(&mut self, name: &str, slot: Timestamp) -> Answer {
+        let (schedule, known) = self.shard.state().control.schedules.named(name).expect("it is defined");
+        let (after, plan, key) = (Some(known.dealt), Arc::clone(&known.settings), firing_key(name, slot));
+        self.tell(&Command::Fire { schedule, after, slot, firing: Firing::Request { key: &key, plan: &plan } })
     }
 
     pub(crate) fn release(&mut self, task: u64, attempt: u32, replica: u32) -> Answer {
@@ -358,6 +381,22 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::SourceMoved { next } => format!("source at {next}"),
         Event::RequestRefused { .. } => "record refused".to_owned(),
         Event::ShardsObserved { shards } => format!("{} shards seen", shards.len()),
+        Event::LimitDefined { limit, name, .. } => format!("defined {limit} {name}"),
+        Event::TypeLimited { task_type, limits, .. } => format!("{task_type} has {} limits", limits.len()),
+        Event::Progressed { task, attempt, percent, stage, .. } => format!("progress {task}.{attempt} {percent:?} {stage}"),
+        Event::Limited { task, limit } => format!("limited {task} {limit}"),
+        Event::Admitted { task } => format!("admitted {task}"),
+        Event::DependencyMet { task, dependency, left } => format!("met {task} {dependency} {left} left"),
+        Event::ScheduleDefined { schedule, name, .. } => format!("defined {schedule} {name}"),
+        Event::ScheduleRemoved { schedule, .. } => format!("removed {schedule}"),
+        Event::SchedulePaused { schedule, .. } => format!("paused {schedule}"),
+        Event::ScheduleResumed { schedule, .. } => format!("resumed {schedule}"),
+        Event::Fired { schedule, slot, task } => format!("fired {schedule} {} as {task}", slot.0 / 1_000_000),
+        Event::Triggered { schedule, task, .. } => format!("triggered {schedule} as {task}"),
+        Event::PoolModeSet { pool, mode, .. } => format!("{} {pool}", mode.name()),
+        Event::SlotsPassed { schedule, from, to, count, because } => {
+            format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
+        }
     }
 }
 
@@ -378,7 +417,84 @@ pub(crate) fn everything() -> Vec<Block> {
     working_day(&mut story);
     story.seal();
     bad_day(&mut story);
+    story.seal();
+    busy_day(&mut story);
+    story.seal();
+    planned_day(&mut story);
+    story.seal();
+    dependent_day(&mut story);
+    let pause = Command::SetPoolMode { pool: "default", mode: PoolMode::Paused, by: "me", reason: "the night is short" };
+    story.tell(&pause).expect("it has a size");
     story.log()
+}
+
+/// Tasks that schedules ask for.
+fn planned_day(story: &mut Story) {
+    let plan = ScheduleSettings {
+        labels: vec![Label { name: "team".to_owned(), value: "blue".to_owned() }],
+        priority: Some(3),
+        catch_up: CatchUp::RunOnce,
+        overlap: Overlap::CancelPrevious,
+        timezone: "Europe/Berlin".to_owned(),
+        ..ScheduleSettings::new(When::Cron("0 3 * * *".to_owned()), "once")
+    };
+    let every = ScheduleSettings::new(When::Every(Micros::from_secs(60)), "once");
+    let once = ScheduleSettings { overlap: Overlap::Skip, ..ScheduleSettings::new(When::At(Timestamp(1)), "once") };
+    for (name, plan) in [("nightly", &plan), ("often", &every), ("at-last", &once)] {
+        story.tell(&Command::DefineSchedule { name, plan, by: "me" }).expect("it is in range");
+    }
+    let (schedule, by, reason) = (ScheduleId(0), "me", "the disk is full");
+    story.tell(&Command::PauseSchedule { schedule, by, reason }).expect("it is there");
+    story.tell(&Command::ResumeSchedule { schedule, by, reason }).expect("it is paused");
+    story.pass(1_000);
+    story.fire("nightly", story.now).expect("it is due");
+    story.fire("nightly", story.now.after(Micros(1))).expect("it is due");
+    let slot = story.now;
+    let key = firing_key("nightly", slot);
+    let firing = Firing::Request { key: &key, plan: &plan };
+    story.tell(&Command::Trigger { schedule, slot, firing, by, reason }).expect("one may");
+    let passed = Passed { from: slot.after(Micros(2)), to: slot.after(Micros(9)), count: 4, because: PassedOver::Missed };
+    story.tell(&Command::PassOver { schedule, after: None, passed }).expect("they were missed");
+    story.tell(&Command::RemoveSchedule { schedule, by }).expect("it is there");
+    for mode in [PoolMode::Paused, PoolMode::Drained, PoolMode::Running] {
+        story.tell(&Command::SetPoolMode { pool: "default", mode, by, reason: "the night is short" }).expect("it has a size");
+    }
+    story.pass(2_000);
+}
+
+/// Tasks that come after others.
+fn dependent_day(story: &mut Story) {
+    fn once<'a>(asks: &'a [Ask<'a>]) -> Command<'a> {
+        Command::Request { task_type: TypeId(1), payload: b"", key: None, asks }
+    }
+    let [first, second] = [(); 2].map(|()| story.submit(&once(&[])));
+    let both = [Ask::After(Dependency::Task(first)), Ask::After(Dependency::Task(second))];
+    let last = story.submit(&once(&both));
+    let doomed = story.submit(&once(&both[1..]));
+    story.submit(&once(&[Ask::After(Dependency::Task(doomed)), Ask::OnFailure(OnFailure::Run)]));
+    story.succeed(first.0, 1).expect("it runs");
+    story.fail(second.0, 1).expect("it runs");
+    assert!(story.shard.state().work.tasks.get(last).is_none(), "it came after one that failed");
+    let known = Ask::After(Dependency::Ended(first, Outcome::Succeeded));
+    story.submit(&once(&[known]));
+}
+
+/// Tasks that wait for limits.
+fn busy_day(story: &mut Story) {
+    story.define("job", &TypeSettings { priority: 1, ..plain() });
+    let newest = TypeId(2);
+    let allows = LimitSettings { key: Some("team".to_owned()), concurrency: Some(1), ..LimitSettings::default() };
+    story.tell(&Command::DefineLimit { name: "teams", allows: &allows, by: "me" }).expect("it is in range");
+    story.tell(&Command::LimitType { task_type: newest, limits: vec![LimitId(0)], by: "me" }).expect("it is defined");
+    story.join(7, 50);
+    let asks = [Ask::Label("team", "red")];
+    let limited = Command::Request { task_type: newest, payload: b"", key: None, asks: &asks };
+    let first = story.submit(&limited);
+    let second = story.submit(&limited);
+    let progress = Command::Progress { task: first, attempt: 1, percent: Some(40), stage: "resize", message: "4 of 10" };
+    story.tell(&progress).expect("it runs");
+    story.succeed(first.0, 1).expect("it runs");
+    story.succeed(second.0, 1).expect("it runs now");
 }
 
 /// Requests that end well, after a failure, a checkpoint, a delay.

@@ -2,7 +2,7 @@
 
 use ergate_events::event::{Cause, Departure, Digest, Event, RuleVersions, ShardReading, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
-use ergate_events::task::{Ask, Failure, IdempotencyKey, Outcome, RetryPolicy, Timeouts, TypeSettings};
+use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -23,7 +23,7 @@ const TEXTS: [&str; 10] = [
     "a text that is longer than the thirty-two bytes which are looked at together\"",
 ];
 
-fn text() -> impl Strategy<Value = &'static str> {
+pub(crate) fn text() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => select(&TEXTS[..]), 1 => any::<String>().prop_map(|text| &*text.leak())]
 }
 
@@ -35,7 +35,7 @@ fn bytes() -> impl Strategy<Value = &'static [u8]> {
     ]
 }
 
-fn number() -> impl Strategy<Value = u64> {
+pub(crate) fn number() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0_u64..300, 1 => select(vec![u64::MAX, 1 << 53, (1 << 53) + 1, u64::from(u32::MAX)]), 1 => any::<u64>()]
 }
 
@@ -50,19 +50,19 @@ pub(crate) fn times() -> impl Strategy<Value = Vec<Timestamp>> {
     })
 }
 
-fn count() -> impl Strategy<Value = u32> {
+pub(crate) fn count() -> impl Strategy<Value = u32> {
     prop_oneof![0_u32..4, Just(u32::MAX)]
 }
 
-fn task() -> impl Strategy<Value = Ordinal> {
+pub(crate) fn task() -> impl Strategy<Value = Ordinal> {
     number().prop_map(Ordinal)
 }
 
-fn moment() -> impl Strategy<Value = Timestamp> {
+pub(crate) fn moment() -> impl Strategy<Value = Timestamp> {
     number().prop_map(Timestamp)
 }
 
-fn span() -> impl Strategy<Value = Micros> {
+pub(crate) fn span() -> impl Strategy<Value = Micros> {
     number().prop_map(Micros)
 }
 
@@ -74,11 +74,11 @@ fn replica() -> impl Strategy<Value = ReplicaId> {
     count().prop_map(ReplicaId)
 }
 
-fn type_id() -> impl Strategy<Value = TypeId> {
+pub(crate) fn type_id() -> impl Strategy<Value = TypeId> {
     any::<u16>().prop_map(TypeId)
 }
 
-fn pool_id() -> impl Strategy<Value = PoolId> {
+pub(crate) fn pool_id() -> impl Strategy<Value = PoolId> {
     any::<u16>().prop_map(PoolId)
 }
 
@@ -128,6 +128,16 @@ fn ask() -> impl Strategy<Value = Ask<'static>> {
         (text(), text()).prop_map(|(name, value)| Ask::Label(name, value)),
         text().prop_map(Ask::ReplyTo),
         text().prop_map(Ask::CorrelationId),
+        dependency().prop_map(Ask::After),
+        select(vec![OnFailure::Cancel, OnFailure::Run]).prop_map(Ask::OnFailure),
+    ]
+}
+
+fn dependency() -> impl Strategy<Value = Dependency<'static>> {
+    prop_oneof![
+        task().prop_map(Dependency::Task),
+        (task(), outcome()).prop_map(|(task, outcome)| Dependency::Ended(task, outcome)),
+        (proptest::option::of(text()), text()).prop_map(|(task_type, key)| Dependency::Key(task_type, key)),
     ]
 }
 
@@ -164,7 +174,7 @@ fn timeout() -> impl Strategy<Value = Timeout> {
 
 fn cause() -> impl Strategy<Value = Cause> {
     let plain = [Cause::AttemptsExhausted, Cause::NotRetryable, Cause::LossesExhausted, Cause::Cancelled, Cause::Killed];
-    prop_oneof![select(plain.to_vec()), timeout().prop_map(Cause::TimedOut)]
+    prop_oneof![select(plain.to_vec()), timeout().prop_map(Cause::TimedOut), task().prop_map(Cause::Dependency)]
 }
 
 fn departure() -> impl Strategy<Value = Departure> {
@@ -235,6 +245,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
         replica().prop_map(|replica| Event::DrainRequested { replica }).boxed(),
         number().prop_map(|next| Event::SourceMoved { next }).boxed(),
         text().prop_map(|reason| Event::RequestRefused { reason: reason.into() }).boxed(),
+        crate::newer::event().boxed(),
         proptest::collection::vec(reading(), 0..3).prop_map(|shards| Event::ShardsObserved { shards }).boxed(),
     ])
 }

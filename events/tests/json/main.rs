@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod any;
+mod newer;
 mod refused;
 mod speed;
 
@@ -45,7 +46,7 @@ fn comes_back(block: &Block) {
 }
 
 fn frozen() -> Vec<Block> {
-    let (mut bytes, mut blocks): (&[u8], _) = (include_bytes!("../../../tests/fixtures/v2/log.blocks"), Vec::new());
+    let (mut bytes, mut blocks): (&[u8], _) = (include_bytes!("../../../tests/fixtures/v4/log.blocks"), Vec::new());
     while !bytes.is_empty() {
         let block = Block::parse(bytes).unwrap();
         bytes = &bytes[block.header.block_len()..];
@@ -65,7 +66,7 @@ fn the_events_that_are_made_up_here_are_of_every_kind() {
     let events = frozen.iter().flat_map(|block| block.records().map(|record| record.unwrap().event.name()));
     let (expected, mut found) = (events.collect::<BTreeSet<_>>(), BTreeSet::new());
     let (strategy, mut runner) = (any::event(), TestRunner::deterministic());
-    (0..3_000).for_each(|_| {
+    (0..6_000).for_each(|_| {
         found.insert(strategy.new_tree(&mut runner).unwrap().current().name());
     });
     assert_eq!(found, expected);

@@ -53,7 +53,7 @@ fn a_wrong_field_is_named_with_its_position() {
     let json = sample();
     decode(json.as_bytes()).unwrap();
     let cases: &[(&str, &str, &[&str])] = &[
-        ("\"format\":1", "\"format\":3", &["format 3", "newer build"]),
+        ("\"format\":1", "\"format\":5", &["format 5", "newer build"]),
         ("\"format\":1", "\"format\":2", &["position 40", "another format"]),
         ("\"format\":1", "\"format\":0", &["`format`"]),
         ("\"format\":1,", "", &["`format`", "missing"]),

@@ -18,8 +18,7 @@ use super::log::Delivers;
 
 /// How much longer than it was told a call may take.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often the client is asked for news of messages that failed. It tells nothing of those that went well, and a commit that goes well takes
-/// about as long.
+/// How often the client is asked for news of messages that failed. A commit that goes well takes about as long.
 const NEWS_EVERY: Duration = Duration::from_millis(10);
 
 /// How often it is looked whether all messages have arrived: a small part of a commit, and most have arrived when the offsets are put.
@@ -111,12 +110,14 @@ impl<C: Delivers> Caller<C> {
     }
 }
 
-/// Waits until the brokers have every message: a commit would wait too, a tenth of a second at a time.
+/// Waits until the brokers have every message and that was told: a commit would wait too, a tenth of a second at a time.
 fn wait_sent<C: Delivers>(producer: &BaseProducer<C>, within: Duration) {
     let mut waited = Duration::ZERO;
+    producer.poll(Duration::ZERO);
     while producer.in_flight_count() > 0 && waited < within {
         std::thread::sleep(SENT_EVERY);
         waited += SENT_EVERY;
+        producer.poll(Duration::ZERO);
     }
 }
 

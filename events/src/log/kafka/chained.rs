@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::message::Received;
-use crate::block::Hash;
+use crate::block::{Hash, Header};
 use crate::id::{Position, ShardId};
 use crate::log::{Head, LogError};
 
@@ -35,6 +35,13 @@ impl Chained {
     /// Goes on where a log ends.
     pub const fn after(shard: ShardId, head: &Head) -> Chained {
         Chained { shard, next: head.next, previous: Some(head.hash), repeated: 0, seen: VecDeque::new() }
+    }
+
+    /// Goes on behind a block of the log.
+    pub const fn behind(last: &Received) -> Chained {
+        let Header { shard, .. } = last.block.header;
+        let next = last.block.header.next_position();
+        Chained { shard, next, previous: Some(last.hash), repeated: 0, seen: VecDeque::new() }
     }
 
     /// Takes the first block as it is, whatever lies before it.

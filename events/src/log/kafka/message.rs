@@ -68,7 +68,7 @@ pub(super) fn headers(form: Form, sealed: &SealedBlock) -> OwnedHeaders {
 }
 
 /// The position of the first record of the block that a message says, by its header alone.
-pub(super) fn position(message: &impl Message) -> Option<Position> {
+fn position(message: &impl Message) -> Option<Position> {
     named(message, POSITION)
 }
 
@@ -111,11 +111,14 @@ pub struct Received {
 }
 
 impl Received {
-    /// Reads the block of a message.
+    /// Reads the block of a message; `None` for one without a value, with which an owner has ended what brokers had left undecided.
     ///
     /// # Errors
     /// [`LogError::NoBlock`] that names the offset and what is wrong, [`LogError::NewerBlock`].
-    pub fn from(message: &impl Message) -> Result<Received, LogError> {
+    pub fn of(message: &impl Message) -> Result<Option<Received>, LogError> {
+        if position(message).is_none() && message.payload().is_none() {
+            return Ok(None);
+        }
         let offset = message.offset();
         let place = || format!("{}-{}", message.topic(), message.partition());
         let at = |reason: String| LogError::NoBlock { at: position(message).unwrap_or_default(), place: place(), offset, reason };
@@ -133,6 +136,6 @@ impl Received {
             let hash = block.hash();
             (block, hash)
         };
-        Ok(Received { offset, block, hash, bytes: value.len(), source_next: named(message, SOURCE) })
+        Ok(Some(Received { offset, block, hash, bytes: value.len(), source_next: named(message, SOURCE) }))
     }
 }

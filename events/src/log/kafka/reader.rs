@@ -128,7 +128,7 @@ impl KafkaReader {
     /// Which records there are.
     ///
     /// # Errors
-    /// [`LogError::NoTopic`], [`LogError::Kafka`], and as [`Received::from`].
+    /// [`LogError::NoTopic`], [`LogError::Kafka`], and as [`Received::of`].
     pub fn measure(&self) -> Result<Span, LogError> {
         Ok(self.extent()?.span)
     }
@@ -214,6 +214,32 @@ impl KafkaReader {
             },
             (next, _) => Err(LogError::Beyond { at: head.next, next }),
         }
+    }
+
+    /// How many blocks lie from an offset on and before another, decided or not, if the log before goes on with them and with nothing else;
+    /// `None` where it does not, or where nothing is known of the log before.
+    ///
+    /// # Errors
+    /// [`LogError::Kafka`].
+    pub fn goes_on(&self, from: i64, until: i64) -> Result<Option<u64>, LogError> {
+        let mut committed = self.walk()?;
+        let low = committed.watermarks()?.low;
+        let mut chained = match committed.last(Watermarks { low, stable: from })? {
+            Some(last) => Chained::behind(&last),
+            None if low == 0 => Chained::after(self.shard, &Head::default()),
+            None => return Ok(None),
+        };
+        let undecided = Arc::new(self.clients.with("isolation.level", "read_uncommitted"));
+        let mut walk = Walk::new(&undecided, &self.topic, self.partition, &self.patience)?;
+        walk.go(from)?;
+        let mut blocks = 0;
+        while let Some(received) = walk.next()?.filter(|received| received.offset < until) {
+            match chained.takes(&received) {
+                Ok(is_next) => blocks += u64::from(is_next),
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(blocks))
     }
 
     /// Blocks from an offset on, which must go on from `head`.

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::chained::Chained;
 use super::failed;
-use super::message::{Received, position};
+use super::message::Received;
 use super::reader::{Extent, KafkaReader};
 use super::walk::{AT_END, Client, Listener, is_final};
 use crate::block::Block;
@@ -78,11 +78,9 @@ impl Cursor for KafkaTail {
                     let place = (message.topic().to_owned(), message.partition());
                     self.trouble = None;
                     let Some(chained) = self.shards.get_mut(&place) else { continue };
-                    if position(&message).is_none() && message.payload().is_none() {
-                        continue;
-                    }
-                    let received = Received::from(&message)?;
-                    if chained.takes(&received)? {
+                    if let Some(received) = Received::of(&message)?
+                        && chained.takes(&received)?
+                    {
                         return Ok(Some(received.block));
                     }
                 }

@@ -12,7 +12,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::failed;
-use super::message::{Received, position};
+use super::message::Received;
 use super::reader::Watermarks;
 use crate::log::LogError;
 
@@ -276,10 +276,10 @@ impl Walk {
                     if message.partition() != self.partition || message.topic() != self.topic || message.offset() < self.from {
                         continue;
                     }
-                    let block = (position(&message).is_some() || message.payload().is_some()).then(|| Received::from(&message));
+                    let received = Received::of(&message);
                     self.at_end = false;
-                    match block {
-                        Some(block) => return block.map(Some),
+                    match received? {
+                        Some(received) => return Ok(Some(received)),
                         None => continue,
                     }
                 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::prelude::*;
-use super::{SledLog, databases, log_of, small};
+use super::{SledLog, databases, foreign, log_of, small};
 
 /// Opens the log and reads all of it; how many blocks there are.
 fn read_all(dir: &Path) -> Result<usize, LogError> {
@@ -136,7 +136,7 @@ fn a_database_without_blocks_is_begun_again() {
     let unborn = Layout::new(dir.path(), Engine::Sled).segment(next);
     fs::create_dir(&unborn).unwrap();
     assert_eq!(read_all(dir.path()).unwrap(), blocks.len());
-    drop(sled::open(&unborn).unwrap());
+    drop(foreign(&unborn));
     assert_eq!(read_all(dir.path()).unwrap(), blocks.len());
     let (mut log, _) = SledLog::open(dir.path(), small()).unwrap();
     let more = Filler::after(&log.head(), 9).blocks(40);
@@ -151,7 +151,7 @@ fn what_follows_the_end_and_is_no_block_is_cut() {
     let (dir, blocks) = log_of(10);
     let next = blocks[blocks.len() - 1].header.next_position();
     let last = databases(dir.path()).pop().unwrap();
-    let db = sled::open(&last).unwrap();
+    let db = foreign(&last);
     db.open_tree("blocks").unwrap().insert(crate::log::sled::chunks::key(next, 0), b"ERGB and no more".to_vec()).unwrap();
     drop(db);
     let (log, recovery) = SledLog::open(dir.path(), small()).unwrap();

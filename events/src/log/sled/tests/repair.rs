@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::prelude::*;
-use super::{SledLog, databases, log_of, small};
+use super::{SledLog, databases, foreign, log_of, small};
 use crate::log::directory::repair;
 
 /// Damages the middle database; how many events a repair has to give up.
@@ -45,7 +45,7 @@ fn the_beginning_of_a_damaged_database_is_kept() {
     let (dir, blocks) = log_of(80);
     let first = databases(dir.path())[0].clone();
     let victim = blocks[3].header.first_position;
-    let db = sled::open(&first).unwrap();
+    let db = foreign(&first);
     db.open_tree("blocks").unwrap().remove(crate::log::sled::chunks::key(victim, 0)).unwrap();
     drop(db);
     let Err(LogError::Missing { missing, found, .. }) = repair(dir.path(), u64::MAX) else { panic!("a loss is to be accepted") };

@@ -1,0 +1,133 @@
+//! `[task."NAME"]`: what runs it, what is refused, and that nothing secret is shown.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use ergate_config::{DEFAULT_TOML, Executor, OptionValue, PayloadBy};
+use support::{read, refuses};
+
+const THUMB: &str = r#"
+[task.thumbnail]
+pool = "models"
+executor = { process = ["./thumb.sh", "--fast"], stdin = "file", env = ["PATH", "LANG"], set = { MODE = "x", API_TOKEN = { file = "token" } } }
+timeout = "30s"
+heartbeat = "5s"
+retry = { attempts = 3, initial = "100ms", max = "30s", coefficient = 1.5, jitter = 0 }
+non_retryable = ["exit-3"]
+[task."image.embed"]
+executor.http = "http://127.0.0.1:9000/embed"
+executor.concurrency = 8
+executor.headers = { Authorization = { env = "TOKEN" } }
+"#;
+
+#[test]
+fn commands_and_calls_are_read_with_their_settings() {
+    let config = read(THUMB, &[("ERGATE_TASK__THUMBNAIL__PRIORITY", "7")]).unwrap();
+    let tasks = config.task_executors().unwrap();
+    let [(embed, _, Executor::Http(http)), (thumb, task, Executor::Process(process))] = tasks.as_slice() else {
+        panic!("{tasks:?}")
+    };
+    assert_eq!((*embed, *thumb), ("image.embed", "thumbnail"));
+    assert_eq!((http.url.as_str(), http.concurrency), ("http://127.0.0.1:9000/embed", 8));
+    assert_eq!(http.headers["Authorization"], OptionValue::Env("TOKEN".to_owned()));
+    // Beside the file, wherever the command runs.
+    assert!(process.program.is_absolute() && process.program.ends_with("thumb.sh"), "{}", process.program.display());
+    assert_eq!((process.arguments.as_slice(), process.stdin), (["--fast".to_owned()].as_slice(), PayloadBy::File));
+    assert!(matches!(&process.set["API_TOKEN"], OptionValue::File(path) if path.is_absolute()));
+    let settings = &task.settings;
+    assert_eq!((settings.pool.as_str(), settings.priority), ("models", 7));
+    assert_eq!(settings.timeouts.start_to_close.to_std(), Duration::from_secs(30));
+    assert_eq!((settings.retry.attempts, settings.retry.coefficient_milli, settings.retry.jitter_milli), (3, 1_500, 0));
+    assert_eq!(settings.non_retryable, ["exit-3"]);
+}
+
+#[test]
+fn what_is_shown_is_what_a_file_would_have() {
+    let config = read(THUMB, &[]).unwrap();
+    let shown: Vec<_> = config.settings().into_iter().filter(|setting| setting.key.starts_with("task.")).collect();
+    let value =
+        |key: &str| shown.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("{key}: {shown:#?}")).value.clone();
+    assert_eq!(value("task.thumbnail.timeout"), "30s");
+    assert_eq!(value("task.thumbnail.retry.coefficient"), "1.5");
+    assert_eq!(value("task.thumbnail.executor.non_retryable_exits"), r#"["64-74", "76-78", "126-127"]"#);
+    assert_eq!(value("task.\"image.embed\".executor.headers.Authorization"), r#"{ env = "TOKEN" }"#);
+    assert_eq!(value("task.\"image.embed\".timeout"), "1h");
+    assert!(!shown.iter().any(|setting| setting.key == "task.\"image.embed\".executor.stdin"));
+}
+
+#[test]
+fn a_task_type_has_one_executor() {
+    refuses("[task.a]\n", &[], &["my.toml:1", "task.a.executor", "needs what runs it"]);
+    refuses("\n[task.a]\ntimeout = \"1s\"\n", &[], &["my.toml:2", "task.a.executor"]);
+    refuses("[task.a.executor]\nprocess = [\"x\"]\nhttp = \"http://x\"\n", &[], &["my.toml", "it has two"]);
+    refuses("[task.a.executor]\nprocess = [\"x\"]\nheaders = { A = \"b\" }\n", &[], &["`headers` is for the executor `http`"]);
+    refuses(
+        "[task.a.executor]\nhttp = \"http://x\"\nkill_after = \"1s\"\n",
+        &[],
+        &["`kill_after` is for the executor `process`"],
+    );
+}
+
+#[test]
+fn slips_are_named_with_the_nearest_key_and_what_it_takes() {
+    let with = |line: &str| format!("[task.a]\nexecutor = {{ process = [\"x\"] }}\n{line}\n");
+    refuses(&with("timout = \"1s\""), &[], &["my.toml:3", "no key `task.a.timout`", "nearest is `task.a.timeout`"]);
+    refuses(&with("retry = { attempt = 3 }"), &[], &["no key `task.a.retry.attempt`", "nearest is `task.a.retry.attempts`"]);
+    refuses("[task.a.executor]\nproces = [\"x\"]\n", &[], &["nearest is `task.a.executor.process`"]);
+    refuses(&with("timeout = 30"), &[], &["`task.a.timeout` takes a duration such as \"30s\", and found the number 30"]);
+    refuses(&with("timeout = \"0s\""), &[], &["takes a duration"]);
+    refuses(&with("priority = 10"), &[], &["from 0 to 9"]);
+    refuses(&with("retry.jitter = 1.5"), &[], &["from 0.0 to 1.0"]);
+    refuses(&with("retry.initial = \"1h\""), &[], &["`task.a.retry.initial` is refused", "at most `retry.max`"]);
+    refuses("[task.a.executor]\nprocess = \"x | y\"\n", &[], &["takes a program and its arguments"]);
+    refuses("[task.a.executor]\nprocess = []\n", &[], &["takes a program and its arguments"]);
+    refuses("[task.a.executor]\nprocess = [\"x\"]\nnon_retryable_exits = [0]\n", &[], &["exit codes from 1 to 255"]);
+    refuses("[task.a.executor]\nhttp = \"ftp://x\"\n", &[], &["takes a URL"]);
+    refuses(
+        "[task.a.executor]\nhttp = \"http://x\"\nheaders = { Host = \"b\" }\n",
+        &[],
+        &["no key `task.a.executor.headers.Host`"],
+    );
+    refuses("[task.\"../etc\"]\ntimeout = \"1s\"\n", &[], &["my.toml:1", "names of task types"]);
+    refuses("task = 3\n", &[], &["no key `task`"]);
+    refuses("[task]\na = 3\n", &[], &["no key `task.a`"]);
+}
+
+#[test]
+fn secrets_are_references_and_shown_nowhere() {
+    for text in [
+        "[task.a.executor]\nhttp = \"http://x\"\nheaders = { Authorization = \"hunter2\" }\n",
+        "[task.a.executor]\nhttp = \"http://x\"\nheaders = { X-Api-Key = \"hunter2\" }\n",
+        "[task.a.executor]\nprocess = [\"x\"]\nset = { DB_PASSWORD = \"hunter2\" }\n",
+        "[task.a.executor]\nprocess = [\"x\"]\nset = { PLAIN = [\"hunter2\"] }\n",
+    ] {
+        refuses(text, &[], &["what is secret only as one of the last two"]);
+    }
+}
+
+#[test]
+fn every_key_is_explained_in_the_defaults() {
+    let config = read(THUMB, &[]).unwrap();
+    for setting in config.settings().into_iter().filter(|setting| setting.key.starts_with("task.")) {
+        let (_, key) = setting
+            .key
+            .rsplit_once("retry.")
+            .or_else(|| setting.key.rsplit_once("executor."))
+            .unwrap_or_else(|| setting.key.rsplit_once('.').unwrap());
+        let key = key.split_once('.').map_or_else(|| format!("# {key} = "), |(map, _)| format!("# {map}."));
+        assert!(DEFAULT_TOML.lines().any(|line| line.starts_with(&key)), "{key} is not in default.toml");
+    }
+    // What is shown there is what is taken where a file says nothing.
+    let shown = DEFAULT_TOML.split_once("# [task.thumbnail]").unwrap().1;
+    let lines: Vec<&str> =
+        shown.lines().map(|line| line.strip_prefix("# ").unwrap_or("")).filter(|line| !line.starts_with('#')).collect();
+    let documented = read(&format!("[task.thumbnail]\n{}", lines.join("\n")), &[]).unwrap();
+    let bare = "[task.thumbnail]\nexecutor.process = [\"x\"]\n[task.embed]\nexecutor.http = \"http://x\"\n";
+    for setting in read(bare, &[]).unwrap().settings() {
+        let own = ["executor.process", "executor.http", "executor.directory"];
+        let same = documented.settings().into_iter().find(|other| other.key == setting.key).unwrap();
+        assert!(own.iter().any(|key| setting.key.ends_with(key)) || same.value == setting.value, "{setting:?} {same:?}");
+    }
+}

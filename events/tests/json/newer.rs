@@ -1,0 +1,103 @@
+//! Events of the formats from 3 on: limits, progress, dependencies, schedules, modes of pools.
+
+use ergate_events::event::{Event, PoolMode};
+use ergate_events::id::{LimitId, ScheduleId};
+use ergate_events::limit::{LimitSettings, Rate};
+use ergate_events::schedule::{CatchUp, Label, Overlap, PassedOver, ScheduleSettings, When};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::any::{count, moment, number, pool_id, span, task, text, type_id};
+
+fn name() -> impl Strategy<Value = String> {
+    text().prop_map(str::to_owned)
+}
+
+fn limit_id() -> impl Strategy<Value = LimitId> {
+    any::<u16>().prop_map(LimitId)
+}
+
+fn allows() -> impl Strategy<Value = Box<LimitSettings>> {
+    let rate = (count(), span(), count()).prop_map(|(permits, per, burst)| Rate { permits, per, burst });
+    (of(name()), of(count()), of(rate), of(count()))
+        .prop_map(|(key, concurrency, rate, ready)| Box::new(LimitSettings { key, concurrency, rate, ready }))
+}
+
+fn schedule() -> impl Strategy<Value = ScheduleId> {
+    any::<u16>().prop_map(ScheduleId)
+}
+
+fn when() -> impl Strategy<Value = When> {
+    prop_oneof![name().prop_map(When::Cron), span().prop_map(When::Every), moment().prop_map(When::At)]
+}
+
+fn plan() -> impl Strategy<Value = Box<ScheduleSettings>> {
+    let label = (name(), name()).prop_map(|(name, value)| Label { name, value });
+    let labels = proptest::collection::vec(label, 0..3);
+    let catch_up = select(vec![CatchUp::Skip, CatchUp::RunOnce, CatchUp::RunAll]);
+    let overlap = select(vec![Overlap::Allow, Overlap::Skip, Overlap::CancelPrevious]);
+    let priority = of(any::<u8>());
+    (when(), (name(), name(), name()), labels, priority, catch_up, overlap).prop_map(
+        |(when, (timezone, task, payload), labels, priority, catch_up, overlap)| {
+            Box::new(ScheduleSettings { when, timezone, task, payload, labels, priority, catch_up, overlap })
+        },
+    )
+}
+
+/// Limits, dependencies, and how far attempts are.
+fn of_flow() -> impl Strategy<Value = Event<'static>> {
+    let limits = proptest::collection::vec(limit_id(), 0..4);
+    prop_oneof![
+        (limit_id(), text(), allows(), text()).prop_map(|(limit, name, allows, by)| Event::LimitDefined {
+            limit,
+            name,
+            allows,
+            by
+        }),
+        (type_id(), limits, text()).prop_map(|(task_type, limits, by)| Event::TypeLimited { task_type, limits, by }),
+        (task(), count(), of(any::<u8>()), text(), text())
+            .prop_map(|(task, attempt, percent, stage, message)| Event::Progressed { task, attempt, percent, stage, message }),
+        (task(), limit_id()).prop_map(|(task, limit)| Event::Limited { task, limit }),
+        task().prop_map(|task| Event::Admitted { task }),
+        (task(), task(), count()).prop_map(|(task, dependency, left)| Event::DependencyMet { task, dependency, left }),
+    ]
+}
+
+/// Schedules, and the modes of pools.
+fn of_control() -> impl Strategy<Value = Event<'static>> {
+    let mode = select(vec![PoolMode::Running, PoolMode::Paused, PoolMode::Drained]);
+    prop_oneof![
+        (schedule(), text(), plan(), text()).prop_map(|(schedule, name, plan, by)| Event::ScheduleDefined {
+            schedule,
+            name,
+            plan,
+            by
+        }),
+        (schedule(), text()).prop_map(|(schedule, by)| Event::ScheduleRemoved { schedule, by }),
+        (schedule(), text(), text()).prop_map(|(schedule, by, reason)| Event::SchedulePaused { schedule, by, reason }),
+        (schedule(), text(), text()).prop_map(|(schedule, by, reason)| Event::ScheduleResumed { schedule, by, reason }),
+        (schedule(), moment(), task()).prop_map(|(schedule, slot, task)| Event::Fired { schedule, slot, task }),
+        (schedule(), moment(), task(), text(), text()).prop_map(|(schedule, slot, task, by, reason)| Event::Triggered {
+            schedule,
+            slot,
+            task,
+            by,
+            reason
+        }),
+        (schedule(), moment(), moment(), number(), select(PassedOver::ALL.to_vec()))
+            .prop_map(|(schedule, from, to, count, because)| Event::SlotsPassed { schedule, from, to, count, because }),
+        (pool_id(), text(), mode, text(), text()).prop_map(|(pool, name, mode, by, reason)| Event::PoolModeSet {
+            pool,
+            name,
+            mode,
+            by,
+            reason
+        }),
+    ]
+}
+
+/// Any of them.
+pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
+    prop_oneof![of_flow(), of_control()]
+}

@@ -11,6 +11,11 @@ pub trait Clock: Send + Sync {
     /// Now; never earlier than an answer before.
     fn now(&self) -> Timestamp;
 
+    /// What the wall shows: it may be set, forward and back. For what people expect at a time of their day.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
     /// The jump of the wall clock since the last call, where it is larger than [`STEP_MIN`]: (what this clock says, what the wall says).
     fn step(&self) -> Option<(Timestamp, Timestamp)> {
         None
@@ -39,6 +44,10 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         self.base.after(self.started.elapsed().into())
+    }
+
+    fn wall(&self) -> Timestamp {
+        wall()
     }
 
     fn step(&self) -> Option<(Timestamp, Timestamp)> {

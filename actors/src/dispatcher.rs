@@ -56,6 +56,8 @@ pub struct Restarts {
     pub dispatchers: AtomicU64,
     /// Projectors.
     pub projectors: AtomicU64,
+    /// Schedulers.
+    pub schedulers: AtomicU64,
 }
 
 /// Owns the executors of this process.

@@ -30,6 +30,20 @@ pub struct Attempt {
     pub heartbeat: Option<Micros>,
     pub(crate) payload: Range<usize>,
     pub(crate) checkpoint: Option<Range<usize>>,
+    pub(crate) trace_parent: Option<Range<usize>>,
+}
+
+/// An attempt with the bytes that it needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// What it is.
+    pub attempt: &'a Attempt,
+    /// What it works on.
+    pub payload: &'a [u8],
+    /// What the attempt before it left.
+    pub checkpoint: Option<&'a [u8]>,
+    /// The W3C trace context of the request.
+    pub trace_parent: Option<&'a str>,
 }
 
 /// Attempts for one replica with the bytes they need.
@@ -40,11 +54,15 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The attempts with payload and checkpoint.
-    pub fn iter(&self) -> impl Iterator<Item = (&Attempt, &[u8], Option<&[u8]>)> {
-        self.items
-            .iter()
-            .map(|item| (item, &self.bytes[item.payload.clone()], item.checkpoint.clone().map(|range| &self.bytes[range])))
+    /// The attempts, each with its bytes.
+    pub fn iter(&self) -> impl Iterator<Item = Whole<'_>> {
+        let bytes = |range: &Range<usize>| &self.bytes[range.clone()];
+        self.items.iter().map(move |attempt| Whole {
+            attempt,
+            payload: bytes(&attempt.payload),
+            checkpoint: attempt.checkpoint.as_ref().map(bytes),
+            trace_parent: attempt.trace_parent.as_ref().and_then(|range| std::str::from_utf8(bytes(range)).ok()),
+        })
     }
 
     fn push(&mut self, state: &State, task: Ordinal, number: u32) {
@@ -52,9 +70,10 @@ impl Attempts {
         let timeouts = state.work.timeouts(live);
         let payload = append(&mut self.bytes, state.work.tasks.payload(task).unwrap_or_default());
         let checkpoint = live.checkpoint().map(|details| append(&mut self.bytes, details));
+        let trace_parent = live.trace_parent().map(|trace| append(&mut self.bytes, trace.as_bytes()));
         let deadline = state.last_at.after(timeouts.start_to_close);
         let (task_type, heartbeat) = (live.task_type, timeouts.heartbeat);
-        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, payload, checkpoint });
+        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, payload, checkpoint, trace_parent });
     }
 }
 

@@ -45,12 +45,14 @@ impl Default for Valve {
 }
 
 impl Valve {
-    pub(crate) fn set_open(&self, open: bool) {
+    /// Opens or closes it; says whether it was otherwise before.
+    pub(crate) fn set_open(&self, open: bool) -> bool {
         let mut gate = self.0.borrow_mut();
-        gate.open = open;
+        let has_changed = std::mem::replace(&mut gate.open, open) != open;
         if open {
             gate.waiting.drain(..).for_each(Waker::wake);
         }
+        has_changed
     }
 
     /// Whether the lane may be read; else `waker` is woken when it may.

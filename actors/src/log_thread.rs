@@ -15,6 +15,7 @@ use ergate_events::log::{EventLog, Head, LogError, Outgoing, Space};
 use ergate_events::planted::{self, Bug};
 
 use crate::recent::Recent;
+use crate::timings::Timings;
 
 /// When a reply may be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,12 @@ pub struct LogCounters {
     pub blocks: AtomicU64,
     /// Bytes of blocks written.
     pub bytes: AtomicU64,
+    /// Sealing and writing a block, each time.
+    pub append: Timings,
+    /// Making what was written durable, each time: a sync of files, or a transaction.
+    pub sync: Timings,
+    /// How often lanes were closed because too much waited for the disk.
+    pub holds: AtomicU64,
     /// Whether free space is below the low-water mark.
     pub space_is_low: AtomicBool,
     /// Bytes that were free when the log thread last looked; 0 before it did.
@@ -243,8 +250,10 @@ impl<F: Fn(LogNews)> Writer<F> {
     }
 
     fn append(&mut self, block: OpenBlock) -> Result<(), LogError> {
+        let began = Instant::now();
         let sealed = block.seal(self.log.head().hash);
         self.log.append(&sealed)?;
+        self.counters.append.record(began.elapsed());
         self.written.push((block, sealed.header));
         self.counters.blocks.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(sealed.bytes.len() as u64, Ordering::Relaxed);
@@ -276,7 +285,9 @@ impl<F: Fn(LogNews)> Writer<F> {
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
+        let began = Instant::now();
         self.log.sync()?;
+        self.counters.sync.record(began.elapsed());
         self.unsynced_since = None;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -7,17 +7,20 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use ergate_events::block::Block;
 use ergate_events::id::Position;
 use ergate_events::log::{Cursor, LogError, LogReader};
-use ergate_events::view::Progress;
+use ergate_events::view::{Progress, Tally};
 use tokio::sync::watch;
 
 use crate::log_writer::Tail;
+use crate::observe::SharedWatch;
 use crate::recent::Recent;
 
 /// Blocks folded before other messages get their turn.
 const BLOCKS_A_TURN: usize = 64;
 
-/// Views that others read.
+/// A view that others read.
 pub type SharedProgress = Arc<Mutex<Progress>>;
+/// What is counted for metrics. A projector that is started again goes on with it, so that nothing is counted twice.
+pub type SharedTally = Arc<Mutex<Tally>>;
 
 /// Folds the log into views.
 pub struct Projector {
@@ -29,6 +32,9 @@ pub struct Projector {
     cursor: Option<Box<dyn Cursor>>,
     tail: watch::Receiver<Tail>,
     progress: SharedProgress,
+    tally: SharedTally,
+    /// What observers are told by, where there are any.
+    watch: Option<SharedWatch>,
     running: bool,
 }
 
@@ -40,10 +46,17 @@ impl Projector {
         start: &Progress,
         tail: watch::Receiver<Tail>,
         progress: SharedProgress,
+        tally: SharedTally,
     ) -> Projector {
         let next = start.position;
         *progress.lock().unwrap_or_else(PoisonError::into_inner) = start.clone();
-        Projector { reader, recent, next, cursor: None, tail, progress, running: false }
+        Projector { reader, recent, next, cursor: None, tail, progress, tally, watch: None, running: false }
+    }
+
+    /// The same, which tells observers as well.
+    #[must_use]
+    pub fn watching(self, watch: Option<SharedWatch>) -> Projector {
+        Projector { watch, ..self }
     }
 
     /// Folds what is there, at most [`BLOCKS_A_TURN`] blocks; says whether there may be more.
@@ -72,6 +85,8 @@ impl Projector {
 
     fn fold(&mut self, block: &Block) -> Result<(), LogError> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watch = self.watch.as_ref().map(|watch| watch.lock().unwrap_or_else(PoisonError::into_inner));
         for envelope in block.records() {
             let envelope = envelope.map_err(|source| LogError::Damaged {
                 at: block.header.first_position,
@@ -82,6 +97,15 @@ impl Projector {
             if envelope.position >= self.next {
                 progress.apply(&envelope);
             }
+            if envelope.position >= tally.position {
+                tally.apply(&envelope);
+            }
+            if let Some(watch) = &mut watch {
+                watch.apply(&envelope);
+            }
+        }
+        if let Some(watch) = &mut watch {
+            watch.end_block();
         }
         self.next = block.header.next_position();
         Ok(())

@@ -1,10 +1,16 @@
 //! Commands that are not requests, as they travel: they own their texts, and some stand for what the state makes of them.
 
 use ergate_events::command::Command;
-use ergate_events::event::{Departure, ShardReading};
-use ergate_events::id::{Ordinal, ReplicaId};
+use std::sync::Arc;
+
+use ergate_events::event::{Departure, PoolMode, ShardReading};
+use ergate_events::firing::Firing;
+use ergate_events::id::{LimitId, Ordinal, ReplicaId, ScheduleId, TypeId};
+use ergate_events::limit::LimitSettings;
+use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
+use ergate_events::time::Timestamp;
 
 /// A command that owns its texts.
 #[derive(Clone, Debug)]
@@ -30,6 +36,24 @@ pub enum Proposal {
         /// Who wants it.
         by: String,
     },
+    /// See [`Command::DefineLimit`].
+    DefineLimit {
+        /// Its name.
+        name: String,
+        /// What it allows.
+        allows: Box<LimitSettings>,
+        /// Who wants it.
+        by: String,
+    },
+    /// See [`Command::LimitType`]; the newest definition of the type is meant.
+    LimitType {
+        /// The name of the task type.
+        name: String,
+        /// The names of its limits.
+        limits: Vec<String>,
+        /// Who wants it.
+        by: String,
+    },
     /// See [`Command::DefinePool`].
     DefinePool {
         /// Its name.
@@ -38,6 +62,17 @@ pub enum Proposal {
         replicas: u32,
         /// Slots of each.
         slots: u32,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::SetPoolMode`].
+    SetPoolMode {
+        /// Its name.
+        pool: String,
+        /// What it should do.
+        mode: PoolMode,
         /// Who wants it.
         by: String,
         /// And why.
@@ -92,6 +127,30 @@ pub enum Proposal {
     LoseAllReplicas,
     /// This process gives the shard to another one: what runs goes back to the queue and is not counted as lost.
     GiveBack,
+    /// The schedules of this process, by name; others are removed where these are all.
+    DefineSchedules {
+        /// Those of this process.
+        schedules: Vec<(String, ScheduleSettings)>,
+        /// Who wants them.
+        by: String,
+    },
+    /// See [`Command::PauseSchedule`].
+    PauseSchedule(ScheduleDemand),
+    /// See [`Command::ResumeSchedule`].
+    ResumeSchedule(ScheduleDemand),
+    /// See [`Command::Trigger`].
+    Trigger {
+        /// What is wanted.
+        demand: ScheduleDemand,
+        /// What the schedule is.
+        plan: Arc<ScheduleSettings>,
+        /// The moment that tells this firing from others.
+        slot: Timestamp,
+        /// Its idempotency key, see [`firing_key`].
+        key: String,
+    },
+    /// Slots of a schedule are due.
+    Due(DueSlots),
     /// See [`Command::AcceptLoss`].
     AcceptLoss {
         /// How many events.
@@ -101,6 +160,50 @@ pub enum Proposal {
         /// And why.
         reason: String,
     },
+}
+
+/// What somebody wants of a schedule.
+#[derive(Clone, Debug)]
+pub struct ScheduleDemand {
+    /// Which.
+    pub schedule: ScheduleId,
+    /// Who wants it.
+    pub by: String,
+    /// And why.
+    pub reason: String,
+}
+
+/// What is to be done about slots of one schedule, all that follow one of them.
+#[derive(Clone, Debug)]
+pub struct DueSlots {
+    schedule: ScheduleId,
+    plan: Arc<ScheduleSettings>,
+    after: Timestamp,
+    passed: Vec<Passed>,
+    /// Slots that fire, with their keys.
+    fire: Vec<(Timestamp, String)>,
+}
+
+impl DueSlots {
+    /// What is to be done about slots of the schedule with this name, all that follow `after`.
+    pub fn new(schedule: ScheduleId, name: &str, plan: Arc<ScheduleSettings>, after: Timestamp, duty: Duty) -> DueSlots {
+        let fire = duty.fire.into_iter().map(|slot| (slot, firing_key(name, slot))).collect();
+        DueSlots { schedule, plan, after, passed: duty.passed, fire }
+    }
+
+    /// Each names the slot before it, so that after one that is refused no other is taken.
+    fn commands(&self) -> Vec<Command<'_>> {
+        let DueSlots { schedule, after, ref plan, .. } = *self;
+        let mut before = after;
+        let mut next = |slot| Some(std::mem::replace(&mut before, slot));
+        let mut commands: Vec<Command<'_>> =
+            self.passed.iter().map(|passed| Command::PassOver { schedule, after: next(passed.to), passed: *passed }).collect();
+        commands.extend(self.fire.iter().map(|(slot, key)| {
+            let firing = Firing::Request { key, plan };
+            Command::Fire { schedule, after: next(*slot), slot: *slot, firing }
+        }));
+        commands
+    }
 }
 
 impl Proposal {
@@ -116,8 +219,18 @@ impl Proposal {
             }
             Proposal::ObserveShards(ref shards) => vec![Command::ObserveShards { shards }],
             Proposal::DefineType { ref name, ref settings, ref by } => vec![Command::DefineType { name, settings, by }],
+            Proposal::DefineLimit { ref name, ref allows, ref by } => vec![Command::DefineLimit { name, allows, by }],
+            Proposal::LimitType { ref name, ref limits, ref by } => {
+                // What nobody has defined is refused under a number that no limit has.
+                let id = |limit: &String| state.work.flow.named(limit).map_or(LimitId(u16::MAX), |(id, _)| id);
+                let task_type = state.work.type_names.get(name).copied().unwrap_or(TypeId(u16::MAX));
+                vec![Command::LimitType { task_type, limits: limits.iter().map(id).collect(), by }]
+            }
             Proposal::DefinePool { ref pool, replicas, slots, ref by, ref reason } => {
                 vec![Command::DefinePool { pool, replicas, slots, by, reason }]
+            }
+            Proposal::SetPoolMode { ref pool, mode, ref by, ref reason } => {
+                vec![Command::SetPoolMode { pool, mode, by, reason }]
             }
             Proposal::Cancel { task, ref by, ref reason } => vec![Command::Cancel { task, by, reason }],
             Proposal::Kill { task, ref by, ref reason } => vec![Command::Kill { task, by, reason }],
@@ -151,6 +264,22 @@ impl Proposal {
                 let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
                 work.chain(control).collect()
             }
+            Proposal::DefineSchedules { ref schedules, ref by } => {
+                let removed = (0..).map(ScheduleId).zip(&state.control.schedules.list);
+                let removed = removed.filter(|(_, known)| schedules.iter().all(|(name, _)| *name != known.name));
+                let define = schedules.iter().map(|(name, plan)| Command::DefineSchedule { name, plan, by });
+                removed.map(|(schedule, _)| Command::RemoveSchedule { schedule, by }).chain(define).collect()
+            }
+            Proposal::PauseSchedule(ScheduleDemand { schedule, ref by, ref reason }) => {
+                vec![Command::PauseSchedule { schedule, by, reason }]
+            }
+            Proposal::ResumeSchedule(ScheduleDemand { schedule, ref by, ref reason }) => {
+                vec![Command::ResumeSchedule { schedule, by, reason }]
+            }
+            Proposal::Trigger { demand: ScheduleDemand { schedule, ref by, ref reason }, ref plan, slot, ref key } => {
+                vec![Command::Trigger { schedule, slot, firing: Firing::Request { key, plan }, by, reason }]
+            }
+            Proposal::Due(ref due) => due.commands(),
             Proposal::AcceptLoss { missing, ref by, ref reason } => vec![Command::AcceptLoss { missing, by, reason }],
         }
     }

@@ -7,6 +7,8 @@ use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::task::{Failure, Outcome};
 use ergate_events::time::{Micros, Timestamp};
 
+use crate::executor::context::Progress;
+
 /// News about attempts.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -27,6 +29,8 @@ pub(crate) enum Item {
     Released { task: Ordinal, attempt: u32, replica: ReplicaId },
     /// It told how far it is.
     Checkpoint { task: Ordinal, attempt: u32, details: Range<usize> },
+    /// It told how far it is, for whoever watches.
+    Progress { task: Ordinal, attempt: u32, progress: Box<Progress> },
     /// It gave no sign of life.
     Silent { task: Ordinal, attempt: u32, last_seen: Timestamp },
 }
@@ -59,6 +63,10 @@ impl Report {
             Item::Released { task, attempt, replica } => Command::ReleaseSlot { task, attempt, replica },
             Item::Checkpoint { task, attempt, ref details } => {
                 Command::Checkpoint { task, attempt, details: &self.bytes[details.clone()] }
+            }
+            Item::Progress { task, attempt, ref progress } => {
+                let Progress { percent, ref stage, ref message } = **progress;
+                Command::Progress { task, attempt, percent, stage, message }
             }
             Item::Silent { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
         })

@@ -5,8 +5,10 @@ use std::ops::Range;
 use ergate_events::command::Rejection;
 use ergate_events::event::Cause;
 use ergate_events::id::{Ordinal, Position, ShardId, TaskId, TypeId};
-use ergate_events::task::{Ask, IdempotencyKey, Outcome, RetryPolicy, Timeouts};
+use ergate_events::task::{Ask, Dependency, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts};
 use ergate_events::time::{Micros, Timestamp};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 
 /// Requests that travel together: one message, one buffer, one answer.
@@ -16,6 +18,8 @@ pub struct RequestBatch {
     items: Vec<RequestItem>,
     /// Bytes of what few requests have.
     extras: usize,
+    /// Requests that name tasks which they come after.
+    dependent: usize,
 }
 
 #[derive(Debug)]
@@ -50,24 +54,114 @@ pub struct Extras {
     pub reply_to: Option<String>,
     /// The requester's own name for the request.
     pub correlation_id: Option<String>,
+    /// Tasks that have to succeed first, at most [`AFTER_MAX`](ergate_events::task::AFTER_MAX).
+    pub after: Vec<After>,
+    /// What becomes of it when one of those ends without success.
+    pub on_failure: Option<OnFailure>,
+}
+
+/// A task that nobody requests.
+pub const NOBODY: Ordinal = Ordinal(u64::MAX);
+
+/// A task that another one comes after, as a request names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum After {
+    /// By its id.
+    Task(TaskId),
+    /// By the idempotency key of its request.
+    Key {
+        /// Its type; that of the request itself where it is not given.
+        task_type: Option<String>,
+        /// The key.
+        key: String,
+    },
+    /// By its id, with how it has ended: what a runtime makes of the others, where it finds that in the log.
+    Ended(TaskId, Outcome),
+}
+
+/// As a request in JSON has it: an id, or an object with a key.
+impl Serialize for After {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            After::Task(task) | After::Ended(task, _) => task.serialize(out),
+            After::Key { task_type, key } => {
+                let mut named = out.serialize_map(None)?;
+                if let Some(task_type) = task_type {
+                    named.serialize_entry("type", task_type)?;
+                }
+                named.serialize_entry("key", key)?;
+                named.end()
+            }
+        }
+    }
+}
+
+impl From<TaskId> for After {
+    fn from(task: TaskId) -> After {
+        After::Task(task)
+    }
+}
+
+impl After {
+    /// The task of the same type that has this idempotency key.
+    pub fn key(key: impl Into<String>) -> After {
+        After::Key { task_type: None, key: key.into() }
+    }
+
+    /// The task of this type that has this idempotency key.
+    pub fn key_of(task_type: impl Into<String>, key: impl Into<String>) -> After {
+        After::Key { task_type: Some(task_type.into()), key: key.into() }
+    }
+
+    /// The shard of the task, where it is named by its id.
+    const fn shard(&self) -> Option<ShardId> {
+        match self {
+            After::Task(task) | After::Ended(task, _) => Some(task.shard),
+            After::Key { .. } => None,
+        }
+    }
+
+    /// As the rules of a shard know it. A task of another shard is one that nobody knows there.
+    pub fn dependency(&self, shard: ShardId) -> Dependency<'_> {
+        match *self {
+            After::Task(task) if task.shard == shard => Dependency::Task(task.ordinal),
+            After::Ended(task, outcome) if task.shard == shard => Dependency::Ended(task.ordinal, outcome),
+            After::Task(_) | After::Ended(..) => Dependency::Task(NOBODY),
+            After::Key { ref task_type, ref key } => Dependency::Key(task_type.as_deref(), key),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let text =
+            if let After::Key { task_type, key } = self { task_type.as_ref().map_or(0, String::len) + key.len() } else { 0 };
+        size_of::<After>() + text
+    }
 }
 
 impl Extras {
     /// Bytes that they take in memory, about.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let texts = [&self.key, &self.content_type, &self.trace_parent, &self.reply_to, &self.correlation_id]
             .into_iter()
             .flatten()
             .map(String::len);
         let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
-        size_of::<Extras>() + texts.chain(labels).sum::<usize>()
+        let after = self.after.iter().map(After::bytes);
+        size_of::<Extras>() + texts.chain(labels).chain(after).sum::<usize>()
+    }
+
+    /// Why a shard refuses the request for a task of another shard that it names; `None` where it names none.
+    pub fn elsewhere(&self, shard: ShardId) -> Option<Rejection> {
+        let index = self.after.iter().position(|after| after.shard().is_some_and(|named| named != shard))?;
+        Some(Rejection::DependencyElsewhere { index })
     }
 
     pub(crate) fn key(&self) -> Option<IdempotencyKey<'_>> {
         Some(IdempotencyKey { key: self.key.as_deref()?, window: self.key_window })
     }
 
-    pub(crate) fn asks(&self) -> Vec<Ask<'_>> {
+    /// What the request asks for of this shard.
+    pub fn asks(&self, shard: ShardId) -> Vec<Ask<'_>> {
         let mut asks: Vec<Ask<'_>> = Vec::new();
         asks.extend(self.priority.map(Ask::Priority));
         asks.extend(self.not_before.map(Ask::NotBefore));
@@ -78,6 +172,8 @@ impl Extras {
         asks.extend(self.reply_to.as_deref().map(Ask::ReplyTo));
         asks.extend(self.correlation_id.as_deref().map(Ask::CorrelationId));
         asks.extend(self.labels.iter().map(|(name, value)| Ask::Label(name, value)));
+        asks.extend(self.after.iter().map(|after| Ask::After(after.dependency(shard))));
+        asks.extend(self.on_failure.map(Ask::OnFailure));
         asks
     }
 }
@@ -90,7 +186,7 @@ impl RequestBatch {
 
     /// An empty batch with room for this many requests and payload bytes.
     pub fn with_capacity(requests: usize, bytes: usize) -> RequestBatch {
-        RequestBatch { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(requests), extras: 0 }
+        RequestBatch { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(requests), ..RequestBatch::default() }
     }
 
     /// Adds a request.
@@ -118,6 +214,7 @@ impl RequestBatch {
             return Err(error);
         }
         self.extras += extras.as_deref().map_or(0, Extras::bytes);
+        self.dependent += usize::from(extras.as_deref().is_some_and(|extras| !extras.after.is_empty()));
         self.items.push(RequestItem { task_type, payload: start..self.bytes.len(), extras });
         Ok(())
     }
@@ -130,6 +227,11 @@ impl RequestBatch {
     /// Bytes that the batch takes in memory, about: payloads, places and what few requests have.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + self.items.len() * size_of::<RequestItem>() + self.extras
+    }
+
+    /// Whether a request names tasks that it comes after.
+    pub const fn names_tasks(&self) -> bool {
+        self.dependent > 0
     }
 
     /// Whether there is no request.
@@ -226,16 +328,26 @@ impl BatchAnswer {
         BatchAnswer { runs, position }
     }
 
-    /// The answers one by one: the task and whether it was there before, or [`SubmitError::Rejected`] or [`SubmitError::Refused`].
-    pub fn iter(&self) -> impl Iterator<Item = Result<(TaskId, bool), SubmitError>> {
+    /// The answers one by one, in the order of their requests.
+    pub fn each(&self) -> impl Iterator<Item = AnswerRun> {
         self.runs.iter().flat_map(|run| {
             let count = run.accepted().max(1);
             (0..u64::from(count)).map(move |index| match run {
-                AnswerRun::Accepted { first, .. } => Ok((TaskId { ordinal: Ordinal(first.ordinal.0 + index), ..*first }, false)),
-                AnswerRun::Duplicate(of) => Ok((*of, true)),
-                AnswerRun::Rejected(rejection) => Err(SubmitError::Rejected(*rejection)),
-                AnswerRun::Refused(reason) => Err(SubmitError::Refused { reason: reason.to_string() }),
+                AnswerRun::Accepted { first, .. } => {
+                    AnswerRun::Accepted { first: TaskId { ordinal: Ordinal(first.ordinal.0 + index), ..*first }, count: 1 }
+                }
+                AnswerRun::Duplicate(_) | AnswerRun::Rejected(_) | AnswerRun::Refused(_) => run.clone(),
             })
+        })
+    }
+
+    /// The answers one by one: the task and whether it was there before, or [`SubmitError::Rejected`] or [`SubmitError::Refused`].
+    pub fn iter(&self) -> impl Iterator<Item = Result<(TaskId, bool), SubmitError>> {
+        self.each().map(|answer| match answer {
+            AnswerRun::Accepted { first, .. } => Ok((first, false)),
+            AnswerRun::Duplicate(of) => Ok((of, true)),
+            AnswerRun::Rejected(rejection) => Err(SubmitError::Rejected(rejection)),
+            AnswerRun::Refused(reason) => Err(SubmitError::Refused { reason: reason.into() }),
         })
     }
 }
@@ -321,6 +433,14 @@ pub enum SubmitError {
         /// The name that was asked for.
         name: String,
         /// Some that are registered.
+        known: String,
+    },
+    /// The log has no such schedule.
+    #[error("there is no schedule {name:?}; there are: {known}")]
+    UnknownSchedule {
+        /// The name that was asked for.
+        name: String,
+        /// Some that are there.
         known: String,
     },
     /// The payload cannot be written.

@@ -6,10 +6,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use ergate_events::id::{AttemptId, Epoch, Fence, Ordinal, ShardId, TaskId};
-use ergate_events::task::Outcome;
-use ergate_events::time::Timestamp;
+use ergate_events::task::{MESSAGE_BYTES_MAX, Outcome, TEXT_BYTES_MAX};
+use ergate_events::time::{Micros, Timestamp};
 
+use super::function::shorten;
 use crate::clock::Clock;
+
+/// How often the progress of an attempt is recorded at most: often enough to watch, and a small part of what a task writes.
+const PROGRESS_EVERY: Micros = Micros::from_secs(1);
+
+/// How far an attempt is, as it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How much is done, from 0 to 100; `None` where nobody can tell.
+    pub percent: Option<u8>,
+    /// What it is at, at most [`TEXT_BYTES_MAX`] bytes.
+    pub stage: String,
+    /// What a person may want to know, at most [`MESSAGE_BYTES_MAX`] bytes.
+    pub message: String,
+}
+
+impl Progress {
+    /// Progress within its limits: a percentage over 100 is 100, texts that are too long are cut.
+    pub fn new(percent: Option<u8>, stage: &str, message: &str) -> Progress {
+        let (mut stage, mut message) = (stage.to_owned(), message.to_owned());
+        shorten(&mut stage, TEXT_BYTES_MAX);
+        shorten(&mut message, MESSAGE_BYTES_MAX);
+        Progress { percent: percent.map(|percent| percent.min(100)), stage, message }
+    }
+}
 
 /// The attempt that a task function runs for.
 #[derive(Clone)]
@@ -22,6 +47,7 @@ pub struct Context {
     pub(crate) epoch: Epoch,
     pub(crate) deadline: Timestamp,
     pub(crate) checkpoint: Option<Arc<[u8]>>,
+    pub(crate) trace_parent: Option<Arc<str>>,
 }
 
 impl Context {
@@ -45,6 +71,11 @@ impl Context {
         self.checkpoint.as_deref()
     }
 
+    /// The W3C trace context (`traceparent`) of whoever asked for the task.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.trace_parent.as_deref()
+    }
+
     /// A sign of life, for task types with a heartbeat timeout.
     pub fn heartbeat(&self) {
         self.control.seen.store(self.control.clock.now().0, Ordering::Relaxed);
@@ -58,6 +89,26 @@ impl Context {
             state.checkpoint = Some(details.to_vec());
             state.wake();
         }
+    }
+
+    /// A sign of life that says how far the attempt is; it is recorded, of several within a second the newest. See [`Progress`] for the limits.
+    pub fn progress(&self, percent: Option<u8>, stage: &str, message: &str) {
+        self.heartbeat();
+        let progress = Progress::new(percent, stage, message);
+        let mut state = self.control.lock();
+        if state.generation == self.generation && state.progress.as_ref() != Some(&progress) {
+            state.progress = Some(progress);
+            // Whoever records it is woken once, however often it changes until then.
+            if !std::mem::replace(&mut state.untold, true) {
+                state.wake();
+            }
+        }
+    }
+
+    /// The newest progress that the attempt told.
+    pub fn last_progress(&self) -> Option<Progress> {
+        let state = self.control.lock();
+        state.progress.clone().filter(|_| state.generation == self.generation)
     }
 
     /// Says that only part of the work could be done: a success is recorded as PARTIAL.
@@ -116,6 +167,11 @@ pub(crate) struct SlotState {
     pub(crate) cancelled: bool,
     pub(crate) outcome: Outcome,
     pub(crate) checkpoint: Option<Vec<u8>>,
+    pub(crate) progress: Option<Progress>,
+    /// Whether that was not reported yet.
+    pub(crate) untold: bool,
+    /// When progress was reported last.
+    pub(crate) told_at: Timestamp,
     /// Whoever waits to be cancelled: a function may have handed its context to several futures.
     watchers: Vec<Waker>,
     /// Wakes the executor for the slot.
@@ -123,6 +179,19 @@ pub(crate) struct SlotState {
 }
 
 impl SlotState {
+    /// What is to be reported of how far the attempt is: the newest, unless something was reported just now and this is not the last word.
+    pub(crate) fn take_progress(&mut self, clock: &dyn Clock, is_last: bool) -> Option<Progress> {
+        if !self.untold {
+            return None;
+        }
+        let now = clock.now();
+        if !is_last && now.since(self.told_at) < PROGRESS_EVERY {
+            return None;
+        }
+        (self.untold, self.told_at) = (false, now);
+        self.progress.clone()
+    }
+
     fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
@@ -137,6 +206,9 @@ impl SlotControl {
             cancelled: false,
             outcome: Outcome::Succeeded,
             checkpoint: None,
+            progress: None,
+            untold: false,
+            told_at: Timestamp(0),
             watchers: Vec::new(),
             waker: None,
         };
@@ -158,6 +230,7 @@ impl SlotControl {
         state.cancelled = false;
         state.outcome = Outcome::Succeeded;
         state.checkpoint = None;
+        (state.progress, state.untold, state.told_at) = (None, false, Timestamp(0));
         state.watchers.clear();
         state.generation
     }

@@ -19,6 +19,11 @@ use crate::report::OwnedFailure;
 pub struct TaskError(OwnedFailure);
 
 impl TaskError {
+    /// What went wrong, for a person.
+    pub(crate) fn text(&self) -> String {
+        format!("{}: {}", self.0.class, self.0.message)
+    }
+
     /// A failure that another attempt may not repeat.
     pub fn new(class: impl Into<String>, message: impl Into<String>) -> TaskError {
         TaskError(OwnedFailure { class: class.into(), message: message.into(), retryable: true, delay: None })
@@ -56,7 +61,7 @@ impl TaskError {
 }
 
 /// Cuts a text at a character boundary.
-fn shorten(text: &mut String, max: usize) {
+pub(crate) fn shorten(text: &mut String, max: usize) {
     text.truncate(text.floor_char_boundary(max));
 }
 
@@ -70,6 +75,9 @@ impl<E: std::error::Error> From<E> for TaskError {
 pub trait TaskFunction: Send + Sync {
     /// A runner with no attempt in it.
     fn runner(&self) -> Box<dyn Runner>;
+
+    /// The runtime has stopped: ends, within a few seconds, whatever would go on outside this process. Blocks its thread.
+    fn close(&self) {}
 }
 
 /// Runs the attempts of one task type on one executor. A place is where one attempt's future lives; it is used again and again.

@@ -3,8 +3,19 @@
 //! An attempt is polled where it arrives; one that is not ready then waits in its slot until it is woken. Slots, wakers and the boxes of
 //! futures are made once and used again, so an attempt costs no allocation here.
 
+#[cfg(any(feature = "http", feature = "process"))]
+mod bytes;
 pub mod context;
+pub mod factory;
 pub mod function;
+#[cfg(any(feature = "http", feature = "process"))]
+mod gate;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "process")]
+pub mod process;
+#[cfg(any(feature = "http", feature = "process"))]
+pub mod word;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -14,14 +25,14 @@ use std::task::{Poll, Wake, Waker};
 
 use actix::{Actor, AsyncContext, Handler, Message, StreamHandler};
 use ergate_events::id::{Epoch, Ordinal, ReplicaId, ShardId, TypeId};
-use ergate_events::task::CHECKPOINT_BYTES_MAX;
+use ergate_events::task::{CHECKPOINT_BYTES_MAX, Outcome};
 use ergate_events::time::{Micros, Timestamp};
 use tokio::sync::mpsc;
 
 use self::context::{Context, SlotControl};
 use self::function::{Runner, TaskError, TaskFunction, panicked};
 use crate::clock::Clock;
-use crate::effects::{Attempt, Attempts};
+use crate::effects::{Attempts, Whole};
 use crate::report::{Item, OwnedFailure, Report};
 
 /// How often attempts with a heartbeat timeout are looked at.
@@ -70,6 +81,8 @@ struct Slot {
     control: Arc<SlotControl>,
     waker: Waker,
     running: Option<Running>,
+    /// What the function says in the log of the process is said of this attempt.
+    span: tracing::Span,
 }
 
 #[derive(Clone, Copy)]
@@ -116,6 +129,38 @@ impl Wake for SlotWaker {
     }
 }
 
+/// Says how an attempt ended to whoever follows its span.
+fn say_end(span: &tracing::Span, recorded: Outcome, error: Option<&TaskError>, aborted: bool) {
+    if span.is_disabled() {
+        return;
+    }
+    if let Some(error) = error {
+        span.record("error", error.text());
+    }
+    let outcome = if error.is_some() { Outcome::Failed } else { recorded };
+    span.record("outcome", if aborted { "ABORTED" } else { outcome.name() });
+}
+
+/// What the log of the process says of an attempt while its function runs; nothing unless somebody wants to know (level `info`), and costs
+/// nothing then.
+fn span(own: &Context) -> tracing::Span {
+    let id = || own.attempt();
+    // The second of four parts of a trace context names the trace.
+    let trace = || own.trace_parent().and_then(|context| context.split('-').nth(1));
+    let empty = tracing::field::Empty;
+    // The last two the span that asked, and whether it is recorded.
+    let parent = || own.trace_parent().and_then(|context| context.splitn(3, '-').nth(2));
+    tracing::info_span!(
+        "attempt",
+        task = %id().task,
+        attempt = own.number,
+        trace = trace(),
+        parent = parent(),
+        outcome = empty,
+        error = empty,
+    )
+}
+
 /// The woken slots as a stream of batches.
 struct WokenStream(Arc<Woken>);
 
@@ -150,7 +195,8 @@ impl Executor {
         }
     }
 
-    fn begin(&mut self, attempt: &Attempt, payload: &[u8], checkpoint: Option<&[u8]>, context: &mut actix::Context<Self>) {
+    fn begin(&mut self, whole: Whole<'_>, context: &mut actix::Context<Self>) {
+        let Whole { attempt, payload, checkpoint, trace_parent } = whole;
         let Some(index) = self.free.pop() else {
             // The dispatcher counts the same slots; more attempts than slots would be its error and must not be lost.
             self.fail(attempt.task, attempt.number, TaskError::new("no_slot", "the replica had no free slot"));
@@ -176,14 +222,17 @@ impl Executor {
             epoch: self.parts.epoch,
             deadline: attempt.deadline,
             checkpoint: checkpoint.map(Arc::from),
+            trace_parent: trace_parent.map(Arc::from),
         };
+        slot.span = span(&own);
         slot.running =
             Some(Running { task: attempt.task, attempt: attempt.number, runner, heartbeat: attempt.heartbeat, aborted: false });
         if attempt.heartbeat.is_some() {
             slot.control.seen.store(self.parts.clock.now().0, Ordering::Relaxed);
             self.beat_later(context);
         }
-        let begun = catch_unwind(AssertUnwindSafe(|| self.runners[runner].begin(index, own, payload)));
+        let (span, runner) = (&self.slots[index].span, &mut self.runners[runner]);
+        let begun = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| runner.begin(index, own, payload))));
         match begun {
             Ok(Ok(())) => self.poll(index),
             Ok(Err(error)) => self.finish(index, Err(error)),
@@ -197,7 +246,7 @@ impl Executor {
             let slot = self.slots.len();
             let waker = Waker::from(Arc::new(SlotWaker { slot, control: Arc::clone(&control), woken: Arc::clone(&self.woken) }));
             control.set_waker(waker.clone());
-            self.slots.push(Slot { control, waker, running: None });
+            self.slots.push(Slot { control, waker, running: None, span: tracing::Span::none() });
         }
     }
 
@@ -212,7 +261,9 @@ impl Executor {
         let mut context = std::task::Context::from_waker(&waker);
         let start = self.report.bytes.len();
         let runner = &mut self.runners[running.runner];
-        match catch_unwind(AssertUnwindSafe(|| runner.poll(index, &mut context, &mut self.report.bytes))) {
+        let bytes = &mut self.report.bytes;
+        let polled = slot.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| runner.poll(index, &mut context, bytes))));
+        match polled {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(outcome)) => self.finish(index, outcome.map(|()| start)),
             Err(panic) => {
@@ -229,11 +280,13 @@ impl Executor {
     fn finish(&mut self, index: usize, outcome: Result<usize, TaskError>) {
         // A success has no next attempt to hand a checkpoint to, and its result is what lies at the end of the report's buffer.
         if outcome.is_err() {
-            self.take_checkpoint(index);
+            self.take_told(index, true);
         }
         let slot = &mut self.slots[index];
         let Some(Running { task, attempt, aborted, .. }) = slot.running.take() else { return };
+        let span = std::mem::replace(&mut slot.span, tracing::Span::none());
         let recorded = slot.control.end();
+        say_end(&span, recorded, outcome.as_ref().err(), aborted);
         self.free.push(index);
         match outcome {
             _ if aborted => {
@@ -265,17 +318,29 @@ impl Executor {
         self.report.items.push(Item::Failed { task, attempt, failure });
     }
 
-    /// Reports the checkpoint that the attempt in a slot left, if it left one since the last look.
-    fn take_checkpoint(&mut self, index: usize) {
+    /// Reports what the attempt in a slot told since the last look: its checkpoint, and how far it is, where that was not reported for a while or
+    /// is the last word. Says whether there is something to report later.
+    fn take_told(&mut self, index: usize, is_last: bool) -> bool {
         let slot = &self.slots[index];
-        let Some(Running { task, attempt, aborted: false, .. }) = slot.running else { return };
-        let Some(details) = slot.control.lock().checkpoint.take() else { return };
+        let Some(Running { task, attempt, aborted: false, .. }) = slot.running else { return false };
+        let mut state = slot.control.lock();
+        let (details, progress) = (state.checkpoint.take(), state.take_progress(&*self.parts.clock, is_last));
+        let is_later = state.untold;
+        drop(state);
+        if let Some(details) = details {
+            self.report_checkpoint(task, attempt, &details);
+        }
+        self.report.items.extend(progress.map(|progress| Item::Progress { task, attempt, progress: Box::new(progress) }));
+        is_later
+    }
+
+    fn report_checkpoint(&mut self, task: Ordinal, attempt: u32, details: &[u8]) {
         if details.len() > CHECKPOINT_BYTES_MAX {
             tracing::warn!(task = task.0, bytes = details.len(), "a checkpoint over the limit was not recorded");
             return;
         }
         let start = self.report.bytes.len();
-        self.report.bytes.extend_from_slice(&details);
+        self.report.bytes.extend_from_slice(details);
         self.report.items.push(Item::Checkpoint { task, attempt, details: start..self.report.bytes.len() });
     }
 
@@ -325,6 +390,7 @@ impl Executor {
         let now = self.parts.clock.now();
         let mut watched = false;
         for index in 0..self.slots.len() {
+            watched |= self.take_told(index, false);
             let Some(Running { task, attempt, heartbeat: Some(limit), aborted: false, .. }) = self.slots[index].running else {
                 continue;
             };
@@ -371,7 +437,7 @@ impl Handler<Run> for Executor {
     type Result = ();
 
     fn handle(&mut self, Run(attempts): Run, context: &mut Self::Context) {
-        attempts.iter().for_each(|(attempt, payload, checkpoint)| self.begin(attempt, payload, checkpoint, context));
+        attempts.iter().for_each(|whole| self.begin(whole, context));
         self.flush(context);
     }
 }
@@ -380,7 +446,9 @@ impl StreamHandler<Vec<usize>> for Executor {
     fn handle(&mut self, woken: Vec<usize>, context: &mut Self::Context) {
         for index in woken {
             self.slots[index].control.queued.store(false, Ordering::Release);
-            self.take_checkpoint(index);
+            if self.take_told(index, false) {
+                self.beat_later(context);
+            }
             self.poll(index);
         }
         self.flush(context);

@@ -1,20 +1,27 @@
 //! Requests from a topic: each record is answered once, in order, by an event; what can never be taken goes to the dead letters with the
 //! block that says so, and what has no room yet waits here, which in the end makes the topic wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use actix::{Context, StreamHandler};
+use actix::{ActorFutureExt, AsyncContext, Context, StreamHandler, WrapFuture};
 use ergate_events::command::{Command, Rejection};
-use ergate_events::id::TypeId;
+use ergate_events::dependency;
+use ergate_events::id::{Ordinal, ShardId, TypeId};
+use ergate_events::log::LogError;
 use ergate_events::shard::Answer;
 use ergate_events::state::State;
-use ergate_events::task::Ask;
+use ergate_events::task::{Ask, Dependency, Outcome};
+use ergate_events::time::Timestamp;
 
 use super::LogWriter;
 use crate::lane::{Lane, Valve};
 use crate::records::{Records, Source, Wish};
 use crate::results::Results;
-use crate::submission::Extras;
+use crate::submission::{Extras, NOBODY};
+
+/// Finds in the durable log how tasks ended; leaves out those of which it has no end.
+pub type EndsOf = Arc<dyn Fn(BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, Outcome>, LogError> + Send + Sync>;
 
 /// What the log writer of a shard with a requests topic is made of beyond the usual.
 pub struct IntakeParts {
@@ -26,6 +33,8 @@ pub struct IntakeParts {
     pub results: Results,
     /// Refuses new work while so many tasks are live: the records wait.
     pub tasks_live_max: usize,
+    /// Knows how tasks ended that records come after.
+    pub ends: EndsOf,
 }
 
 /// Requests from a topic.
@@ -38,14 +47,20 @@ pub(super) struct Intake {
     waiting: VecDeque<Records>,
     /// How many of the first batch are answered.
     answered: usize,
+    ends: EndsOf,
+    /// Whether it is being looked up how tasks ended that the next record comes after.
+    is_looking: bool,
+    /// How those ended that were looked up last; `None` where the log does not tell any more.
+    ended: BTreeMap<Ordinal, Option<Outcome>>,
 }
 
 impl Intake {
     pub(super) fn start(parts: IntakeParts, context: &mut Context<LogWriter>) -> Intake {
         let valve = Valve::default();
         <LogWriter as StreamHandler<Vec<Records>>>::add_stream(parts.records.behind(&valve), context);
-        let IntakeParts { place, results, tasks_live_max, .. } = parts;
-        Intake { results, place, tasks_live_max, valve, waiting: VecDeque::new(), answered: 0 }
+        let IntakeParts { place, results, tasks_live_max, ends, .. } = parts;
+        let (waiting, ended) = (VecDeque::new(), BTreeMap::new());
+        Intake { results, place, tasks_live_max, valve, waiting, answered: 0, ends, is_looking: false, ended }
     }
 }
 
@@ -95,7 +110,9 @@ impl LogWriter {
         while self.takes_more()
             && let Some((records, answered)) = self.next_records()
         {
-            let taken = answered + self.take(&records, answered);
+            let (taken, ends) = self.take(&records, answered);
+            let taken = answered + taken;
+            self.look_up(ends, context);
             self.bury(&records);
             let done = taken == records.len();
             let Some(intake) = &mut self.intake else { break };
@@ -113,7 +130,7 @@ impl LogWriter {
 
     fn takes_more(&self) -> bool {
         let live = self.shard.state().work.tasks.len();
-        let room = self.intake.as_ref().is_some_and(|intake| live < intake.tasks_live_max);
+        let room = self.intake.as_ref().is_some_and(|intake| live < intake.tasks_live_max && !intake.is_looking);
         room && self.refusal().is_none() && self.opened && self.in_flight.len() < self.in_flight_max
     }
 
@@ -122,15 +139,18 @@ impl LogWriter {
         Some((intake.waiting.pop_front()?, intake.answered))
     }
 
-    /// Answers the records from index `from` on; returns how many it answered, which are fewer where there was no room for the next one.
-    fn take(&mut self, records: &Records, from: usize) -> usize {
+    /// Answers the records from index `from` on; returns how many it answered, which are fewer where there was no room for the next one, or where
+    /// that one comes after tasks of which somebody has to look up how they ended.
+    fn take(&mut self, records: &Records, from: usize) -> (usize, BTreeSet<Ordinal>) {
         let items = &records.items()[from..];
         let wishes: Vec<Wish<'_>> = items.iter().map(|item| records.wish(item)).collect();
-        let asks: Vec<Vec<Ask<'_>>> = wishes.iter().map(asks).collect();
-        let state = self.shard.state();
+        let shard = self.id();
+        let mut asks: Vec<Vec<Ask<'_>>> = wishes.iter().map(|wish| asks(wish, shard)).collect();
+        let (state, at) = (self.shard.state(), self.clock.now());
+        self.fill_in(&wishes, &mut asks, at);
         let mut named = Named::default();
         let types: Vec<Option<TypeId>> = wishes.iter().map(|wish| task_type(wish, &mut named, state)).collect();
-        let unknown: Vec<String> = wishes.iter().zip(&types).map(|(wish, found)| reason(wish, *found, state)).collect();
+        let unknown: Vec<String> = wishes.iter().zip(&types).map(|(wish, found)| reason(wish, *found, state, shard)).collect();
         let mut commands = Vec::with_capacity(items.len());
         // For each command, which record it is about.
         let mut about = Vec::with_capacity(items.len());
@@ -146,7 +166,7 @@ impl LogWriter {
                 about.push(index);
             }
             commands.push(match (&wishes[index], types[index]) {
-                (Wish::Request { payload, extras, .. }, Some(task_type)) => {
+                (Wish::Request { payload, extras, .. }, Some(task_type)) if unknown[index].is_empty() => {
                     let key = extras.and_then(Extras::key);
                     Command::TakeRecord { offset, task_type, payload, key, asks: &asks[index] }
                 }
@@ -160,8 +180,76 @@ impl LogWriter {
         let mut answers: Vec<Answer> = Vec::with_capacity(commands.len());
         self.fresh = ergate_events::id::Ordinal(u64::MAX);
         self.decide_records(records, &commands, &mut answers);
-        let stopped = answers.iter().position(|answer| answer.as_ref().is_err_and(Rejection::is_busy));
-        stopped.map_or(items.len(), |index| about[index])
+        let is_open = |rejection: &Rejection| rejection.is_busy() || rejection.wants_an_end();
+        let stopped = answers.iter().position(|answer| answer.as_ref().is_err_and(is_open));
+        let Some(stopped) = stopped else { return (items.len(), BTreeSet::new()) };
+        let (index, wants_ends) = (about[stopped], answers[stopped].is_err_and(|rejection| rejection.wants_an_end()));
+        let ends = if wants_ends {
+            self.ended(&wishes[index], &asks[index], at).map(|(_, task)| task).collect()
+        } else {
+            BTreeSet::new()
+        };
+        (index, ends)
+    }
+
+    /// The places of names among what a record asks for whose tasks have ended, and those tasks.
+    fn ended<'s>(
+        &'s self,
+        wish: &Wish<'_>,
+        asks: &'s [Ask<'_>],
+        at: Timestamp,
+    ) -> impl Iterator<Item = (usize, Ordinal)> + use<'s> {
+        let name = if let Wish::Request { name, .. } = wish { (*name).to_owned() } else { String::new() };
+        asks.iter().enumerate().filter_map(move |(place, ask)| {
+            let Ask::After(named) = ask else { return None };
+            Some((place, dependency::ended(&self.shard.state().work, &name, *named, at)?))
+        })
+    }
+
+    /// Writes the ends that were looked up into the records that name those tasks. One whose end is forgotten is one that nobody knows.
+    fn fill_in(&self, wishes: &[Wish<'_>], asks: &mut [Vec<Ask<'_>>], at: Timestamp) {
+        let Some(known) = self.intake.as_ref().map(|intake| &intake.ended).filter(|known| !known.is_empty()) else { return };
+        for (wish, asks) in wishes.iter().zip(asks) {
+            for (place, task) in self.ended(wish, asks, at).collect::<Vec<_>>() {
+                if let Some(end) = known.get(&task) {
+                    asks[place] = Ask::After(end.map_or(Dependency::Task(NOBODY), |outcome| Dependency::Ended(task, outcome)));
+                }
+            }
+        }
+    }
+
+    /// Lets the records wait until it is known how these tasks ended. Their ends may have been decided just now, and are looked for once they are
+    /// durable.
+    fn look_up(&mut self, tasks: BTreeSet<Ordinal>, context: &mut Context<Self>) {
+        let Some(intake) = self.intake.as_mut().filter(|_| !tasks.is_empty()) else { return };
+        intake.is_looking = true;
+        let (ends, position, mut tail) = (Arc::clone(&intake.ends), self.shard.state().position, self.tail.subscribe());
+        let found = async move {
+            let reached = tail.wait_for(|tail| tail.head.next >= position || tail.failed.is_some()).await.is_ok();
+            let wanted = tasks.clone();
+            let found = if reached { tokio::task::spawn_blocking(move || ends(wanted)).await.ok() } else { None };
+            (tasks, found)
+        };
+        context.spawn(found.into_actor(self).map(|(tasks, found), writer, context| writer.looked_up(&tasks, found, context)));
+    }
+
+    /// Goes on with the records. Where the log could not be read they ask again.
+    fn looked_up(
+        &mut self,
+        tasks: &BTreeSet<Ordinal>,
+        found: Option<Result<BTreeMap<Ordinal, Outcome>, LogError>>,
+        context: &mut Context<Self>,
+    ) {
+        let Some(intake) = &mut self.intake else { return };
+        intake.is_looking = false;
+        match found {
+            Some(Ok(found)) => {
+                intake.ended = tasks.iter().map(|task| (*task, found.get(task).copied())).collect();
+                self.take_records(context);
+            }
+            Some(Err(error)) => tracing::warn!(%error, "failed to look up how tasks ended that a request comes after; it waits"),
+            None => {}
+        }
     }
 
     /// As [`LogWriter::decide_all`], with the records at hand that refused ones are buried from.
@@ -186,9 +274,9 @@ impl LogWriter {
     }
 }
 
-fn asks<'a>(wish: &Wish<'a>) -> Vec<Ask<'a>> {
+fn asks<'a>(wish: &Wish<'a>, shard: ShardId) -> Vec<Ask<'a>> {
     match wish {
-        Wish::Request { extras: Some(extras), .. } => extras.asks(),
+        Wish::Request { extras: Some(extras), .. } => extras.asks(shard),
         Wish::Request { extras: None, .. } | Wish::Refused(_) => Vec::new(),
     }
 }
@@ -201,10 +289,13 @@ fn task_type<'a>(wish: &Wish<'a>, named: &mut Named<'a>, state: &State) -> Optio
 }
 
 /// Why a record is refused before the core sees it; empty for one that is not.
-fn reason(wish: &Wish<'_>, found: Option<TypeId>, state: &State) -> String {
+fn reason(wish: &Wish<'_>, found: Option<TypeId>, state: &State, shard: ShardId) -> String {
     match (wish, found) {
         (Wish::Refused(reason), _) => (*reason).to_owned(),
         (Wish::Request { name, .. }, None) => unknown_type(name, state),
-        (Wish::Request { .. }, Some(_)) => String::new(),
+        (Wish::Request { extras, .. }, Some(_)) => {
+            let elsewhere = extras.and_then(|extras| extras.elsewhere(shard));
+            elsewhere.map_or_else(String::new, |rejection| rejection.to_string())
+        }
     }
 }

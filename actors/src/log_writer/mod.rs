@@ -16,6 +16,7 @@ use ergate_events::id::{Ordinal, Position, ReplicaId, ShardId, TaskId};
 use ergate_events::log::{Head, LogError};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
+use ergate_events::state::schedules::Schedules;
 use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -23,9 +24,9 @@ use crate::clock::Clock;
 use crate::dispatcher::{Attach, Carry, Dispatcher, Fleet, LOOK_EVERY, ReplicaIdle};
 use crate::effects::{Collector, Effects};
 use crate::lane::{Lane, Valve};
-use crate::log_thread::{LogNews, LogThread};
+use crate::log_thread::{LogCounters, LogNews, LogThread};
 use crate::log_writer::intake::Intake;
-pub use crate::log_writer::intake::IntakeParts;
+pub use crate::log_writer::intake::{EndsOf, IntakeParts};
 use crate::proposal::Proposal;
 use crate::report::Report;
 use crate::snapshot::{SnapshotRule, StateCopy};
@@ -66,6 +67,7 @@ pub struct LogWriter {
     /// Blocks are handed over at most this often, unless they are full.
     pace: Duration,
     in_flight_max: usize,
+    counters: Arc<LogCounters>,
     /// When the last block was handed over.
     handed_over: Instant,
     /// Whether a timer is set for the next one.
@@ -122,6 +124,8 @@ pub struct LogWriterParts {
     pub pace: Duration,
     /// Blocks that may wait to become durable; [`BLOCKS_IN_FLIGHT_MAX`] is enough for a disk.
     pub in_flight_max: usize,
+    /// Counts how often too much waited for the disk.
+    pub counters: Arc<LogCounters>,
 }
 
 impl LogWriter {
@@ -173,6 +177,7 @@ impl LogWriter {
                 intake,
                 pace: parts.pace,
                 in_flight_max: parts.in_flight_max,
+                counters: parts.counters,
                 handed_over: Instant::now(),
                 pacing: false,
             }
@@ -212,7 +217,9 @@ impl LogWriter {
         self.fresh = self.shard.state().next_ordinal();
         {
             let requests = || submissions.iter().flat_map(|submission| submission.requests.iter());
-            let asks: Vec<Vec<_>> = requests().map(|(_, _, extras)| extras.map(Extras::asks).unwrap_or_default()).collect();
+            let shard = self.id();
+            let asks = requests().map(|(_, _, extras)| extras.map(|extras| extras.asks(shard)).unwrap_or_default());
+            let asks: Vec<Vec<_>> = asks.collect();
             let command = |((task_type, payload, extras), asks)| {
                 let key = Option::<&Extras>::and_then(extras, Extras::key);
                 Command::Request { task_type, payload, key, asks }
@@ -266,7 +273,10 @@ impl LogWriter {
         if is_full || (self.in_flight.is_empty() && self.is_time(context)) {
             self.hand_over();
         }
-        self.valve.set_open(self.in_flight.len() < self.in_flight_max || self.closing.is_some());
+        let open = self.in_flight.len() < self.in_flight_max || self.closing.is_some();
+        if self.valve.set_open(open) && !open {
+            self.counters.holds.fetch_add(1, Ordering::Relaxed);
+        }
         self.set_alarm(context);
     }
 
@@ -601,10 +611,9 @@ impl Handler<Propose> for LogWriter {
     }
 }
 
-/// From whoever duplicates a request or lists tasks: wait for the end of a task. Answers `None` while it is live; if not, its end is in
-/// the log before the position in the answer, which may not be durable yet.
+/// From whoever duplicates a request or lists tasks: wait for the end of a task.
 #[derive(Message)]
-#[rtype(result = "Option<Position>")]
+#[rtype(result = "Watched")]
 pub struct WatchTask {
     /// The task.
     pub task: Ordinal,
@@ -612,16 +621,31 @@ pub struct WatchTask {
     pub watch: Watch,
 }
 
-impl Handler<WatchTask> for LogWriter {
-    type Result = Option<Position>;
+/// Where the end of a task is to be found.
+#[derive(Debug)]
+pub enum Watched {
+    /// It is live and will be told.
+    Live,
+    /// Its end, if it has one, is in the log before this position, which may not be durable yet.
+    Before(Position),
+    /// It is live and nothing is written any more: it ends after the next start.
+    Stopped,
+}
 
-    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> Option<Position> {
+impl Handler<WatchTask> for LogWriter {
+    type Result = actix::MessageResult<WatchTask>;
+
+    fn handle(&mut self, WatchTask { task, watch }: WatchTask, _: &mut Context<Self>) -> Self::Result {
         let state = self.shard.state();
-        if self.failed.is_none() && state.work.tasks.get(task).is_some() {
-            self.waiters.watch(task, watch);
-            return None;
-        }
-        Some(state.position)
+        let live = state.work.tasks.get(task).is_some();
+        actix::MessageResult(match (live, self.failed.is_some()) {
+            (true, false) => {
+                self.waiters.watch(task, watch);
+                Watched::Live
+            }
+            (true, true) => Watched::Stopped,
+            (false, _) => Watched::Before(state.position),
+        })
     }
 }
 
@@ -635,6 +659,19 @@ impl Handler<CopyState> for LogWriter {
 
     fn handle(&mut self, CopyState: CopyState, _: &mut Context<Self>) -> Self::Result {
         actix::MessageResult(Box::new(self.shard.state().clone()))
+    }
+}
+
+/// From the scheduler: the schedules of the accepted state.
+#[derive(Message)]
+#[rtype(result = "Schedules")]
+pub struct CopySchedules;
+
+impl Handler<CopySchedules> for LogWriter {
+    type Result = actix::MessageResult<CopySchedules>;
+
+    fn handle(&mut self, CopySchedules: CopySchedules, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(self.shard.state().control.schedules.clone())
     }
 }
 
@@ -702,7 +739,7 @@ fn runs(answers: &[Answer], shard: ShardId) -> impl Iterator<Item = AnswerRun> {
 }
 
 /// An error with everything that caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

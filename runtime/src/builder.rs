@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergate_actors::clock::Clock;
+use ergate_actors::executor::factory::ExecutorFactory;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
+use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
+use ergate_events::schedule::ScheduleSettings;
 use ergate_events::task::TypeSettings;
 
+use crate::plugins::Plugins;
 use crate::runtime::{Runtime, StartError};
 use crate::store::Store;
 use crate::wiring;
@@ -32,13 +36,25 @@ pub struct Builder {
     pub(crate) options: Options,
     pub(crate) durability: Durability,
     pub(crate) types: BTreeMap<String, (TypeSettings, Arc<dyn TaskFunction>)>,
+    pub(crate) factories: Vec<Arc<dyn ExecutorFactory>>,
+    /// The first task type that was registered twice.
+    pub(crate) doubled: Option<String>,
     pub(crate) pools: BTreeMap<String, (u32, u32)>,
+    /// The fewest replicas of pools that keep the size which somebody gave them.
+    pub(crate) pools_least: BTreeMap<String, u32>,
+    pub(crate) limits: BTreeMap<String, LimitSettings>,
+    pub(crate) limited: BTreeMap<String, Vec<String>>,
+    /// `None` leaves the schedules of the log alone, and fires none.
+    pub(crate) schedules: Option<BTreeMap<String, ScheduleSettings>>,
+    #[cfg(feature = "requests")]
+    pub(crate) sources: BTreeMap<String, crate::sources::SourceSettings>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) tasks_live_max: usize,
     pub(crate) snapshot_every_events: u64,
     pub(crate) retention: Retention,
     pub(crate) by: String,
     pub(crate) own_tasks_only: bool,
+    pub(crate) plugins: Plugins,
     #[cfg(feature = "kafka")]
     pub(crate) kafka: Option<crate::kafka::KafkaSettings>,
 }
@@ -59,13 +75,22 @@ impl Default for Builder {
             options: Options { create: true, ..Options::default() },
             durability: Durability::Fsync,
             types: BTreeMap::new(),
+            factories: Vec::new(),
+            doubled: None,
             pools: BTreeMap::new(),
+            pools_least: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            limited: BTreeMap::new(),
+            schedules: None,
+            #[cfg(feature = "requests")]
+            sources: BTreeMap::new(),
             clock: None,
             tasks_live_max: TASKS_LIVE_MAX,
             snapshot_every_events: SNAPSHOT_EVERY_EVENTS,
             retention: Retention::default(),
             by: "program".to_owned(),
             own_tasks_only: false,
+            plugins: Plugins::default(),
             #[cfg(feature = "kafka")]
             kafka: None,
         }
@@ -147,17 +172,131 @@ impl Builder {
         self.task_with(name, TypeSettings::default(), function.into_task())
     }
 
-    /// Registers a task type with settings of its own; see [`crate::function`] and [`crate::blocking`].
+    /// Registers a task type with settings of its own; see [`crate::function`] and [`crate::blocking`]. The same name twice is an error of
+    /// [`Builder::start`].
     #[must_use]
     pub fn task_with(mut self, name: &str, settings: TypeSettings, function: Arc<dyn TaskFunction>) -> Builder {
-        self.types.insert(name.to_owned(), (settings, function));
+        self.define(name, settings, function);
         self
+    }
+
+    /// Registers what makes the executor of a task type when the runtime starts.
+    ///
+    /// Of one task type there is one definition, by this or by [`Builder::task_with`]: a second one is [`StartError::TypeTwice`].
+    #[must_use]
+    pub fn executor(self, factory: impl ExecutorFactory + 'static) -> Builder {
+        self.executor_of(Arc::new(factory))
+    }
+
+    pub(crate) fn executor_of(mut self, factory: Arc<dyn ExecutorFactory>) -> Builder {
+        self.factories.push(factory);
+        self
+    }
+
+    fn define(&mut self, name: &str, settings: TypeSettings, function: Arc<dyn TaskFunction>) {
+        if self.types.insert(name.to_owned(), (settings, function)).is_some() {
+            self.doubled.get_or_insert_with(|| name.to_owned());
+        }
+    }
+
+    /// Makes the executors of all factories.
+    fn create_executors(mut self) -> Result<Builder, StartError> {
+        for factory in std::mem::take(&mut self.factories) {
+            let name = factory.task_type().to_owned();
+            let made = factory.init().and_then(|()| factory.create());
+            let function = made.map_err(|source| StartError::Executor { task_type: name.clone(), source })?;
+            self.define(&name, factory.settings(), function);
+        }
+        match self.doubled.take() {
+            Some(name) => Err(StartError::TypeTwice { name }),
+            None => Ok(self),
+        }
     }
 
     /// Sizes a pool; without this a pool has one replica of [`SLOTS_DEFAULT`] slots. Every replica is a thread.
     #[must_use]
     pub fn pool(mut self, name: &str, replicas: u32, slots: u32) -> Builder {
         self.pools.insert(name.to_owned(), (replicas, slots));
+        self.pools_least.remove(name);
+        self
+    }
+
+    /// Sizes a pool that has between `least` and `most` replicas: it begins with the most, and keeps the number that somebody gave it since, as
+    /// far as that lies between the two.
+    #[must_use]
+    pub fn pool_between(mut self, name: &str, least: u32, most: u32, slots: u32) -> Builder {
+        self = self.pool(name, most, slots);
+        self.pools_least.insert(name.to_owned(), least.min(most));
+        self
+    }
+
+    /// Defines a limit on how many tasks are on their way at once and how often they start; [`Builder::limited`] says which tasks.
+    #[must_use]
+    pub fn limit(mut self, name: &str, allows: LimitSettings) -> Builder {
+        self.limits.insert(name.to_owned(), allows);
+        self
+    }
+
+    /// Lets tasks of this type wait until each of these limits has room.
+    #[must_use]
+    pub fn limited(mut self, task_type: &str, limits: &[&str]) -> Builder {
+        self.limited.insert(task_type.to_owned(), limits.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
+    /// Fires tasks at certain times, for as long as the runtime runs; `docs/schedules.md` says when exactly.
+    ///
+    /// The schedules of a builder are all that the log has from its start on: others are removed from it.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ergate::schedule::{CatchUp, ScheduleSettings, When};
+    /// use ergate::{Runtime, TaskError};
+    ///
+    /// async fn clean(_: ()) -> Result<(), TaskError> {
+    ///     Ok(())
+    /// }
+    ///
+    /// let nightly = ScheduleSettings {
+    ///     timezone: "Europe/Berlin".to_owned(),
+    ///     catch_up: CatchUp::RunOnce,
+    ///     ..ScheduleSettings::new(When::Cron("0 3 * * *".to_owned()), "clean")
+    /// };
+    /// let runtime = Runtime::builder().task("clean", clean).schedule("nightly", nightly).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn schedule(mut self, name: &str, settings: ScheduleSettings) -> Builder {
+        self.schedules.get_or_insert_default().insert(name.to_owned(), settings);
+        self
+    }
+
+    /// Has these schedules and no others, also where there are none: then those of the log are removed.
+    #[must_use]
+    pub fn schedules(mut self, schedules: BTreeMap<String, ScheduleSettings>) -> Builder {
+        self.schedules = Some(schedules);
+        self
+    }
+
+    /// Takes the requests of a file, one a line, or of the `*.ndjson` of a directory, as they are appended; `docs/sources.md` says what is promised.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ergate::{Runtime, SourceSettings, TaskError};
+    ///
+    /// async fn bill(_: u64) -> Result<(), TaskError> {
+    ///     Ok(())
+    /// }
+    ///
+    /// let runtime = Runtime::builder().task("bill", bill).source("orders", SourceSettings::new("inbox")).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    #[cfg(feature = "requests")]
+    pub fn source(mut self, name: &str, settings: crate::sources::SourceSettings) -> Builder {
+        self.sources.insert(name.to_owned(), settings);
         self
     }
 
@@ -209,6 +348,6 @@ impl Builder {
     /// # Errors
     /// [`StartError`] when the log cannot be used, or a setting is refused; on Kafka when the brokers do not answer or topics are missing.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        wiring::start(self).await
+        wiring::start(self.create_executors()?.start_plugins().await?).await
     }
 }

@@ -6,6 +6,7 @@ use ergate_actors::submission::{EndFailure, TaskEnd};
 use ergate_events::event::Event;
 use ergate_events::id::{Ordinal, Position};
 use ergate_events::log::{LogError, LogReader};
+use ergate_events::task::Outcome;
 
 /// The ends of tasks, found by reading on once from the request of the first; those that have not ended or are not in the log are left out.
 ///
@@ -13,6 +14,14 @@ use ergate_events::log::{LogError, LogReader};
 /// [`LogError`].
 pub fn ends_of(reader: &dyn LogReader, tasks: BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, TaskEnd>, LogError> {
     Ok(look_back(reader, tasks)?.ends)
+}
+
+/// How tasks ended, as [`ends_of`] finds it.
+///
+/// # Errors
+/// [`LogError`].
+pub fn outcomes_of(reader: &dyn LogReader, tasks: BTreeSet<Ordinal>) -> Result<BTreeMap<Ordinal, Outcome>, LogError> {
+    Ok(ends_of(reader, tasks)?.into_iter().map(|(task, end)| (task, end.outcome)).collect())
 }
 
 /// What a log says about tasks.

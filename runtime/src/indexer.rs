@@ -30,7 +30,7 @@ pub(crate) struct Indexer {
 }
 
 struct Work {
-    index: TaskIndex,
+    index: Arc<TaskIndex>,
     reader: Arc<dyn LogReader>,
     counters: Arc<LogCounters>,
     stopping: AtomicBool,
@@ -38,7 +38,7 @@ struct Work {
 
 impl Indexer {
     /// Starts the thread.
-    pub(crate) fn start(index: TaskIndex, reader: Arc<dyn LogReader>, counters: Arc<LogCounters>) -> Indexer {
+    pub(crate) fn start(index: Arc<TaskIndex>, reader: Arc<dyn LogReader>, counters: Arc<LogCounters>) -> Indexer {
         let work = Arc::new(Work { index, reader, counters, stopping: AtomicBool::new(false) });
         let its = Arc::clone(&work);
         let spawned = std::thread::Builder::new().name("ergate-index".to_owned()).spawn(move || its.run());
@@ -49,11 +49,7 @@ impl Indexer {
     /// Stops the thread and builds what is missing up to the end, if that does not take long. No other process may write here
     /// meanwhile.
     pub(crate) fn finish(&self) {
-        self.stop();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let joined = thread.join();
-            let _ = joined.inspect_err(|_| tracing::error!("the thread that builds indexes panicked"));
-        }
+        self.end();
         if self.work.is_short_of_space() {
             return;
         }
@@ -61,6 +57,15 @@ impl Indexer {
         let next = self.work.reader.span().next;
         let in_time = || if Instant::now() < deadline { Pace::GoOn } else { Pace::Stop };
         warn(self.work.index.extend(next, REST_EVENTS, &mut |_| in_time()));
+    }
+
+    /// Stops the thread, and waits until it writes no more.
+    pub(crate) fn end(&self) {
+        self.stop();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let joined = thread.join();
+            let _ = joined.inspect_err(|_| tracing::error!("the thread that builds indexes panicked"));
+        }
     }
 
     fn stop(&self) {

@@ -21,33 +21,64 @@
 //! ```
 
 pub mod builder;
+mod dependents;
+mod generators;
 pub mod history;
+#[cfg(feature = "http")]
+pub mod http;
 mod indexer;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod local;
 #[cfg(feature = "requests")]
+pub mod look;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+pub mod plugins;
+#[cfg(feature = "requests")]
 pub mod request;
 pub mod runtime;
+mod scheduler;
+#[cfg(any(feature = "http", feature = "kafka"))]
+mod shards;
 mod snapshots;
+#[cfg(feature = "requests")]
+pub mod sources;
 pub mod store;
+mod tallies;
 mod task;
 #[cfg(feature = "cli")]
 pub mod tasks;
+#[cfg(feature = "http")]
+mod whereabouts;
 mod wiring;
 
 pub use builder::{Builder, Retention};
-pub use ergate_actors::clock;
-pub use ergate_actors::executor::context::Context;
+pub use ergate_actors::executor;
+pub use ergate_actors::executor::context::{Context, Progress};
+pub use ergate_actors::executor::factory::{ExecutorFactory, FactoryError};
 pub use ergate_actors::executor::function::{IntoTask, TaskError, TaskFunction, blocking, function};
+pub use ergate_actors::generate::{self, GenerateError, GeneratedBatch, GeneratorContext, TaskGenerator, View};
 pub use ergate_actors::log_thread::Durability;
-pub use ergate_actors::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_actors::observe::{self, EventObserver, EventObserverFactory, ObservedAttempt, ObservedError, ObservedProgress};
+pub use ergate_actors::submission::{After, AnswerRun, BatchAnswer, BatchEnd, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_actors::{calendar, clock};
 pub use ergate_events as events;
-pub use ergate_events::task::{Outcome, RetryPolicy, Timeouts, TypeSettings};
+pub use ergate_events::schedule;
+pub use ergate_events::task::{OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};
+#[cfg(feature = "requests")]
+pub use sources::SourceSettings;
 pub use store::Store;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Compiles the example of the page about executors.
+#[cfg(all(doctest, feature = "process"))]
+#[doc = include_str!("../../docs/executors.md")]
+struct Executors;

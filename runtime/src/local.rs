@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use ergate_actors::log_writer::{Close, CopyState, Propose, WatchTask};
+use ergate_actors::log_thread::LogCounters;
+use ergate_actors::log_writer::{Close, CopyState, Propose, Tail, WatchTask, Watched};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{RequestBatch, Submission, SubmitError, TaskEnd};
 use ergate_events::id::{Position, TaskId};
@@ -14,7 +15,7 @@ use ergate_events::state::State;
 use ergate_events::time::Micros;
 use ergate_events::view::Progress;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::runtime::RETRY_AFTER;
 use crate::task::{Awaited, Batch, WaitError};
@@ -24,14 +25,14 @@ use crate::wiring::Parts;
 const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Parts {
-    pub(crate) async fn submit(&self, requests: RequestBatch, room: OwnedSemaphorePermit) -> Result<Batch, SubmitError> {
+    pub(crate) async fn submit(&self, requests: RequestBatch, room: Option<OwnedSemaphorePermit>) -> Result<Batch, SubmitError> {
         let (submission, awaited) = submission(requests, room);
         self.submissions.send(submission).await.map_err(|_| self.closed())?;
         awaited.batch().await.ok_or_else(|| self.unknown())?
     }
 
     pub(crate) async fn try_submit(&self, requests: RequestBatch, room: OwnedSemaphorePermit) -> Result<Batch, SubmitError> {
-        let (submission, awaited) = submission(requests, room);
+        let (submission, awaited) = submission(requests, Some(room));
         self.submissions.try_send(submission).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Busy { reason: crate::runtime::UNDECIDED, retry_after: RETRY_AFTER },
             TrySendError::Closed(_) => self.closed(),
@@ -41,16 +42,7 @@ impl Parts {
 
     /// Whether so many new tasks may come in.
     pub(crate) fn admit(&self, requests: usize, tasks_live_max: usize) -> Result<(), SubmitError> {
-        if self.counters.space_is_low.load(Relaxed) {
-            return Err(SubmitError::Busy {
-                reason: "the disk is nearly full; free some space",
-                retry_after: Micros::from_secs(1),
-            });
-        }
-        if self.tail.borrow().live + requests > tasks_live_max {
-            return Err(SubmitError::Busy { reason: "too many tasks are waiting or running", retry_after: RETRY_AFTER });
-        }
-        Ok(())
+        admit(&self.counters, &self.tail, requests, tasks_live_max)
     }
 
     /// The ends of the shard's tasks among these; those of which the log has none are left out.
@@ -60,11 +52,12 @@ impl Parts {
             let (watch, end) = oneshot::channel();
             let watched = self.writer.send(WatchTask { task: task.ordinal, watch }).await;
             match watched.map_err(|_| WaitError::Stopped)? {
-                None => live.push((task, end)),
-                Some(position) => {
+                Watched::Live => live.push((task, end)),
+                Watched::Before(position) => {
                     complete &= self.durable_at(position).await?;
                     ended.insert(task.ordinal);
                 }
+                Watched::Stopped => return Err(WaitError::Stopped),
             }
         }
         let mut ends = BTreeMap::new();
@@ -84,7 +77,7 @@ impl Parts {
     }
 
     /// Waits until everything before a position is durable; says `false` when it never will be.
-    async fn durable_at(&self, position: Position) -> Result<bool, WaitError> {
+    pub(crate) async fn durable_at(&self, position: Position) -> Result<bool, WaitError> {
         let mut tail = self.tail.clone();
         let reached = tail.wait_for(|tail| tail.head.next >= position || tail.failed.is_some()).await;
         reached.map(|tail| tail.head.next >= position).map_err(|_| WaitError::Stopped)
@@ -153,14 +146,31 @@ impl Parts {
     }
 }
 
+/// Whether so many new tasks may come into a shard.
+pub(crate) fn admit(
+    counters: &LogCounters,
+    tail: &watch::Receiver<Tail>,
+    requests: usize,
+    tasks_live_max: usize,
+) -> Result<(), SubmitError> {
+    if counters.space_is_low.load(Relaxed) {
+        let reason = "the disk is nearly full; free some space";
+        return Err(SubmitError::Busy { reason, retry_after: Micros::from_secs(1) });
+    }
+    if tail.borrow().live + requests > tasks_live_max {
+        return Err(SubmitError::Busy { reason: "too many tasks are waiting or running", retry_after: RETRY_AFTER });
+    }
+    Ok(())
+}
+
 /// What a log writer that is gone before it was closed has done.
 fn panicked() -> LogError {
     LogError::Poisoned { reason: "the log writer panicked".to_owned() }
 }
 
 /// A batch on its way to a shard, and what comes back.
-fn submission(requests: RequestBatch, room: OwnedSemaphorePermit) -> (Submission, Awaited) {
+fn submission(requests: RequestBatch, room: Option<OwnedSemaphorePermit>) -> (Submission, Awaited) {
     let (reply, answer) = oneshot::channel();
     let (done, end) = oneshot::channel();
-    (Submission { requests, reply, done: Some(done), room: Some(room) }, Awaited { answer, end })
+    (Submission { requests, reply, done: Some(done), room }, Awaited { answer, end })
 }

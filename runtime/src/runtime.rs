@@ -5,25 +5,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ergate_actors::dispatcher::Restarts;
+use ergate_actors::executor::function::TaskFunction;
 use ergate_actors::log_thread::{Durability, LogCounters};
 use ergate_actors::log_writer::LogWriter;
 use ergate_actors::projector::Projector;
-use ergate_actors::proposal::Proposal;
+use ergate_actors::proposal::{Proposal, ScheduleDemand};
 use ergate_actors::submission::{Extras, RequestBatch, SubmitError, TaskEnd};
+use ergate_events::event::PoolMode;
 use ergate_events::id::{Position, ShardId, TaskId, TypeId};
+use ergate_events::log::index::TaskIndex;
 use ergate_events::log::{LogError, LogReader, Space};
+use ergate_events::schedule::{ScheduleSettings, firing_key};
 use ergate_events::state::State;
+use ergate_events::state::keys::KeyTable;
+use ergate_events::task::TypeSettings;
 use ergate_events::time::{Micros, Timestamp};
 use ergate_events::view::Progress;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::builder::Builder;
+use crate::plugins::Running;
 use crate::store::RecoverError;
 pub use crate::task::{Batch, Task, WaitError};
 use crate::wiring::{self, Parts};
@@ -43,8 +51,8 @@ pub enum StartError {
     /// The log cannot be used.
     #[error(transparent)]
     Recover(#[from] RecoverError),
-    /// A task type or pool was refused.
-    #[error("a task type or pool was refused")]
+    /// A task type, pool or schedule was refused.
+    #[error("a task type, pool or schedule was refused")]
     Refused(#[from] SubmitError),
     /// The log has work that this process cannot do; see [`Builder::own_tasks_only`].
     #[error(
@@ -56,6 +64,56 @@ pub enum StartError {
         /// Of which types.
         types: String,
     },
+    /// One name has two definitions.
+    #[error("the task type {name:?} is registered twice; give one of the two another name")]
+    TypeTwice {
+        /// The name.
+        name: String,
+    },
+    /// A schedule cannot be.
+    #[error("the schedule {name:?} cannot be: {reason}")]
+    Schedule {
+        /// Its name.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// There are schedules, and the log is on Kafka.
+    #[error(
+        "schedules do not fire yet where the log is on Kafka, and this engine has {count}; remove them, or let an engine with a log of its own fire them"
+    )]
+    SchedulesOnKafka {
+        /// How many.
+        count: usize,
+    },
+    /// A source cannot be.
+    #[error("the source {name:?} cannot be: {reason}")]
+    Source {
+        /// Its name.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// There are sources, and the log is on Kafka.
+    #[error(
+        "sources are not followed where the log is on Kafka, and this engine has {count}; publish their lines to the topic of requests instead"
+    )]
+    SourcesOnKafka {
+        /// How many.
+        count: usize,
+    },
+    /// The executor of a task type cannot be made.
+    #[error("the executor of the task type {task_type:?} cannot be made")]
+    Executor {
+        /// The task type.
+        task_type: String,
+        /// Why not.
+        #[source]
+        source: ergate_actors::executor::factory::FactoryError,
+    },
+    /// A plug-in cannot be used.
+    #[error(transparent)]
+    Plugin(#[from] crate::plugins::PluginError),
     /// The brokers do not answer.
     #[error("the brokers at {brokers} do not answer ({reason}); check the address, and that they run")]
     Brokers {
@@ -106,9 +164,17 @@ pub struct Runtime {
 
 struct Inner {
     front: Front,
+    /// What may have work outside this process.
+    functions: Arc<[Arc<dyn TaskFunction>]>,
+    plugins: Running,
     durability: Durability,
     tasks_live_max: usize,
+    settings: BTreeMap<String, TypeSettings>,
     room: Arc<Semaphore>,
+    /// How often a caller was asked to come again.
+    busy: AtomicU64,
+    #[cfg(feature = "metrics")]
+    metrics: crate::metrics::Told,
     /// Taken by whoever has shut it down; locked by whoever does.
     thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -126,10 +192,96 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Without a handle nobody can stop it any more, and its log would stay locked. What was acknowledged is durable.
         match &self.front {
-            Front::Local(parts) => parts.system.stop(),
+            Front::Local(parts) => {
+                #[cfg(feature = "requests")]
+                parts.sources.stop();
+                parts.system.stop();
+            }
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => engine.abandon(),
         }
+        self.functions.iter().for_each(|function| function.close());
+    }
+}
+
+/// A runtime that may be gone.
+#[cfg(feature = "metrics")]
+#[derive(Clone)]
+pub(crate) struct Handle(std::sync::Weak<Inner>);
+
+#[cfg(feature = "metrics")]
+impl Handle {
+    /// The runtime, if it is there.
+    pub(crate) fn upgrade(&self) -> Option<Runtime> {
+        self.0.upgrade().map(|inner| Runtime { inner })
+    }
+}
+
+/// What figures are made of.
+#[cfg(feature = "metrics")]
+impl Runtime {
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(Arc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn told(&self) -> &crate::metrics::Told {
+        &self.inner.metrics
+    }
+
+    /// Pools and names of the registered task types.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.settings.iter().map(|(name, settings)| (settings.pool.as_str(), name.as_str()))
+    }
+
+    pub(crate) fn figures(&self) -> &wiring::Figures {
+        match &self.inner.front {
+            Front::Local(parts) => &parts.figures,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => &engine.figures,
+        }
+    }
+
+    /// Reads each shard with tasks that is led here now.
+    pub(crate) fn each_led(&self, mut read: impl FnMut(&Parts)) {
+        match &self.inner.front {
+            Front::Local(parts) => read(parts),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.leading.each(read),
+        }
+    }
+
+    /// Where the partitions of a shard end, on Kafka.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn ends(&self, shard: ShardId) -> Option<crate::kafka::End> {
+        match &self.inner.front {
+            Front::Local(_) => None,
+            Front::Kafka(engine) => engine.ends.get(shard),
+        }
+    }
+
+    /// The generators and observers that run.
+    pub(crate) fn plugins(&self) -> &Running {
+        &self.inner.plugins
+    }
+
+    /// What this runtime stands in front of.
+    #[cfg(feature = "http")]
+    pub(crate) fn front(&self) -> &Front {
+        &self.inner.front
+    }
+
+    pub(crate) fn is_on_kafka(&self) -> bool {
+        !matches!(self.inner.front, Front::Local(_))
+    }
+
+    /// How often a caller was asked to come again.
+    pub(crate) fn busy(&self) -> u64 {
+        self.inner.busy.load(Relaxed)
+    }
+
+    /// Room for requests that wait to be decided.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        (self.inner.room.available_permits() as u64) << 10
     }
 }
 
@@ -146,7 +298,22 @@ impl Runtime {
     pub(crate) fn new(builder: &Builder, front: Front, thread: Option<JoinHandle<()>>) -> Runtime {
         let room = Arc::new(Semaphore::new(UNDECIDED_BYTES_MAX >> 10));
         let (durability, tasks_live_max) = (builder.durability, builder.tasks_live_max);
-        Runtime { inner: Arc::new(Inner { front, durability, tasks_live_max, room, thread: tokio::sync::Mutex::new(thread) }) }
+        let functions = builder.types.values().map(|(_, function)| Arc::clone(function)).collect();
+        let settings = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
+        let inner = Inner {
+            front,
+            functions,
+            plugins: builder.plugins.running(),
+            durability,
+            tasks_live_max,
+            settings,
+            room,
+            busy: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            metrics: crate::metrics::Told::default(),
+            thread: tokio::sync::Mutex::new(thread),
+        };
+        Runtime { inner: Arc::new(inner) }
     }
 
     /// Submits a task and waits until it is accepted. On Kafka that takes as long as some engine needs to read the request and commit; while no
@@ -182,11 +349,7 @@ impl Runtime {
     /// # Errors
     /// [`SubmitError::UnknownType`] with the registered names.
     pub fn task_type(&self, name: &str) -> Result<TypeId, SubmitError> {
-        let types = self.task_types();
-        types.get(name).copied().ok_or_else(|| SubmitError::UnknownType {
-            name: name.chars().take(64).collect(),
-            known: types.keys().take(8).cloned().collect::<Vec<_>>().join(", "),
-        })
+        known_type(self.task_types(), name)
     }
 
     /// Registered task types by name.
@@ -196,6 +359,11 @@ impl Runtime {
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => &engine.types,
         }
+    }
+
+    /// What a registered task type promises; `None` for a name that is not registered.
+    pub fn type_settings(&self, name: &str) -> Option<&TypeSettings> {
+        self.inner.settings.get(name)
     }
 
     /// Submits many tasks at once and waits until the answers are durable. Waits while the runtime has no room to decide them.
@@ -210,7 +378,8 @@ impl Runtime {
         self.admit(&requests)?;
         let room = Arc::clone(&self.inner.room).acquire_many_owned(permits(&requests)).await.map_err(|_| self.closed())?;
         match &self.inner.front {
-            Front::Local(parts) => parts.submit(requests, room).await,
+            Front::Local(parts) if requests.names_tasks() => self.submit_dependents(parts, &requests, room).await,
+            Front::Local(parts) => parts.submit(requests, Some(room)).await,
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
         }
@@ -224,17 +393,29 @@ impl Runtime {
         self.admit(&requests)?;
         let room = self.room_now(&requests)?;
         match &self.inner.front {
-            Front::Local(parts) => parts.try_submit(requests, room).await,
+            Front::Local(parts) if requests.names_tasks() => self.submit_dependents(parts, &requests, room).await,
+            Front::Local(parts) => self.noted(parts.try_submit(requests, room).await),
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
         }
     }
 
+    /// Submits requests that name tasks; `_room` is theirs until they are answered.
+    async fn submit_dependents(
+        &self,
+        parts: &Parts,
+        requests: &RequestBatch,
+        _room: OwnedSemaphorePermit,
+    ) -> Result<Batch, SubmitError> {
+        Ok(Batch::untold(parts.submit_dependents(requests).await?, self.clone()))
+    }
+
     fn room_now(&self, requests: &RequestBatch) -> Result<OwnedSemaphorePermit, SubmitError> {
-        Arc::clone(&self.inner.room).try_acquire_many_owned(permits(requests)).map_err(|error| match error {
+        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(permits(requests));
+        self.noted(room.map_err(|error| match error {
             TryAcquireError::NoPermits => SubmitError::Busy { reason: UNDECIDED, retry_after: RETRY_AFTER },
             TryAcquireError::Closed => self.closed(),
-        })
+        }))
     }
 
     /// Whether new work may come in. On Kafka it always may: where too much is live already, requests wait in their topic.
@@ -246,10 +427,18 @@ impl Runtime {
             return Err(SubmitError::BatchTooLarge { requests: requests.len(), bytes: requests.bytes() });
         }
         match &self.inner.front {
-            Front::Local(parts) => parts.admit(requests.len(), self.inner.tasks_live_max),
+            Front::Local(parts) => self.noted(parts.admit(requests.len(), self.inner.tasks_live_max)),
             #[cfg(feature = "kafka")]
             Front::Kafka(_) => Ok(()),
         }
+    }
+
+    /// Counts an answer that asks the caller to come again.
+    fn noted<T>(&self, answer: Result<T, SubmitError>) -> Result<T, SubmitError> {
+        if let Err(SubmitError::Busy { .. }) = answer {
+            self.inner.busy.fetch_add(1, Relaxed);
+        }
+        answer
     }
 
     fn closed(&self) -> SubmitError {
@@ -322,12 +511,77 @@ impl Runtime {
         reason: &str,
     ) -> Result<Position, SubmitError> {
         let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
-        let proposal = Proposal::DefinePool { pool, replicas, slots, by, reason };
+        self.propose_for_all(Proposal::DefinePool { pool, replicas, slots, by, reason }).await
+    }
+
+    /// Lets a pool start tasks, or none: see [`PoolMode`]. On Kafka that is decided where sizes are.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when no pool of this name has a size; otherwise as [`Runtime::resize_pool`].
+    pub async fn set_pool_mode(&self, pool: &str, mode: PoolMode, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        self.propose_for_all(Proposal::SetPoolMode { pool, mode, by, reason }).await
+    }
+
+    /// Records what holds for all shards where that is decided.
+    async fn propose_for_all(&self, proposal: Proposal) -> Result<Position, SubmitError> {
         match &self.inner.front {
             Front::Local(parts) => parts.propose(proposal).await,
             #[cfg(feature = "kafka")]
-            Front::Kafka(engine) => engine.resize(proposal).await,
+            Front::Kafka(engine) => engine.decide_for_all(proposal).await,
         }
+    }
+
+    /// Lets a schedule fire nothing until it is resumed; what falls due meanwhile is passed over.
+    ///
+    /// # Errors
+    /// [`SubmitError::UnknownSchedule`]; otherwise as [`Runtime::cancel`].
+    pub async fn pause_schedule(&self, name: &str, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        let (demand, _) = self.schedule_demand(name, by, reason).await?;
+        self.propose(ShardId(0), Proposal::PauseSchedule(demand)).await
+    }
+
+    /// Lets a paused schedule fire again.
+    ///
+    /// # Errors
+    /// As [`Runtime::pause_schedule`].
+    pub async fn resume_schedule(&self, name: &str, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        let (demand, _) = self.schedule_demand(name, by, reason).await?;
+        self.propose(ShardId(0), Proposal::ResumeSchedule(demand)).await
+    }
+
+    /// Fires a schedule now, beside its slots and even while it is paused; tells its task.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] while the task of its last firing is live and its firings must not overlap; otherwise as
+    /// [`Runtime::pause_schedule`] and [`Runtime::submit`].
+    pub async fn trigger_schedule(&self, name: &str, by: &str, reason: &str) -> Result<(TaskId, Position), SubmitError> {
+        self.admit(&RequestBatch::new())?;
+        let (demand, plan) = self.schedule_demand(name, by, reason).await?;
+        let slot = self.now();
+        let key = firing_key(name, slot);
+        let hash = KeyTable::hash(&plan.task, &key);
+        let position = self.propose(ShardId(0), Proposal::Trigger { demand, plan, slot, key }).await?;
+        let state = self.state().await.map_err(|_| self.closed())?;
+        let entry = state.work.keys.get(hash, slot).ok_or_else(|| self.closed())?;
+        Ok((TaskId { shard: ShardId(0), ordinal: entry.task }, position))
+    }
+
+    async fn schedule_demand(
+        &self,
+        name: &str,
+        by: &str,
+        reason: &str,
+    ) -> Result<(ScheduleDemand, Arc<ScheduleSettings>), SubmitError> {
+        let state = self.state().await.map_err(|_| self.closed())?;
+        let active = state.control.schedules.active();
+        let found = active.iter().find(|(_, known)| known.name == name);
+        let (schedule, known) = found.ok_or_else(|| SubmitError::UnknownSchedule {
+            name: name.chars().take(64).collect(),
+            known: active.iter().take(8).map(|(_, known)| known.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        let demand = ScheduleDemand { schedule: *schedule, by: by.to_owned(), reason: reason.to_owned() };
+        Ok((demand, Arc::clone(&known.settings)))
     }
 
     /// Records a proposal on a shard that is led here, and waits until the answer is durable. Without Kafka there is only shard 0.
@@ -441,6 +695,29 @@ impl Runtime {
         }
     }
 
+    /// The indexes of the log of a shard that is led here; `None` for another.
+    pub fn index_of(&self, shard: ShardId) -> Option<Arc<TaskIndex>> {
+        match &self.inner.front {
+            Front::Local(parts) => (parts.shard == shard).then(|| Arc::clone(&parts.index)),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.leading.with(shard, |parts| Arc::clone(&parts.index)),
+        }
+    }
+
+    /// A copy of the state of shard 0 of which everything is durable, so that it may be told.
+    ///
+    /// # Errors
+    /// As [`Runtime::state_of`]; [`WaitError::Stopped`] also when the log failed before.
+    pub async fn durable_state(&self) -> Result<Box<State>, WaitError> {
+        let state = self.state().await?;
+        match &self.inner.front {
+            Front::Local(parts) if !parts.durable_at(state.position).await? => Err(WaitError::Stopped),
+            Front::Local(_) => Ok(state),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => Ok(state),
+        }
+    }
+
     /// What the engine leads, where there is one.
     #[cfg(feature = "kafka")]
     pub fn engine(&self) -> Option<crate::kafka::Standing> {
@@ -489,6 +766,15 @@ impl Runtime {
         }
     }
 
+    /// The time on the wall by the runtime's clock, by which schedules are due: it may be set, forward and back.
+    pub fn wall(&self) -> Timestamp {
+        match &self.inner.front {
+            Front::Local(parts) => parts.clock.wall(),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.clock.wall(),
+        }
+    }
+
     /// The actor of the only shard, for tests; there is none on Kafka.
     #[doc(hidden)]
     pub fn writer(&self) -> Option<&actix::Addr<LogWriter>> {
@@ -518,14 +804,33 @@ impl Runtime {
     /// # Errors
     /// [`LogError`] when the log could not be closed; what was acknowledged is durable all the same.
     pub async fn shutdown_within(&self, drain: Duration) -> Result<(), LogError> {
+        #[cfg(feature = "requests")]
+        match &self.inner.front {
+            // First, for what is on its way wants its answer yet.
+            Front::Local(parts) => parts.sources.end().await,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(_) => {}
+        }
         self.inner.room.close();
+        self.inner.plugins.stop_generators().await;
         match &self.inner.front {
             Front::Local(parts) => self.shut_down(parts, drain).await,
             #[cfg(feature = "kafka")]
             Front::Kafka(engine) => {
                 engine.stop(drain).await;
+                self.inner.plugins.finish_observers().await;
+                self.end_functions().await;
                 Ok(())
             }
+        }
+    }
+
+    /// Ends what attempts that are cut off have going outside this process. After the log was closed, for that is no failure of theirs.
+    async fn end_functions(&self) {
+        let functions = Arc::clone(&self.inner.functions);
+        let ended = tokio::task::spawn_blocking(move || functions.iter().for_each(|function| function.close()));
+        if ended.await.is_err() {
+            tracing::error!("a task function panicked while it was closed");
         }
     }
 
@@ -537,6 +842,8 @@ impl Runtime {
         }
         wiring::drain(parts, drain).await;
         let outcome = parts.close().await;
+        self.inner.plugins.finish(parts).await;
+        self.end_functions().await;
         parts.system.stop();
         if let Some(thread) = thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -554,6 +861,14 @@ impl Runtime {
     pub async fn shutdown(&self) -> Result<(), LogError> {
         self.shutdown_within(Duration::from_secs(10)).await
     }
+}
+
+/// The id of a task type among those that are registered.
+pub(crate) fn known_type(types: &BTreeMap<String, TypeId>, name: &str) -> Result<TypeId, SubmitError> {
+    types.get(name).copied().ok_or_else(|| SubmitError::UnknownType {
+        name: name.chars().take(64).collect(),
+        known: types.keys().take(8).cloned().collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Kilobytes of room that a batch needs.

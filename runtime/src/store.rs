@@ -129,13 +129,16 @@ impl Opened {
         let reader = log.reader();
         let snapshots = place.map(|(dir, store)| SnapshotStore::open(dir, store.0));
         snapshots.iter().for_each(SnapshotStore::clear_unfinished);
-        let opened = place.map(|(dir, store)| TaskIndex::open(dir, store.0, Arc::clone(&reader)));
-        let index = opened.and_then(|index| {
-            index.inspect_err(|error| tracing::warn!(%error, "the indexes cannot be used; the log is read instead")).ok()
-        });
+        let index = place.and_then(|(dir, store)| index(dir, store, &reader));
         let (state, snapshot_at) = recover(reader.as_ref(), log.head(), snapshots.as_ref())?;
         Ok(Opened { log, reader, state, snapshots, index, snapshot_at })
     }
+}
+
+/// The indexes beside a log, if they can be used.
+pub(crate) fn index(dir: &Path, store: StoreId, reader: &Arc<dyn LogReader>) -> Option<TaskIndex> {
+    let opened = TaskIndex::open(dir, store.0, Arc::clone(reader));
+    opened.inspect_err(|error| tracing::warn!(%error, "the indexes cannot be used; the log is read instead")).ok()
 }
 
 fn report(dir: &Path, recovery: &Recovery) {

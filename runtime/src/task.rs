@@ -15,7 +15,7 @@ pub struct Batch {
     /// What became of each request.
     pub answer: BatchAnswer,
     done: oneshot::Receiver<BatchEnd>,
-    /// Who knows the ends if they are not told: on Kafka, where the connection on which they come may break.
+    /// Who knows the ends if they are not told: of requests that name tasks, and on Kafka, where the connection on which they come may break.
     again: Option<Runtime>,
 }
 
@@ -54,6 +54,12 @@ impl Batch {
                 Ok(BatchEnd::of(runtime.wait_all(accepted.collect()).await?.into_iter().collect()))
             }
         }
+    }
+
+    /// A batch of which nobody tells the ends, so that the runtime looks for them.
+    pub(crate) fn untold(answer: BatchAnswer, runtime: Runtime) -> Batch {
+        let (_, done) = oneshot::channel();
+        Batch { answer, done, again: Some(runtime) }
     }
 
     /// Lets the runtime look for the ends if they are not told.

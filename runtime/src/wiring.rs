@@ -1,7 +1,8 @@
 //! The one file that names every actor: recovers the shard, starts its thread and everything on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,22 +12,29 @@ use ergate_actors::dispatcher::{Fleet, Restarts};
 use ergate_actors::lane::lane;
 use ergate_actors::log_thread::{LogCounters, LogThread};
 use ergate_actors::log_writer::{BLOCKS_IN_FLIGHT_MAX, IntakeParts, LogWriter, LogWriterParts, Propose, SlotsInUse, Tail};
-use ergate_actors::projector::{Projector, SharedProgress};
+use ergate_actors::observe::{SharedWatch, Watch};
+use ergate_actors::projector::{Projector, SharedProgress, SharedTally};
 use ergate_actors::proposal::Proposal;
 use ergate_actors::recent::{RECENT_BYTES_MAX, Recent};
+use ergate_actors::report::Report;
 use ergate_actors::submission::{Submission, SubmitError};
+use ergate_actors::timings::Timings;
 use ergate_events::id::{Epoch, Position, ShardId, TypeId};
-use ergate_events::log::LogReader;
+use ergate_events::log::index::TaskIndex;
+use ergate_events::log::snapshot::SnapshotStore;
+use ergate_events::log::{LogError, LogReader};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
-use ergate_events::view::Progress;
+use ergate_events::view::{Progress, Tally};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::Builder;
 use crate::indexer::Indexer;
 use crate::runtime::{Front, Runtime, StartError};
+use crate::scheduler::{self, Calendars};
 use crate::snapshots::{Also, Snapshots};
-use crate::store::Opened;
+use crate::store::{Opened, RecoverError};
+use crate::tallies::Tallies;
 
 /// Submissions that may wait to be decided; more wait at their sender.
 const SUBMISSIONS_MAX: usize = 1_024;
@@ -34,6 +42,7 @@ const SUBMISSIONS_MAX: usize = 1_024;
 const REPORTS_MAX: usize = 1_024;
 
 /// What the threads of a shard hand to its front.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) shard: ShardId,
@@ -41,6 +50,10 @@ pub(crate) struct Parts {
     pub(crate) writer: Addr<LogWriter>,
     pub(crate) tail: watch::Receiver<Tail>,
     pub(crate) progress: SharedProgress,
+    pub(crate) tally: SharedTally,
+    /// How full the lane of reports is; it must not be kept open from here.
+    pub(crate) reports: mpsc::WeakSender<Report>,
+    pub(crate) figures: Figures,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) counters: Arc<LogCounters>,
     pub(crate) restarts: Arc<Restarts>,
@@ -50,12 +63,22 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) snapshotting: Arc<AtomicBool>,
     pub(crate) indexer: Option<Arc<Indexer>>,
+    /// The indexes beside the log, or none at all, which gives the same answers.
+    pub(crate) index: Arc<TaskIndex>,
+    pub(crate) snapshots: Option<SnapshotStore>,
+    #[cfg(feature = "requests")]
+    pub(crate) sources: crate::sources::Sources,
 }
 
 /// Starts a runtime: a thread for the shard and, from there, all others.
 pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
+    let calendars = scheduler::calendars(&builder)?;
+    #[cfg(feature = "requests")]
+    crate::sources::check(&builder)?;
     #[cfg(feature = "kafka")]
     if let Some(settings) = builder.kafka.clone() {
+        scheduler::refuse_on_kafka(&calendars)?;
+        crate::sources::refuse_on_kafka(&builder)?;
         let data = builder.store.dir().map_or_else(|| crate::builder::DATA_DEFAULT.into(), std::path::Path::to_owned);
         let engine = crate::kafka::Engine::start(builder.clone(), settings, data).await?;
         return Ok(Runtime::new(&builder, Front::Kafka(Box::new(engine)), None));
@@ -68,7 +91,7 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
             let system = System::new();
             system.block_on(async move {
                 // Whoever called `start` may have given up; then the thread ends with its system.
-                if let Err(Ok(parts)) = ready.send(wire(settings).await) {
+                if let Err(Ok(parts)) = ready.send(wire(settings, calendars).await) {
                     parts.system.stop();
                 }
             });
@@ -82,17 +105,30 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
 }
 
 /// Runs on the shard's thread.
-async fn wire(builder: Builder) -> Result<Parts, StartError> {
-    let outcome = assemble(builder).await;
+async fn wire(builder: Builder, calendars: Calendars) -> Result<Parts, StartError> {
+    let outcome = assemble(builder, calendars).await;
     if outcome.is_err() {
         System::current().stop();
     }
     outcome
 }
 
-async fn assemble(builder: Builder) -> Result<Parts, StartError> {
+async fn assemble(builder: Builder, calendars: Calendars) -> Result<Parts, StartError> {
+    let began = Instant::now();
     let opened = builder.store.open(&builder.options)?;
-    shard(&builder, ShardSpec::local(opened)).await
+    let figures = Figures::default();
+    figures.replays.record(began.elapsed());
+    #[cfg(feature = "requests")]
+    let registries = crate::sources::registries(&builder)?;
+    #[cfg_attr(not(feature = "requests"), allow(unused_mut, reason = "sources are added to it"))]
+    let mut parts = shard(&builder, ShardSpec { figures, ..ShardSpec::local(opened) }).await?;
+    scheduler::start(&parts, calendars, builder.tasks_live_max);
+    crate::generators::start(&builder, &parts);
+    #[cfg(feature = "requests")]
+    {
+        parts.sources = crate::sources::start(&builder, &parts, registries)?;
+    }
+    Ok(parts)
 }
 
 /// What a shard is started with.
@@ -120,10 +156,16 @@ pub(crate) struct ShardSpec {
 }
 
 /// What all shards of a process count into.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
 #[derive(Clone, Default)]
 pub(crate) struct Figures {
     pub(crate) counters: Arc<LogCounters>,
     pub(crate) restarts: Arc<Restarts>,
+    pub(crate) tallies: Arc<Tallies>,
+    /// Opening a log and folding it, each time.
+    pub(crate) replays: Arc<Timings>,
+    /// How often the group gave shards or took them.
+    pub(crate) rebalances: Arc<AtomicU64>,
 }
 
 impl ShardSpec {
@@ -148,7 +190,8 @@ impl ShardSpec {
 /// Starts a shard and everything on it, on the current system.
 pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, StartError> {
     let ShardSpec { id, opened, intake, pace, in_flight_max, snapshot_every, recent_bytes, .. } = spec;
-    let ShardSpec { projectors, snapshots_also, executes, figures: Figures { counters, restarts }, .. } = spec;
+    let ShardSpec { projectors, snapshots_also, executes, figures, .. } = spec;
+    let Figures { counters, restarts, .. } = figures.clone();
     let Opened { log, reader, state, snapshots, index, snapshot_at } = opened;
     if builder.own_tasks_only {
         require_own(builder, &state)?;
@@ -156,8 +199,11 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let clock = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(state.last_at)));
     let epoch = Epoch(state.epoch.0.saturating_add(1));
     let view = Progress::of(&state);
+    let watch = Watch::start(id, &state, builder.plugins.observers());
+    let tally = figures.tallies.add(Tally::of(&state));
     let (submissions, submission_lane) = lane(SUBMISSIONS_MAX);
     let (reports, report_lane) = lane(REPORTS_MAX);
+    let reports_seen = reports.downgrade();
     let (tail_sender, tail) = watch::channel(Tail { head: log.head(), live: state.work.tasks.len(), ..Tail::default() });
     let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
     let fleet = Fleet {
@@ -169,6 +215,7 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         reports,
         restarts: Arc::clone(&restarts),
     };
+    let kept = snapshots.clone();
     let snapshots = Snapshots::new(snapshots, Arc::clone(&reader), builder.retention, Arc::clone(&clock), snapshots_also);
     let (retain_through, snapshotting) = (snapshots.retain_slot(), snapshots.busy());
     let parts = LogWriterParts {
@@ -182,6 +229,7 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         intake,
         pace,
         in_flight_max,
+        counters: Arc::clone(&counters),
     };
     let recent = Arc::new(Recent::with_limit(recent_bytes));
     let writer = LogWriter::start_with(parts, |news| {
@@ -191,18 +239,24 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     // Nobody else sets it.
     let _ = retain_through.set(writer.clone());
     let progress = SharedProgress::default();
-    let projector = start_projector(&reader, &recent, &view, &tail, &progress, &restarts, projectors);
+    let views = Views { start: view, progress: Arc::clone(&progress), tally: Arc::clone(&tally), watch };
+    let projector = start_projector(&reader, &recent, views, &tail, &restarts, projectors);
     let types = define(builder, &writer, executes).await.map_err(|error| match tail.borrow().failed.clone() {
         Some(reason) => StartError::LogFailed { reason },
         None => error,
     })?;
-    let indexer = index.map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader), Arc::clone(&counters))));
+    let index = index.map(Arc::new);
+    let indexer = index.clone().map(|index| Arc::new(Indexer::start(index, Arc::clone(&reader), Arc::clone(&counters))));
+    let index = index.map_or_else(|| no_index(&reader).map_err(RecoverError::from), Ok)?;
     Ok(Parts {
         shard: id,
         submissions,
         writer,
         tail,
         progress,
+        tally,
+        reports: reports_seen,
+        figures,
         reader,
         counters,
         restarts,
@@ -212,7 +266,17 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         clock,
         snapshotting,
         indexer,
+        index,
+        snapshots: kept,
+        #[cfg(feature = "requests")]
+        sources: crate::sources::Sources::default(),
     })
+}
+
+/// Indexes without a directory, for a log without one: everything is read from the log.
+pub(crate) fn no_index(reader: &Arc<dyn LogReader>) -> Result<Arc<TaskIndex>, LogError> {
+    // The name that systems give to homes that are not there.
+    TaskIndex::open(Path::new("/nonexistent"), [0; 16], Arc::clone(reader)).map(Arc::new)
 }
 
 /// Refuses a log with unfinished tasks that no function here can run.
@@ -235,7 +299,11 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
     let name = concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned();
     let open = if executes { Proposal::Open { writer: name } } else { Proposal::OpenControl { writer: name } };
     let mut answers = vec![propose(writer, open).await?];
-    let mut pools = builder.pools.clone();
+    let mut pools = sizes(builder, writer).await?;
+    for (name, allows) in builder.limits.iter().filter(|_| executes) {
+        let define = Proposal::DefineLimit { name: name.clone(), allows: Box::new(allows.clone()), by: by.clone() };
+        answers.push(propose(writer, define).await?);
+    }
     for (name, (settings, _)) in &builder.types {
         pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
         if !executes {
@@ -243,16 +311,37 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         }
         let define = Proposal::DefineType { name: name.clone(), settings: Box::new(settings.clone()), by: by.clone() };
         answers.push(propose(writer, define).await?);
+        let limits = builder.limited.get(name).cloned().unwrap_or_default();
+        answers.push(propose(writer, Proposal::LimitType { name: name.clone(), limits, by: by.clone() }).await?);
     }
     for (pool, (replicas, slots)) in pools {
         let reason = "start of the runtime".to_owned();
         answers.push(propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?);
+    }
+    if let Some(schedules) = builder.schedules.as_ref().filter(|_| executes) {
+        let schedules = schedules.iter().map(|(name, settings)| (name.clone(), settings.clone())).collect();
+        answers.push(propose(writer, Proposal::DefineSchedules { schedules, by: by.clone() }).await?);
     }
     for answer in answers {
         answer.await.map_err(|_| StartError::Panicked)??;
     }
     let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
     Ok(builder.types.keys().filter_map(|name| Some((name.clone(), *state.work.type_names.get(name)?))).collect())
+}
+
+/// The sizes that pools begin with; those that may vary keep theirs.
+async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, (u32, u32)>, StartError> {
+    let mut sizes = builder.pools.clone();
+    if builder.pools_least.is_empty() {
+        return Ok(sizes);
+    }
+    let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
+    for known in &state.control.pools {
+        if let (Some(least), Some((most, _))) = (builder.pools_least.get(&known.name), sizes.get_mut(&known.name)) {
+            *most = known.replicas.clamp(*least, *most);
+        }
+    }
+    Ok(sizes)
 }
 
 /// Hands a proposal over; the answer comes when it is durable.
@@ -286,25 +375,34 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     tracing::warn!("the time to drain is over; attempts that still run are repeated at the next start");
 }
 
+/// What a projector feeds, and where it begins.
+struct Views {
+    start: Progress,
+    progress: SharedProgress,
+    tally: SharedTally,
+    watch: Option<SharedWatch>,
+}
+
 /// Starts the projector on a thread of its own, and starts it again from the beginning of its view whenever it fails.
 fn start_projector(
     reader: &Arc<dyn LogReader>,
     recent: &Arc<Recent>,
-    view: &Progress,
+    views: Views,
     tail: &watch::Receiver<Tail>,
-    progress: &SharedProgress,
     restarts: &Arc<Restarts>,
     projectors: Option<ArbiterHandle>,
 ) -> Arc<Mutex<Addr<Projector>>> {
     let shard = tail.clone();
     let arbiter = projectors.is_none().then(Arbiter::new);
-    let (reader, recent, view, tail, progress, restarts) =
-        (Arc::clone(reader), Arc::clone(recent), view.clone(), tail.clone(), Arc::clone(progress), Arc::clone(restarts));
+    let (reader, recent, tail, restarts) = (Arc::clone(reader), Arc::clone(recent), tail.clone(), Arc::clone(restarts));
     let handle = projectors.or_else(|| arbiter.as_ref().map(Arbiter::handle)).unwrap_or_else(Arbiter::current);
     let start = move || {
-        let (reader, recent, view, tail, progress) =
-            (Arc::clone(&reader), Arc::clone(&recent), view.clone(), tail.clone(), Arc::clone(&progress));
-        Projector::start_in_arbiter(&handle, move |_| Projector::new(reader, recent, &view, tail, progress))
+        let (reader, recent, tail) = (Arc::clone(&reader), Arc::clone(&recent), tail.clone());
+        let (start, progress, tally) = (views.start.clone(), Arc::clone(&views.progress), Arc::clone(&views.tally));
+        let watch = views.watch.clone();
+        Projector::start_in_arbiter(&handle, move |_| {
+            Projector::new(reader, recent, &start, tail, progress, tally).watching(watch)
+        })
     };
     let current = Arc::new(Mutex::new(start()));
     let watched = Arc::clone(&current);

@@ -53,16 +53,21 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// A runtime that is kept, limited and sized as the configuration says. Where its log is and which task types it has is for the verb.
-pub(crate) fn configure(builder: Builder, config: &Config) -> Builder {
+/// A runtime that is kept, limited and sized as the configuration says, with the task types that it defines. Where its log is and which other
+/// task types it has is for the verb.
+pub(crate) fn configure(builder: Builder, config: &Config) -> anyhow::Result<Builder> {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
-    let builder = config.pool_sizes().fold(builder, |builder, (name, replicas, slots)| builder.pool(name, replicas, slots));
-    builder
+    let builder = config.pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
+        least if least < pool.replicas => builder.pool_between(name, least, pool.replicas, pool.slots),
+        _ => builder.pool(name, pool.replicas, pool.slots),
+    });
+    let builder = super::executors::register(builder, config)?;
+    Ok(builder
         .log_options(config.log.options())
         .durability(durability(config))
         .retention(Retention { keep_for, keep_events })
         .snapshot_every_events(snapshot_every_events)
-        .tasks_live_max(config.limits.tasks_live_max)
+        .tasks_live_max(config.limits.tasks_live_max))
 }
 
 /// The durability of the configuration as the runtime has it.

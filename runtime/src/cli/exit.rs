@@ -4,10 +4,13 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ergate::events::log::LogError;
+use ergate::http::{ServerError, TokenError};
+use ergate::look::LookError;
 use ergate::store::RecoverError;
 use ergate::{StartError, SubmitError};
 
 use super::output::{self, escape};
+use super::remote::RemoteError;
 
 /// How a verb ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub(crate) enum Trouble {
     /// What was asked about is not there.
     #[error("{0}")]
     NotFound(String),
+    /// What was given cannot be taken.
+    #[error("{0}")]
+    Input(String),
     /// There is too little space, and nobody freed any.
     #[error("gave up waiting for space: {0}; free some and start again")]
     NoSpace(String),
@@ -49,10 +55,21 @@ pub(crate) enum Trouble {
     },
 }
 
+/// Why a log does not tell what was asked, as the end of a verb.
+pub(crate) fn looked(error: LookError) -> anyhow::Error {
+    match error {
+        LookError::Log(error) => error.into(),
+        LookError::Recover(error) => error.into(),
+        LookError::Json(error) => error.into(),
+        LookError::Stale => Trouble::Usage(error.to_string()).into(),
+        LookError::NotFound(text) => Trouble::NotFound(text).into(),
+    }
+}
+
 /// Printed below the help.
 pub(crate) const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · 3 tasks did not succeed · 4 some input refused · \
-5 the log is damaged or incomplete · 6 not found · 7 the data directory is in use · 8 no space, or not writable · \
-9 written by a newer version · 10 the brokers did not do it · 130 interrupted";
+5 the log is damaged or incomplete · 6 not found · 7 the data directory is in use · 8 no space, not writable, or busy · \
+9 written by a newer version · 10 the brokers or the service did not do it · 130 interrupted";
 
 impl Exit {
     const fn code(self) -> u8 {
@@ -103,6 +120,17 @@ fn code(error: &anyhow::Error) -> u8 {
             if let Some(StartError::Brokers { .. } | StartError::Denied { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(10);
             }
+            if let Some(
+                StartError::TypeTwice { .. }
+                | StartError::Executor { .. }
+                | StartError::Schedule { .. }
+                | StartError::SchedulesOnKafka { .. }
+                | StartError::Source { .. }
+                | StartError::SourcesOnKafka { .. },
+            ) = cause.downcast_ref::<StartError>()
+            {
+                return Some(2);
+            }
             if let Some(StartError::Topic { .. }) = cause.downcast_ref::<StartError>() {
                 return Some(Exit::NotFound.code());
             }
@@ -118,8 +146,12 @@ fn code(error: &anyhow::Error) -> u8 {
 }
 
 fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<ergate_config::ConfigError>() {
+    let is_setting = matches!(cause.downcast_ref(), Some(ServerError::Open { .. } | ServerError::Tls(_)));
+    if is_setting || cause.is::<ergate_config::ConfigError>() || cause.is::<TokenError>() {
         return Some(2);
+    }
+    if let Some(error) = cause.downcast_ref::<RemoteError>() {
+        return Some(error.code());
     }
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         let unwritable =
@@ -129,6 +161,7 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     Some(match cause.downcast_ref::<Trouble>()? {
         Trouble::Usage(_) => 2,
         Trouble::NotFound(_) => Exit::NotFound.code(),
+        Trouble::Input(_) => Exit::InputRefused.code(),
         Trouble::NoSpace(_) | Trouble::Unwritable { .. } => 8,
     })
 }

@@ -66,6 +66,11 @@ pub(crate) fn patience() -> Patience {
 }
 
 impl LogArgs {
+    /// The flag that names a log, where it is given.
+    pub(crate) fn flag(&self) -> Option<&'static str> {
+        self.log.is_some().then_some("--log")
+    }
+
     /// Where the log is that flags and configuration name.
     pub(crate) fn find(&self, globals: &Globals) -> anyhow::Result<Where> {
         let Some(log) = self.log.as_deref() else { return Ok(Where::Directory(offline::data_dir(globals)?)) };

@@ -2,27 +2,37 @@
 
 mod bar;
 mod bench;
+mod choice;
 mod config;
+mod confirm;
+mod dead;
 mod demo;
 mod dlq;
 mod doctor;
 mod embedded;
+mod executors;
 mod exit;
 mod kafka;
 mod log;
 mod logs;
-mod moment;
+mod manual;
 mod offline;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
+mod pool;
 mod progress;
 mod pump;
-mod record;
+mod remote;
 mod replay;
+mod schedule;
 mod signals;
 mod space;
+mod status;
 mod submit;
 mod table;
 mod task;
+mod token;
 mod up;
 
 use std::path::PathBuf;
@@ -30,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use ergate::look::{moment, record};
 pub(crate) use exit::Exit;
 
 /// An event-sourced task runtime with an autoscaler you can audit.
@@ -48,6 +59,18 @@ pub(crate) struct Globals {
     /// Directory of the log; the default is `./ergate-data`, or what the configuration says
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// The service to ask instead of looking at a data directory, such as http://127.0.0.1:7420; ERGATE_URL says it too
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// File with the token for the service; ERGATE_TOKEN_FILE names it too, and ERGATE_TOKEN holds a token itself
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates of services to trust, in PEM; ERGATE_CA names it too. Without it, those that this machine trusts
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// How long a service may be silent
+    #[arg(long, global = true, value_name = "SPAN", default_value = "30s", value_parser = embedded::parse_span)]
+    pub(crate) answer_within: std::time::Duration,
     /// Configuration file; the default is `./ergate.toml` where there is one
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -76,10 +99,21 @@ enum Verb {
     Up(up::UpArgs),
     /// Submit one task, or one for each line of NDJSON, and run until they are done
     Submit(submit::SubmitArgs),
-    /// Look at tasks
+    /// Look at tasks, stop them, try them again
     #[command(subcommand)]
     Task(task::TaskVerb),
-    /// Look at what was refused, and send it again
+    /// Look at tasks that failed for good, and try many of them again
+    #[command(subcommand)]
+    DeadLetters(dead::DeadVerb),
+    /// Look at pools, and set their sizes
+    #[command(subcommand)]
+    Pool(pool::PoolVerb),
+    /// Look at schedules, and pause, resume or trigger them
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleVerb),
+    /// Ask a service which version it is and whether it gets on
+    Status,
+    /// Look at records on Kafka that were refused as no requests, and send them again
     #[command(subcommand)]
     Dlq(dlq::DlqVerb),
     /// Look at the log, check it, export it, repair it
@@ -94,9 +128,42 @@ enum Verb {
     /// Prepare Apache Kafka for a log, check that it is fit for one, and show how it is doing
     #[command(subcommand)]
     Kafka(kafka::KafkaVerb),
+    /// Make tokens for the HTTP service
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Show the configuration in force
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual, or write a page for each verb
+    Man(manual::ManArgs),
+}
+
+impl Verb {
+    /// Whether it can ask a service, so that `--url` means something to it.
+    const fn asks_a_service(&self) -> bool {
+        match self {
+            Verb::Submit(_)
+            | Verb::Task(_)
+            | Verb::DeadLetters(_)
+            | Verb::Pool(_)
+            | Verb::Schedule(_)
+            | Verb::Status
+            | Verb::Replay(_) => true,
+            Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
+            Verb::Demo(_)
+            | Verb::Up(_)
+            | Verb::Dlq(_)
+            | Verb::Bench(_)
+            | Verb::Doctor(_)
+            | Verb::Kafka(_)
+            | Verb::Token(_)
+            | Verb::Config(_)
+            | Verb::Completions(_)
+            | Verb::Man(_) => false,
+        }
+    }
 }
 
 /// Runs the command line and says how it went.
@@ -106,20 +173,38 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    output::start_logging(&cli.globals);
     let globals = &cli.globals;
-    let outcome = match cli.verb {
+    if let Err(trouble) = output::start_logging(globals, matches!(cli.verb, Verb::Up(_))) {
+        return exit::report(Err(trouble.into()));
+    }
+    let code = exit::report(run(cli.verb, globals).map_err(|error| choice::explain(error, globals)));
+    #[cfg(feature = "otlp")]
+    otlp::end();
+    code
+}
+
+fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
+    if globals.url.is_some() && !verb.asks_a_service() {
+        return Err(exit::Trouble::Usage("this verb works where it runs and asks no service; leave --url out".to_owned()).into());
+    }
+    match verb {
         Verb::Demo(args) => demo::run(args, globals),
         Verb::Up(args) => up::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
+        Verb::DeadLetters(verb) => dead::run(verb, globals),
+        Verb::Pool(verb) => pool::run(verb, globals),
+        Verb::Schedule(verb) => schedule::run(verb, globals),
+        Verb::Status => status::run(globals),
         Verb::Dlq(verb) => dlq::run(verb, globals),
         Verb::Log(verb) => log::run(verb, globals),
         Verb::Replay(args) => replay::run(&args, globals),
         Verb::Bench(args) => bench::run(args, globals),
         Verb::Doctor(args) => doctor::run(&args, globals),
         Verb::Kafka(verb) => kafka::run(verb, globals),
+        Verb::Token(verb) => token::run(verb, globals),
         Verb::Config(verb) => config::run(verb, globals),
-    };
-    exit::report(outcome)
+        Verb::Completions(args) => manual::completions(&args),
+        Verb::Man(args) => manual::man(&args),
+    }
 }

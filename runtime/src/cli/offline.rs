@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ergate::events::block::Block;
 use ergate::events::id::{Position, ShardId};
 use ergate::events::log::directory::{self, StoreId, holder, identity};
 use ergate::events::log::index::{Pace, TaskIndex};
 use ergate::events::log::kafka::{Extent, KafkaReader};
 use ergate::events::log::snapshot::{SnapshotInfo, SnapshotStore};
-use ergate::events::log::{Head, LogError, LogReader, Span};
+use ergate::events::log::{Head, LogReader, Span};
 use ergate::events::state::State;
-use ergate::store::RecoverError;
+use ergate::look::LookError;
+use ergate::look::fold::Source;
 
 use super::bar::Bar;
-use super::exit::Trouble;
+use super::exit::{Trouble, looked};
 use super::moment::Moment;
 use super::record::{self, Record};
 use super::{Globals, config};
@@ -128,85 +128,34 @@ impl Place {
 
     /// Folds the state at a moment, from the nearest snapshot before it or from the beginning.
     pub(crate) fn fold(&self, globals: &Globals, until: Moment) -> anyhow::Result<State> {
-        let span = self.reader.span();
-        if let Moment::Position(at) = until {
-            if at > span.next {
-                return Err(LogError::Beyond { at, next: span.next }.into());
-            }
-            if at < span.first {
-                return Err(LogError::Gone { at, first: span.first }.into());
-            }
-        }
-        let state = self.base(until)?;
-        self.fold_on(globals, state, until)
+        self.folding(globals, until, Position(0), |source, seen| source.fold(until, seen))
     }
 
     /// Goes on folding from a state to a later moment.
-    pub(crate) fn fold_on(&self, globals: &Globals, mut state: State, until: Moment) -> anyhow::Result<State> {
-        let span = self.reader.span();
-        let end = match until {
-            Moment::Position(at) => at,
-            Moment::Time(_) => span.next,
-        };
-        let bar = Bar::new(globals, "folding", state.position.0, end.0);
-        let mut cursor = self.reader.cursor(state.position)?;
-        while state.position < end {
-            let Some(block) = cursor.next_block()? else { break };
-            if !apply(&mut state, &block, until)? {
-                break;
-            }
-            bar.at(state.position.0);
-        }
-        Ok(state)
+    pub(crate) fn fold_on(&self, globals: &Globals, state: State, until: Moment) -> anyhow::Result<State> {
+        let from = state.position;
+        self.folding(globals, until, from, |source, seen| source.fold_on(state, until, seen))
     }
 
-    /// The newest usable snapshot at or before a moment, or the empty state where the log is whole.
-    fn base(&self, until: Moment) -> anyhow::Result<State> {
-        let (first, snapshots) = (self.reader.span().first, self.snapshots());
-        let mut skipped = 0;
-        for info in snapshots.list()? {
-            if matches!(until, Moment::Position(at) if info.position > at) || info.position < first {
-                continue;
-            }
-            match self.load(&snapshots, &info) {
-                Some((state, _)) if matches!(until, Moment::Time(at) if state.last_at > at) => {}
-                Some((state, _)) => return Ok(state),
-                None => skipped += 1,
-            }
-        }
-        if first == Position(0) {
-            return Ok(State::default());
-        }
-        let oldest = snapshots.list()?.into_iter().map(|info| info.position).filter(|at| *at >= first).min();
-        Err(match oldest {
-            Some(oldest) if skipped == 0 => Trouble::NotFound(format!(
-                "no snapshot leads to {until}: retention has dropped the events before {first}, and the oldest snapshot is at position {oldest}"
-            ))
-            .into(),
-            Some(_) | None => RecoverError::NoBase { first, skipped }.into(),
-        })
+    fn folding(
+        &self,
+        globals: &Globals,
+        until: Moment,
+        from: Position,
+        fold: impl FnOnce(&Source<'_>, &mut dyn FnMut(Position)) -> Result<State, LookError>,
+    ) -> anyhow::Result<State> {
+        let end = match until {
+            Moment::Position(at) => at,
+            Moment::Time(_) => self.span().next,
+        };
+        let (bar, snapshots) = (Bar::new(globals, "folding", from.0, end.0), self.snapshots());
+        let source = Source { reader: self.reader.as_ref(), snapshots: Some(&snapshots) };
+        fold(&source, &mut |at| bar.at(at.0)).map_err(looked)
     }
 
     /// A snapshot's state and where it was taken, if it is whole and the log goes on from it.
     pub(crate) fn load(&self, snapshots: &SnapshotStore, info: &SnapshotInfo) -> Option<(State, Head)> {
-        let loaded = snapshots.load(info).map_err(anyhow::Error::from);
-        let decoded = loaded.and_then(|snapshot| Ok((State::decode(&snapshot.body)?, snapshot.head)));
-        match decoded {
-            Ok((state, head)) if state.position == head.next && self.follows(&head) => Some((state, head)),
-            Ok(_) => {
-                tracing::warn!(path = %info.path.display(), "a snapshot was skipped: it was not taken of this log");
-                None
-            }
-            Err(error) => {
-                tracing::warn!(path = %info.path.display(), error = format!("{error:#}"), "a snapshot was skipped");
-                None
-            }
-        }
-    }
-
-    /// Whether the log goes on from where a snapshot was taken, or ends there with the block that it names.
-    fn follows(&self, taken: &Head) -> bool {
-        matches!(self.reader.hash_before(taken.next), Ok(Some(hash)) if hash == taken.hash)
+        Source { reader: self.reader.as_ref(), snapshots: Some(snapshots) }.load(info)
     }
 }
 
@@ -222,23 +171,4 @@ fn shard_of(reader: &dyn LogReader) -> ShardId {
 pub(crate) enum Next {
     More,
     Enough,
-}
-
-/// Folds the records of a block up to a moment; false when that lies in this block.
-fn apply(state: &mut State, block: &Block, until: Moment) -> Result<bool, LogError> {
-    for record in record::of(block) {
-        let record = record?;
-        if record.envelope.position < state.position {
-            continue;
-        }
-        let beyond = match until {
-            Moment::Position(at) => record.envelope.position >= at,
-            Moment::Time(at) => record.envelope.recorded_at > at,
-        };
-        if beyond {
-            return Ok(false);
-        }
-        state.apply(&record.envelope);
-    }
-    Ok(true)
 }

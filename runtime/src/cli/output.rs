@@ -1,10 +1,17 @@
 //! What people and programs see: standard output for answers, standard error for everything else. Control characters never reach a terminal.
 
+use std::env::VarError;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+pub(crate) use ergate::look::text::escape;
 
 use super::Globals;
+use super::exit::Trouble;
 
 /// Prepares the process: a panic prints one line and no backtrace unless asked.
 pub(crate) fn init() {
@@ -19,24 +26,59 @@ pub(crate) fn init() {
     }));
 }
 
-/// Sends log lines to standard error: pretty on a terminal, JSON elsewhere when `ERGATE_LOG_JSON` is set. `ERGATE_LOG` filters them.
-pub(crate) fn start_logging(globals: &Globals) {
+/// Whether every line on standard error is a JSON object.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Sends log lines to standard error, for people or as JSON: `ERGATE_LOG_FORMAT` says which, and without it a service that has no terminal
+/// there writes JSON. `ERGATE_LOG` filters them.
+///
+/// # Errors
+/// [`Trouble::Usage`] for a format that there is not.
+pub(crate) fn start_logging(globals: &Globals, is_service: bool) -> Result<(), Trouble> {
+    let is_terminal = io::stderr().is_terminal();
+    let is_json = match std::env::var("ERGATE_LOG_FORMAT").as_deref() {
+        Ok("json") => true,
+        Ok("pretty") => false,
+        Ok("auto" | "") | Err(VarError::NotPresent) => is_service && !is_terminal,
+        Ok(_) | Err(VarError::NotUnicode(_)) => {
+            return Err(Trouble::Usage("ERGATE_LOG_FORMAT is one of auto, pretty and json".to_owned()));
+        }
+    };
     let default = if globals.quiet { "error" } else { "warn" };
     let filter = EnvFilter::try_from_env("ERGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    if std::env::var_os("ERGATE_LOG_JSON").is_some() { builder.json().init() } else { builder.with_target(false).init() }
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_terminal);
+    let lines = if is_json { lines.json().boxed() } else { lines.with_target(false).boxed() };
+    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let registry = registry.with(if is_service { super::otlp::layer()? } else { None });
+    registry.init();
+    IS_JSON.store(is_json, Ordering::Relaxed);
+    if is_service && cfg!(not(feature = "otlp")) && std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() {
+        tracing::warn!("OTEL_EXPORTER_OTLP_ENDPOINT is set, and this build sends no spans; build it with `--features otlp`");
+    }
+    Ok(())
 }
 
 /// Prints one error line.
 pub(crate) fn error(text: &str) {
-    // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "{}ergate: {text}", fresh_line());
+    say("ERROR", "ergate: ", text);
 }
 
 /// Prints one line about what is going on.
 pub(crate) fn note(text: &str) {
-    // Notes are a courtesy; the work does not depend on them.
-    let _ = writeln!(io::stderr(), "{}{text}", fresh_line());
+    say("INFO", "", text);
+}
+
+/// Prints a line whatever is filtered. Nobody is left to tell when this fails, and the work does not depend on it.
+fn say(level: &str, prefix: &str, text: &str) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        // As the lines that are logged are.
+        let (timestamp, fields) = (jiff::Timestamp::now().to_string(), serde_json::json!({ "message": text }));
+        let line = serde_json::json!({ "timestamp": timestamp, "level": level, "fields": fields, "target": "ergate" });
+        let _ = writeln!(io::stderr(), "{line}");
+    } else {
+        let _ = writeln!(io::stderr(), "{}{prefix}{text}", fresh_line());
+    }
 }
 
 /// What takes a half-drawn progress bar off its line; the bar draws itself again on the next one.
@@ -63,14 +105,6 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Whether an error is only that nobody reads the output any more.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
-}
-
-/// The text with control and direction-changing characters written out, so that it can be shown on a terminal.
-pub(crate) fn escape(text: &str) -> String {
-    let harmless = |c: char| {
-        c == '\n' || !(c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-    };
-    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
 }
 
 /// A path as a shell takes it.

@@ -17,6 +17,21 @@ pub(crate) struct Signals {
     terminate: Signal,
 }
 
+/// SIGHUP, by which an operator asks a service to read its files again.
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Begins to listen. While this exists the signal no longer ends the process.
+    pub(crate) fn listen() -> std::io::Result<Hangup> {
+        signal(SignalKind::hangup()).map(Hangup)
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 impl Signals {
     /// Begins to listen.
     pub(crate) fn listen() -> std::io::Result<Signals> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use actix::Addr;
 use ergate_actors::log_writer::{CopyState, LogWriter, Propose};
 use ergate_actors::proposal::Proposal;
-use ergate_events::event::ShardReading;
-use ergate_events::id::{Position, ShardId};
+use ergate_events::event::{PoolMode, ShardReading};
+use ergate_events::id::{PoolId, Position, ShardId};
 use ergate_events::log::LogReader;
 use ergate_events::state::State;
 use rdkafka::error::KafkaError;
@@ -29,12 +29,14 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the brokers may take to tell where a partition ends.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
-/// The sizes of pools, and the position up to which the capacity log was read for them.
+/// The sizes and modes of pools, and the position up to which the capacity log was read for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pools {
     pub(crate) at: Position,
     /// Replicas and slots of each, by name.
     pub(crate) sizes: BTreeMap<String, (u32, u32)>,
+    /// Whether each starts tasks, by name.
+    pub(crate) modes: BTreeMap<String, PoolMode>,
 }
 
 /// Follows the capacity log; ends when nobody looks at what it tells.
@@ -76,11 +78,13 @@ fn read_on(
                 state.apply(&record);
             }
         }
-        let sizes = state.control.pools.iter().map(|pool| (pool.name.clone(), (pool.replicas, pool.slots))).collect();
+        let control = &state.control;
+        let sizes = control.pools.iter().map(|pool| (pool.name.clone(), (pool.replicas, pool.slots))).collect();
+        let modes = (0..).map(PoolId).zip(&control.pools).map(|(id, pool)| (pool.name.clone(), control.mode(id))).collect();
         tell.send_if_modified(|pools: &mut Pools| {
-            let changed = pools.sizes != sizes;
+            let changed = (&pools.sizes, &pools.modes) != (&sizes, &modes);
             if changed {
-                *pools = Pools { at: state.position, sizes };
+                *pools = Pools { at: state.position, sizes, modes };
             }
             changed
         });

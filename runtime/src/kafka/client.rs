@@ -147,8 +147,8 @@ impl Settings {
         ];
         let mut config = self.client(url, &ours);
         config.set("transactional.id", transactional_id).set("enable.idempotence", "true");
-        // A commit waits for all that went well; only what failed is worth being told of.
-        config.set("delivery.report.only.error", "true");
+        // A new owner must know where its first message is.
+        config.set("delivery.report.only.error", "false");
         config
     }
 

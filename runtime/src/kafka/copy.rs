@@ -1,18 +1,20 @@
 //! The copy of a shard on this machine, with its state: opened, brought up to what is committed, and kept warm.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ergate_events::audit::{Audit, Depth};
 use ergate_events::id::{Position, ShardId};
 use ergate_events::log::directory::{self, Options, StoreId};
+use ergate_events::log::index::TaskIndex;
 use ergate_events::log::kafka::{Chained, KafkaReader, Received, append, restore_copy};
 use ergate_events::log::snapshot::SnapshotStore;
-use ergate_events::log::{EventLog, Head, LogError};
+use ergate_events::log::{EventLog, Head, LogError, LogReader};
 
 use super::logs::{self, CAPACITY};
 use super::settings::KafkaSettings;
 use super::snapshots;
-use crate::store::{RecoverError, recover};
+use crate::store::{self, RecoverError, recover};
 
 /// A copy that is this many events behind begins anew at a snapshot of the topic, where there is a later one.
 const BEHIND_MAX: u64 = 1_000_000;
@@ -51,32 +53,50 @@ impl Place {
         SnapshotStore::open(&self.dir, self.store.0)
     }
 
+    /// Indexes beside the copy.
+    pub(crate) fn index(&self, reader: &Arc<dyn LogReader>) -> Option<TaskIndex> {
+        store::index(&self.dir, self.store, reader)
+    }
+
     /// Opens the copy, folds it and brings both up to what is committed. A copy that does not go on in the topic is made anew. Blocks.
     ///
     /// # Errors
     /// When the brokers do not answer, the copy cannot be written, or the log contradicts itself.
     pub(crate) fn warm(&self, settings: &KafkaSettings) -> Result<Warm, RecoverError> {
-        match self.open(settings) {
+        match self.open(settings).and_then(|warm| self.follow(warm, settings)) {
             Err(RecoverError::Log(error)) if is_other_history(&error) => {
-                tracing::warn!(shard = %self.shard, %error, "the copy of this shard does not go on in its topic and is made anew");
+                tracing::error!(shard = %self.shard, %error, kept = %self.aside().display(), "the copy of this shard does not go on in its topic: it is kept aside and made anew");
                 self.anew(settings)
             }
             Err(error @ RecoverError::NoBase { .. }) => {
                 tracing::warn!(shard = %self.shard, %error, "the copy of this shard has no beginning and is made anew");
                 self.anew(settings)
             }
-            Ok(warm) if warm.is_far_behind(self, settings)? => {
-                drop(warm);
-                self.anew(settings)
-            }
-            Ok(warm) => warm.catch_up(&self.reader(settings)),
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
-    fn anew(&self, settings: &KafkaSettings) -> Result<Warm, RecoverError> {
-        std::fs::remove_dir_all(&self.dir).map_err(|source| LogError::Io { step: "remove", path: self.dir.clone(), source })?;
+    /// Brings a copy up to what is committed; one that a snapshot of the topic is far ahead of begins anew there.
+    fn follow(&self, warm: Warm, settings: &KafkaSettings) -> Result<Warm, RecoverError> {
+        if !warm.is_far_behind(self, settings)? {
+            return warm.catch_up(&self.reader(settings));
+        }
+        drop(warm);
+        remove(&self.dir)?;
         self.open(settings)?.catch_up(&self.reader(settings))
+    }
+
+    /// Begins a copy anew. What is there is kept aside, the last one only: it may hold what brokers have lost.
+    fn anew(&self, settings: &KafkaSettings) -> Result<Warm, RecoverError> {
+        remove(&self.aside())?;
+        let moved = std::fs::rename(&self.dir, self.aside());
+        moved.map_err(|source| LogError::Io { step: "put aside", path: self.dir.clone(), source })?;
+        self.open(settings)?.catch_up(&self.reader(settings))
+    }
+
+    /// Where a copy is kept that does not go on in its topic.
+    fn aside(&self) -> PathBuf {
+        self.dir.with_extension("aside")
     }
 
     /// Opens the copy as it is, or makes one that begins where the topic's newest snapshot was taken.
@@ -105,8 +125,17 @@ impl Place {
     }
 }
 
+fn remove(dir: &Path) -> Result<(), LogError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(LogError::Io { step: "remove", path: dir.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Whether an error says that a copy and the topic are not the same log.
-const fn is_other_history(error: &LogError) -> bool {
+pub(super) const fn is_other_history(error: &LogError) -> bool {
     matches!(
         error,
         LogError::Chain { .. }
@@ -140,8 +169,9 @@ impl Warm {
         Ok(next.0.saturating_sub(here.0) > BEHIND_MAX && snapshots::newest(settings, place)?.is_some_and(|at| at > here))
     }
 
-    /// Whether this is likely to be all that there is before an offset where the log has ended: behind the last block lies the marker of its
-    /// transaction. Whoever takes the shard over reads to the end all the same.
+    /// Whether this is all that will ever be committed before an offset where a new owner has marked the end. At the one offset that may lie
+    /// between is the marker of the last block's transaction, or something undecided that is given up with the mark: a block that was committed
+    /// would have its marker before the end, too, for an owner is let in only when that is written.
     pub(crate) fn reaches(&self, end: i64) -> bool {
         self.offset.is_some_and(|offset| offset + 1 >= end)
     }

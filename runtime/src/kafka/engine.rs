@@ -14,9 +14,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answers::Answers;
 use super::cluster::Cluster;
+use super::ends::Ends;
 use super::front::Publishing;
 use super::lead::{Lead, Seen};
 use super::logs::CAPACITY;
+#[cfg(feature = "http")]
+use super::peers::Peers;
 use super::settings::KafkaSettings;
 use crate::builder::Builder;
 use crate::runtime::StartError;
@@ -37,9 +40,19 @@ impl Leading {
         self.lock().get(&shard).cloned()
     }
 
+    /// Reads a shard, if it is led now.
+    pub(crate) fn with<T>(&self, shard: ShardId, read: impl FnOnce(&Parts) -> T) -> Option<T> {
+        self.lock().get(&shard).map(read)
+    }
+
     /// Reads what shards with tasks are led now.
     pub(crate) fn each(&self, read: impl FnMut(&Parts)) {
         self.lock().values().filter(|parts| parts.shard != CAPACITY).for_each(read);
+    }
+
+    /// The shards with tasks that are led now.
+    fn shards(&self) -> Vec<ShardId> {
+        self.lock().keys().copied().filter(|shard| *shard != CAPACITY).collect()
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Parts>> {
@@ -83,6 +96,12 @@ pub(crate) struct Engine {
     /// The task types by name. Shards number theirs on their own; these numbers are this engine's.
     pub(crate) types: BTreeMap<String, TypeId>,
     pub(crate) answers: Answers,
+    /// Where the engines are that lead the other shards.
+    #[cfg(feature = "http")]
+    pub(crate) peers: Peers,
+    /// Where requests end, for the lag.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read it"))]
+    pub(crate) ends: Arc<Ends>,
     /// Started by the first submission; gone when the engine has ended.
     pub(crate) requests: Mutex<Publishing>,
     stop: mpsc::UnboundedSender<Stop>,
@@ -99,6 +118,9 @@ pub(super) struct Stop {
 impl Engine {
     /// Starts an engine on a thread of its own; it joins the group as soon as it has seen that everything is there.
     pub(crate) async fn start(builder: Builder, settings: KafkaSettings, data: PathBuf) -> Result<Engine, StartError> {
+        if !super::is_mended() {
+            tracing::warn!("the client library can crash this program while a broker restarts; see ergate::kafka::is_mended");
+        }
         let settings = Arc::new(settings);
         let asked = Arc::clone(&settings);
         let cluster = tokio::task::spawn_blocking(move || Cluster::ask(&asked)).await.map_err(|_| StartError::Panicked)??;
@@ -110,12 +132,15 @@ impl Engine {
         let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
         let types = (0..=u16::MAX).zip(builder.types.keys()).map(|(id, name)| (name.clone(), TypeId(id))).collect();
         let figures = Figures::default();
+        let led = Arc::clone(&leading);
+        let ends = Ends::follow(Arc::clone(&settings), move || led.shards()).map_err(StartError::Thread)?;
         let shared = Seen {
             settings: Arc::clone(&settings),
             cluster,
             leading: Arc::clone(&leading),
             clock: Arc::clone(&clock),
             figures: figures.clone(),
+            ends: Arc::clone(&ends),
         };
         let thread = std::thread::Builder::new()
             .name("ergate-engine".to_owned())
@@ -138,7 +163,23 @@ impl Engine {
         let system = started.await.map_err(|_| StartError::Panicked)?.map_err(|reason| StartError::LogFailed { reason })?;
         let (answers, requests) = (Answers::new(Arc::clone(&settings), shards), Mutex::new(Publishing::NotYet));
         let thread = tokio::sync::Mutex::new(Some(thread));
-        Ok(Engine { settings, shards, leading, standing, figures, clock, types, answers, requests, stop, system, thread })
+        Ok(Engine {
+            #[cfg(feature = "http")]
+            peers: Peers::new(Arc::clone(&settings)),
+            settings,
+            shards,
+            leading,
+            standing,
+            figures,
+            clock,
+            types,
+            answers,
+            ends,
+            requests,
+            stop,
+            system,
+            thread,
+        })
     }
 
     /// Ends without a word to the group: nobody holds the engine any more.

@@ -187,8 +187,8 @@ impl Engine {
         }
     }
 
-    /// Records the size of a pool where sizes are decided; every engine follows.
-    pub(crate) async fn resize(&self, proposal: Proposal) -> Result<Position, SubmitError> {
+    /// Records the size of a pool, or its mode, where these are decided; every engine follows.
+    pub(crate) async fn decide_for_all(&self, proposal: Proposal) -> Result<Position, SubmitError> {
         self.propose(CAPACITY, proposal).await
     }
 

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergate_actors::clock::Clock;
 use ergate_actors::records::Records;
+use ergate_events::id::ShardId;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::feed::Feed;
 use super::settings::KafkaSettings;
+use super::stuck::{Quiet, Watch};
 
 /// How long a poll waits for a message while nothing is waiting here: the engine's orders are seen as late.
 const POLL: Duration = Duration::from_millis(20);
@@ -35,6 +37,8 @@ const GATHER_MAX: usize = 2_000;
 const WAITING_BYTES_MAX: usize = 2 << 20;
 /// How long the engine may take to give shards back before the group goes on without an answer.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(4);
+/// How often it is said that a shard is not read from, and after how long: a shard that is only busy takes records again within a second.
+const SAY_HELD_UP_EVERY: Duration = Duration::from_secs(30);
 /// How long a new place to read from may take to come into force.
 const SEEK_WITHIN: Duration = Duration::from_millis(500);
 
@@ -71,40 +75,47 @@ enum Order {
 /// The engine's end of its membership.
 pub(crate) struct Group {
     orders: Sender<Order>,
-    consumer: Weak<BaseConsumer<Membership>>,
+    member: Member,
     thread: Option<JoinHandle<()>>,
 }
 
+/// The client that is the member now; another one after the engine had to join anew.
+#[derive(Clone)]
+struct Member(Arc<Mutex<Weak<BaseConsumer<Membership>>>>);
+
+impl Member {
+    fn get(&self) -> Option<Arc<BaseConsumer<Membership>>> {
+        self.lock().upgrade()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<BaseConsumer<Membership>>> {
+        // Every change is one assignment, so a panic leaves nothing halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Group {
-    /// Joins the group.
+    /// Joins the group. A partition that is quiet for `quiet_for` and does not end there is looked at by another client.
     ///
     /// # Errors
     /// When the client refuses its settings, or there is no thread.
     pub(crate) fn join(
-        settings: &KafkaSettings,
+        settings: &Arc<KafkaSettings>,
         feed: Feed,
         clock: Arc<dyn Clock>,
         events: mpsc::UnboundedSender<GroupEvent>,
+        watch: Watch,
     ) -> Result<Group, String> {
-        let topics = settings.topics();
-        let context = Membership { events: events.clone(), requests: topics.requests.clone(), rebalances: OnceLock::new() };
-        let consumer: BaseConsumer<Membership> =
-            settings.member().create_with_context(context).map_err(|error| error.to_string())?;
-        let consumer = Arc::new(consumer);
-        let subscription = [topics.requests.clone(), topics.capacity.clone()];
-        let names: Vec<&str> = subscription.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| error.to_string())?;
+        let settings = Arc::clone(settings);
+        let consumer = subscribe(&settings, &events)?;
+        let member = Member(Arc::new(Mutex::new(Arc::downgrade(&consumer))));
         let (orders, received) = channel();
-        let weak = Arc::downgrade(&consumer);
-        let topic = topics.requests;
-        let thread = std::thread::Builder::new()
-            .name("ergate-group".to_owned())
-            .spawn(move || {
-                let (shards, assigned) = (BTreeMap::new(), (0, Instant::now()));
-                Poller { consumer, topic, feed, clock, events, shards, assigned }.run(&received);
-            })
-            .map_err(|error| error.to_string())?;
-        Ok(Group { orders, consumer: weak, thread: Some(thread) })
+        let topic = settings.topics().requests;
+        let (shards, assigned, said_at) = (BTreeMap::new(), (0, Instant::now()), Instant::now());
+        let poller =
+            Poller { consumer, member: member.clone(), settings, topic, feed, clock, events, shards, assigned, watch, said_at };
+        let thread = std::thread::Builder::new().name("ergate-group".to_owned()).spawn(move || poller.run(&received));
+        Ok(Group { orders, member, thread: Some(thread.map_err(|error| error.to_string())?) })
     }
 
     /// Hands a shard its records from this offset on.
@@ -130,9 +141,21 @@ impl Group {
 
     /// Names this member for a commit, as it is known to the group now.
     pub(crate) fn metadata(&self) -> Arc<dyn Fn() -> Option<ConsumerGroupMetadata> + Send + Sync> {
-        let consumer = Weak::clone(&self.consumer);
-        Arc::new(move || consumer.upgrade()?.group_metadata())
+        let member = self.member.clone();
+        Arc::new(move || member.get()?.group_metadata())
     }
+}
+
+/// A client that is a member of the group, or will be as soon as it is polled.
+fn subscribe(
+    settings: &KafkaSettings,
+    events: &mpsc::UnboundedSender<GroupEvent>,
+) -> Result<Arc<BaseConsumer<Membership>>, String> {
+    let topics = settings.topics();
+    let context = Membership { events: events.clone(), requests: topics.requests.clone(), rebalances: OnceLock::new() };
+    let consumer: BaseConsumer<Membership> = settings.member().create_with_context(context).map_err(|error| error.to_string())?;
+    consumer.subscribe(&[&topics.requests, &topics.capacity]).map_err(|error| error.to_string())?;
+    Ok(Arc::new(consumer))
 }
 
 /// What the client calls while it is polled.
@@ -167,7 +190,13 @@ impl Membership {
 
     fn assign(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) {
         let _ = self.rebalances.set(());
-        let assigned = consumer.incremental_assign(list).and_then(|()| consumer.pause(list));
+        tracing::debug!(partitions = list.count(), "assigned");
+        // Without a place the client first asks where the group had read to, and brokers that lost the end of a transaction never answer that.
+        // Each shard's log knows its place, and until it has told, nothing is read. A place by name, such as the end, would be asked for, too,
+        // and come into force again half a second after another one was set.
+        let mut placed = list.clone();
+        let assigned = placed.set_all_offsets(Offset::Offset(0)).and_then(|()| consumer.incremental_assign(&placed));
+        let assigned = assigned.and_then(|()| consumer.pause(list));
         match assigned {
             Ok(()) if list.count() == 0 => {}
             Ok(()) => drop(self.events.send(GroupEvent::Assigned(self.held(list)))),
@@ -177,11 +206,13 @@ impl Membership {
 
     /// Holds the group up until the engine has given the shards back: whoever gets them next reads what was committed until now.
     fn revoke(&self, consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) {
+        tracing::debug!(partitions = list.count(), "revoked");
         let (done, given_back) = channel();
         let event = GroupEvent::Revoked { held: self.held(list), lost: consumer.assignment_lost(), done };
         if list.count() > 0 && self.events.send(event).is_ok() && given_back.recv_timeout(GIVE_BACK_WITHIN).is_err() {
             tracing::warn!("shards were not given back in time; their next owner fences this one");
         }
+        tracing::debug!(partitions = list.count(), "given back");
         if let Err(error) = consumer.incremental_unassign(list) {
             tracing::warn!(%error, "partitions could not be given back");
         }
@@ -204,14 +235,38 @@ struct Fed {
     /// The next record that the shard has not been handed.
     next: u64,
     waiting: Records,
+    /// When a record was taken last, or reading began.
+    read_at: Instant,
     paused: bool,
     /// Whether reading begins at `next` only after the client was told.
     unsought: bool,
 }
 
+impl Fed {
+    /// Whether nothing but the client keeps records from the shard.
+    fn takes_records(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether the client should be handing over records.
+    fn is_reading(&self) -> bool {
+        !self.unsought && !self.paused && self.takes_records()
+    }
+}
+
+/// Ends a client. Whoever drops it last waits until it has ended; a shard that asks who commits must not be that one.
+fn end(mut consumer: Arc<BaseConsumer<Membership>>) {
+    while let Err(shared) = Arc::try_unwrap(consumer) {
+        consumer = shared;
+        std::thread::sleep(POLL_SOON);
+    }
+}
+
 /// The thread.
 struct Poller {
     consumer: Arc<BaseConsumer<Membership>>,
+    member: Member,
+    settings: Arc<KafkaSettings>,
     topic: String,
     feed: Feed,
     clock: Arc<dyn Clock>,
@@ -219,6 +274,9 @@ struct Poller {
     shards: BTreeMap<i32, Fed>,
     /// How many partitions were assigned when that was last asked, and since when.
     assigned: (usize, Instant),
+    watch: Watch,
+    /// When it was said last which shards are held up.
+    said_at: Instant,
 }
 
 impl Poller {
@@ -232,30 +290,75 @@ impl Poller {
                     self.seek();
                     self.gather();
                     self.hand_on();
+                    self.look_after();
                 }
             }
         }
     }
 
-    /// Gives everything back while shards can still commit as this member, and only then leaves.
+    /// Says which shards have not been read from for long because reading could not begin or go on: a shard that takes no records, or a client
+    /// that sets no place to read from.
+    fn say_held_up(&mut self) {
+        if self.said_at.elapsed() < SAY_HELD_UP_EVERY {
+            return;
+        }
+        self.said_at = Instant::now();
+        let is_held_up = |fed: &Fed| !fed.is_reading() && fed.read_at.elapsed() >= SAY_HELD_UP_EVERY;
+        for (partition, fed) in self.shards.iter().filter(|(_, fed)| is_held_up(fed)) {
+            let (next, paused, unsought, waiting) = (fed.next, fed.paused, fed.unsought, fed.waiting.len());
+            tracing::warn!(partition, next, paused, unsought, waiting, "requests of a shard are not read on for long");
+        }
+    }
+
+    /// Joins anew where there are records that this member is not handed.
+    fn look_after(&mut self) {
+        self.say_held_up();
+        let shards = &self.shards;
+        let stuck = self.watch.look(|watch| {
+            let quiet = shards.iter().filter(|(_, fed)| fed.takes_records() && watch.is_quiet(fed.read_at));
+            quiet
+                .filter_map(|(partition, fed)| Some(Quiet { shard: ShardId(u16::try_from(*partition).ok()?), next: fed.next }))
+                .collect()
+        });
+        if !stuck.is_empty() {
+            tracing::error!(?stuck, "requests are there that this engine is not handed; it gives its shards back and joins anew");
+            self.join_anew();
+        }
+    }
+
+    /// Gives everything back and goes on as a new member with a new client.
+    fn join_anew(&mut self) {
+        self.give_back();
+        self.shards.clear();
+        match subscribe(&self.settings, &self.events) {
+            Ok(consumer) => {
+                *self.member.lock() = Arc::downgrade(&consumer);
+                end(std::mem::replace(&mut self.consumer, consumer));
+            }
+            Err(error) => drop(self.events.send(GroupEvent::Fatal(error))),
+        }
+    }
+
     fn leave(self) {
+        self.give_back();
+        end(self.consumer);
+    }
+
+    /// Gives everything back while shards can still commit as this member, and only then leaves.
+    fn give_back(&self) {
+        tracing::debug!("leaving the group");
         self.consumer.unsubscribe();
         let until = Instant::now() + GIVE_BACK_WITHIN + POLL;
         while Instant::now() < until && self.consumer.assignment().is_ok_and(|held| held.count() > 0) {
             drop(self.consumer.poll(POLL_SOON));
-        }
-        let mut consumer = self.consumer;
-        // Whoever drops it last waits until the client has ended; a shard that asks who commits must not be that one.
-        while let Err(shared) = Arc::try_unwrap(consumer) {
-            consumer = shared;
-            std::thread::sleep(POLL_SOON);
         }
     }
 
     fn carry_out(&mut self, order: Order) {
         match order {
             Order::Start { partition, offset, lane } => {
-                let fed = Fed { lane, next: offset, waiting: Records::default(), paused: true, unsought: true };
+                let (waiting, read_at) = (Records::default(), Instant::now());
+                let fed = Fed { lane, next: offset, waiting, read_at, paused: true, unsought: true };
                 self.shards.insert(partition, fed);
             }
             Order::Stop { partition } => {
@@ -298,7 +401,7 @@ impl Poller {
             Err(error) => return tracing::debug!(%error, "the places to read from are not set yet"),
         };
         let mut resumed = TopicPartitionList::new();
-        // Of the others the client still asks where the group had read to, and answers when it knows.
+        // The others are only coming or going.
         for there in sought.elements().iter().filter(|element| element.error().is_ok()) {
             resumed.add_partition(&self.topic, there.partition());
         }
@@ -307,7 +410,7 @@ impl Poller {
         }
         for element in resumed.elements() {
             if let Some(fed) = self.shards.get_mut(&element.partition()) {
-                (fed.unsought, fed.paused) = (false, false);
+                (fed.unsought, fed.paused, fed.read_at) = (false, false, Instant::now());
             }
         }
     }
@@ -351,17 +454,19 @@ impl Poller {
     fn hand_on(&mut self) {
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (partition, fed) in &mut self.shards {
-            if !fed.waiting.is_empty()
-                && let Err(mpsc::error::TrySendError::Full(back)) = fed.lane.try_send(std::mem::take(&mut fed.waiting))
-            {
-                fed.waiting = back;
+            if !fed.waiting.is_empty() {
+                match fed.lane.try_send(std::mem::take(&mut fed.waiting)) {
+                    Err(mpsc::error::TrySendError::Full(back)) => fed.waiting = back,
+                    // A shard that is gone is stopped soon.
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => fed.read_at = Instant::now(),
+                }
             }
             let is_behind = fed.waiting.bytes() > WAITING_BYTES_MAX;
             if is_behind && !fed.paused {
                 fed.paused = true;
                 pause.add_partition(&self.topic, *partition);
             } else if fed.paused && !fed.unsought && fed.waiting.is_empty() {
-                fed.paused = false;
+                (fed.paused, fed.read_at) = (false, Instant::now());
                 resume.add_partition(&self.topic, *partition);
             }
         }
@@ -372,3 +477,6 @@ impl Poller {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::capacity::{self, Pools, Readings};
 use super::cluster::Cluster;
 use super::copy::Place;
+use super::ends::Ends;
 use super::engine::{Leading, Standing, Stop};
 use super::feed::Feed;
 use super::group::{Group, GroupEvent, Held};
@@ -28,6 +29,7 @@ use super::open::Opening;
 use super::settings::KafkaSettings;
 use super::shard::{Outcome, close, start};
 use super::standby::Standby;
+use super::stuck::{QUIET, Watch};
 use crate::builder::Builder;
 use crate::wiring::{self, Figures, Parts};
 
@@ -59,6 +61,7 @@ pub(super) struct Seen {
     pub(super) leading: Arc<Leading>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) figures: Figures,
+    pub(super) ends: Arc<Ends>,
 }
 
 /// The engine's own task.
@@ -108,10 +111,11 @@ impl Lead {
         seen: Seen,
         standing: watch::Sender<Standing>,
     ) -> Result<(Lead, mpsc::UnboundedReceiver<GroupEvent>), String> {
-        let Seen { settings, cluster, leading, clock, figures } = seen;
+        let Seen { settings, cluster, leading, clock, figures, ends } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
-        let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told)?;
+        let watch = Watch::new(Arc::clone(&settings), ends, QUIET);
+        let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told, watch)?;
         let (tell, news) = mpsc::unbounded_channel();
         let projectors = Arbiter::new();
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());
@@ -169,7 +173,7 @@ impl Lead {
                 }
                 _ = look.tick() => self.look_after(),
                 _ = observe.tick() => self.observe(),
-                Ok(()) = pools.changed() => self.size_all(),
+                Ok(()) = pools.changed() => self.follow_all(),
             }
             self.show();
         }
@@ -186,6 +190,9 @@ impl Lead {
     }
 
     fn follow(&mut self, event: GroupEvent) {
+        if matches!(event, GroupEvent::Assigned(_) | GroupEvent::Revoked { .. }) {
+            self.figures.rebalances.fetch_add(1, Ordering::Relaxed);
+        }
         match event {
             GroupEvent::Assigned(held) => held.into_iter().for_each(|held| self.open(shard_of(held))),
             GroupEvent::Revoked { held, lost, done } => {
@@ -201,16 +208,12 @@ impl Lead {
         }
     }
 
-    /// Gives the pools of every shard led here the sizes that the capacity log has.
-    fn size_all(&self) {
+    /// Gives the pools of every shard led here the sizes and modes that the capacity log has.
+    fn follow_all(&self) {
         let pools = self.pools.borrow().clone();
         let led = self.shards.iter().filter(|(shard, _)| **shard != CAPACITY);
         for parts in led.filter_map(|(_, state)| if let Shard::Led { parts, .. } = state { Some(parts) } else { None }) {
-            for proposal in sizes(&pools) {
-                // What is not durable yet when the shard goes is proposed again by its next owner.
-                let (reply, _) = oneshot::channel();
-                parts.writer.do_send(Propose { proposal, reply });
-            }
+            follow(parts, &pools);
         }
     }
 
@@ -244,9 +247,11 @@ impl Lead {
         self.shards.insert(shard, Shard::Opening { unwanted, number });
         let (mut builder, settings, tell) = (self.builder.clone(), Arc::clone(&self.settings), self.tell.clone());
         // Sizes that were decided count over those that this program was built with.
+        builder.pools_least.retain(|name, _| !self.pools.borrow().sizes.contains_key(name));
         builder.pools.extend(self.pools.borrow().sizes.iter().map(|(name, size)| (name.clone(), *size)));
         if shard == CAPACITY {
             builder.pools.clone_from(&self.builder.pools);
+            builder.pools_least.clone_from(&self.builder.pools_least);
         }
         let (projectors, figures) = (self.projectors.handle(), self.figures.clone());
         actix::spawn(async move {
@@ -275,6 +280,9 @@ impl Lead {
                     self.group.start(partition, offset, lane);
                 }
                 self.troubles.remove(&shard);
+                if shard != CAPACITY {
+                    follow(&parts, &self.pools.borrow());
+                }
                 self.leading.lock().insert(shard, (*parts).clone());
                 self.shards.insert(shard, Shard::Led { parts, unwanted });
             }
@@ -446,16 +454,22 @@ impl Lead {
     }
 }
 
-/// What gives a shard's pools their sizes.
-fn sizes(pools: &Pools) -> impl Iterator<Item = Proposal> {
-    let reason = format!("position {} of the capacity log", pools.at);
-    pools.sizes.iter().map(move |(pool, (replicas, slots))| Proposal::DefinePool {
-        pool: pool.clone(),
-        replicas: *replicas,
-        slots: *slots,
-        by: "capacity".to_owned(),
-        reason: reason.clone(),
-    })
+/// Gives the pools of a shard their sizes and modes.
+fn follow(parts: &Parts, pools: &Pools) {
+    let (by, reason) = ("capacity".to_owned(), format!("position {} of the capacity log", pools.at));
+    let sizes = pools.sizes.iter().map(|(pool, (replicas, slots))| {
+        let (pool, by, reason) = (pool.clone(), by.clone(), reason.clone());
+        Proposal::DefinePool { pool, replicas: *replicas, slots: *slots, by, reason }
+    });
+    let modes = pools.modes.iter().map(|(pool, mode)| {
+        let (pool, by, reason) = (pool.clone(), by.clone(), reason.clone());
+        Proposal::SetPoolMode { pool, mode: *mode, by, reason }
+    });
+    for proposal in sizes.chain(modes) {
+        // What is not durable yet when the shard goes is proposed again by its next owner.
+        let (reply, _) = oneshot::channel();
+        parts.writer.do_send(Propose { proposal, reply });
+    }
 }
 
 fn shard_of(held: Held) -> ShardId {

@@ -6,9 +6,7 @@ use ergate_events::log::directory::StoreId;
 use ergate_events::log::kafka::{KafkaReader, Patience};
 
 use super::settings::KafkaSettings;
-
-/// The shard number under which the log of pools and their sizes is kept.
-pub const CAPACITY: ShardId = ShardId(u16::MAX);
+pub use crate::shards::{CAPACITY, shard_name, shard_named};
 
 /// A reader of each shard, and of the log of pools.
 #[derive(Clone)]
@@ -46,14 +44,4 @@ impl Logs {
 /// The identity of copies of a log: of which partition of which cluster they are.
 pub(crate) fn store(cluster: &str, topic: &str, partition: i32) -> StoreId {
     StoreId::derived(&format!("{cluster}/{topic}/{partition}"))
-}
-
-/// The name of a shard: its number, or `capacity` for the log of pools.
-pub fn shard_name(shard: ShardId) -> String {
-    if shard == CAPACITY { "capacity".to_owned() } else { shard.to_string() }
-}
-
-/// The shard of a name, as [`shard_name`] prints it.
-pub fn shard_named(name: &str) -> Option<ShardId> {
-    if name == "capacity" { Some(CAPACITY) } else { name.parse().ok() }
 }

@@ -1,8 +1,8 @@
 //! Takes a shard over: fences its former owner, and brings copy and state up to what is committed. All of it blocks, so it runs on a thread
 //! for blocking work.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ergate_events::log::kafka::{Delivers, GroupMetadata, KafkaLog, KafkaLogParts};
@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
-use super::copy::{Place, Warm};
+use super::copy::{Place, Warm, is_other_history};
 use super::group::log;
 use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
@@ -53,12 +53,21 @@ impl Opening {
         let began = Instant::now();
         let producer = self.fence()?;
         let fenced = began.elapsed();
-        let end = self.settle(&producer)?;
+        let Marked { end, blocks: revived } = self.mark_end(&producer)?;
         let kept = self.standby.as_ref().and_then(|standby| standby.take(end));
         let was_warm = kept.is_some();
         let warm = match kept {
-            Some(warm) => warm.catch_up(&self.place.reader(&self.settings))?,
-            None => self.place.warm(&self.settings)?,
+            Some(warm) if revived == 0 && warm.reaches(end) => warm,
+            kept => {
+                self.wait_decided(&producer, end)?;
+                match kept.map(|warm| warm.catch_up(&self.place.reader(&self.settings))) {
+                    Some(Ok(warm)) => warm,
+                    // One that does not go on in the topic is kept aside and made anew.
+                    Some(Err(RecoverError::Log(error))) if is_other_history(&error) => self.place.warm(&self.settings)?,
+                    Some(Err(error)) => return Err(error),
+                    None => self.place.warm(&self.settings)?,
+                }
+            }
         };
         let Warm { copy, audit, snapshot_at, .. } = warm;
         self.check_requests(&producer, audit.state().work.source_next)?;
@@ -77,50 +86,78 @@ impl Opening {
             copy,
         };
         let log: Box<dyn EventLog> = Box::new(KafkaLog::new(parts, producer, state.work.source_next));
-        Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index: None, snapshot_at })
+        let index = self.place.index(&reader);
+        Ok(Opened { log, reader, state, snapshots: Some(self.place.snapshots()), index, snapshot_at })
     }
 
-    /// Makes sure that nothing of the former owner is undecided, and answers with the offset where the log ends: nobody but a shard's owner
+    /// Makes sure that nothing of the former owner stays undecided, and answers with the offset where the log ends: nobody but a shard's owner
     /// writes there, and this engine is that now.
     ///
-    /// Under starved brokers shards were found with two histories, at adjacent offsets without a marker between them: as if the former owner's
-    /// transaction had ended without its marker, and the new owner's first commit had made both part of the log. So the first transaction of an
-    /// owner is one that is given up: its marker ends whatever is open.
-    fn settle(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
+    /// The first transaction of an owner is a message without a value that is given up. Behind it nobody else can write any more, and its marker
+    /// ends whatever was still open, also a transaction whose own marker got lost: all of a producer that is open in a partition is one
+    /// transaction there. The brokers have decided everything of the former owner by now, so what is still open is such a one, and may have been
+    /// called committed. Where the log goes on with it, the message is committed, and what was open with it.
+    fn mark_end(&self, producer: &BaseProducer<ShardProducer>) -> Result<Marked, LogError> {
         let topic = &self.place.topic.0;
-        let failed = |error: KafkaError| self.failed("settle", error.to_string());
-        let before = self.end(producer)?;
+        let failed = |error: KafkaError| self.failed("mark the end of", error.to_string());
         producer.begin_transaction().map_err(failed)?;
-        let nothing = BaseRecord::<[u8], [u8]>::to(topic).partition(self.place.topic.1).payload(&[]);
+        let nothing = BaseRecord::<[u8], [u8]>::to(topic).partition(self.place.topic.1);
         producer.send(nothing).map_err(|(error, _)| failed(error))?;
-        self.wait_sent(producer)?;
-        producer.abort_transaction(INIT_WITHIN).map_err(failed)?;
-        let until = Instant::now() + INIT_WITHIN;
-        loop {
-            // What was given up and its marker lie behind what was there. Whatever else does was decided only now, and has to be read.
-            match self.end(producer)? {
-                after if after == before + 2 => return Ok(before),
-                after if after > before => return Ok(after),
-                _ if Instant::now() < until => std::thread::sleep(ASK_AGAIN_AFTER),
-                _ => return Err(self.failed("settle", format!("the brokers do not decide what lies behind offset {before}"))),
-            }
-        }
+        let end = self.wait_sent(producer)?;
+        let blocks = self.undecided(producer, end)?;
+        let ended = if blocks > 0 { producer.commit_transaction(INIT_WITHIN) } else { producer.abort_transaction(INIT_WITHIN) };
+        ended.map_err(failed)?;
+        Ok(Marked { end, blocks })
     }
 
-    /// Waits until the brokers have what was sent: what has not arrived when it is given up leaves no trace, and no marker.
-    fn wait_sent(&self, producer: &BaseProducer<ShardProducer>) -> Result<(), LogError> {
-        let until = Instant::now() + INIT_WITHIN;
-        while producer.in_flight_count() > 0 {
-            producer.poll(Duration::ZERO);
-            if let Some(reason) = producer.context().take_failure() {
-                return Err(self.failed("settle", reason));
+    /// How many blocks before this owner's first message are still undecided and go on from the log.
+    fn undecided(&self, producer: &BaseProducer<ShardProducer>, own: i64) -> Result<u64, LogError> {
+        let decided = self.end(producer)?;
+        if decided >= own {
+            return Ok(0);
+        }
+        let (shard, blocks) = (self.place.shard, self.place.reader(&self.settings).goes_on(decided, own)?);
+        match blocks {
+            Some(0) => {}
+            Some(blocks) => {
+                tracing::warn!(%shard, blocks, offset = decided, "brokers lost the end of a transaction; its blocks are kept")
             }
+            None => {
+                tracing::error!(%shard, offset = decided, "what brokers left undecided does not go on from the log and is given up")
+            }
+        }
+        Ok(blocks.unwrap_or_default())
+    }
+
+    /// Waits until what this owner gave up is decided, and with it everything before.
+    fn wait_decided(&self, producer: &BaseProducer<ShardProducer>, own: i64) -> Result<(), LogError> {
+        let until = Instant::now() + INIT_WITHIN;
+        while self.end(producer)? <= own {
             if Instant::now() >= until {
-                return Err(self.failed("settle", "the brokers do not answer".to_owned()));
+                return Err(self.failed("read", format!("the brokers do not decide what lies before offset {own}")));
             }
             std::thread::sleep(ASK_AGAIN_AFTER);
         }
         Ok(())
+    }
+
+    /// Waits until the brokers have what was sent, and answers with its offset: what has not arrived when it is given up leaves no trace, and
+    /// no marker.
+    fn wait_sent(&self, producer: &BaseProducer<ShardProducer>) -> Result<i64, LogError> {
+        let until = Instant::now() + INIT_WITHIN;
+        loop {
+            producer.poll(Duration::ZERO);
+            if let Some(offset) = producer.context().sent() {
+                return Ok(offset);
+            }
+            if let Some(reason) = producer.context().take_failure() {
+                return Err(self.failed("mark the end of", reason));
+            }
+            if Instant::now() >= until {
+                return Err(self.failed("mark the end of", "the brokers do not answer".to_owned()));
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
+        }
     }
 
     /// The offset up to which everything is decided.
@@ -178,9 +215,41 @@ impl Opening {
     }
 }
 
+/// The end of a log that nobody else writes any more.
+struct Marked {
+    /// Its offset.
+    end: i64,
+    /// Blocks before it that brokers had left undecided and that are kept.
+    blocks: u64,
+}
+
 /// What the client of a shard's producer calls.
-#[derive(Default)]
-pub(crate) struct ShardProducer(Mutex<Option<String>>);
+pub(crate) struct ShardProducer {
+    /// Why the brokers did not take a message, until somebody takes that.
+    failure: Mutex<Option<String>>,
+    /// Offset of the message that the brokers took last, if they took any.
+    sent: AtomicI64,
+}
+
+/// No message was taken.
+const NONE_SENT: i64 = -1;
+
+impl Default for ShardProducer {
+    fn default() -> ShardProducer {
+        ShardProducer { failure: Mutex::new(None), sent: AtomicI64::new(NONE_SENT) }
+    }
+}
+
+impl ShardProducer {
+    fn sent(&self) -> Option<i64> {
+        Some(self.sent.load(Ordering::Acquire)).filter(|offset| *offset != NONE_SENT)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        // Every change is one assignment, so a panic leaves nothing halfway.
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl ClientContext for ShardProducer {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -191,15 +260,18 @@ impl ClientContext for ShardProducer {
 impl ProducerContext for ShardProducer {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let reason = format!("{} took no message: {error}", message.topic());
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        match result {
+            Ok(message) => self.sent.store(message.offset(), Ordering::Release),
+            Err((error, message)) => {
+                let reason = format!("{} took no message: {error}", message.topic());
+                self.failure().get_or_insert(reason);
+            }
         }
     }
 }
 
 impl Delivers for ShardProducer {
     fn take_failure(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure().take()
     }
 }

@@ -7,6 +7,7 @@ use ergate_events::log::kafka::Form;
 use rdkafka::config::ClientConfig;
 
 use super::client::Settings;
+use super::peers;
 use super::topics::Topic;
 use super::url::{KafkaUrl, Namespace, UrlError};
 
@@ -62,6 +63,8 @@ pub struct KafkaSettings {
     pub reply_topics: Vec<String>,
     /// Whether this engine keeps warm what others lead: copies on disk, states in memory. Taking a shard over then takes no fold.
     pub standby: bool,
+    /// Where other engines reach this one over HTTP, such as `http://10.0.0.7:7420`; `None` where it serves none. The group tells the others.
+    pub advertise: Option<String>,
 }
 
 impl From<KafkaUrl> for KafkaSettings {
@@ -77,6 +80,7 @@ impl From<KafkaUrl> for KafkaSettings {
             results: false,
             reply_topics: Vec::new(),
             standby: true,
+            advertise: None,
         }
     }
 }
@@ -123,6 +127,10 @@ impl KafkaSettings {
     /// The member of the group.
     pub(crate) fn member(&self) -> ClientConfig {
         let mut config = self.clients.consumer(&self.url);
+        if let Some(address) = &self.advertise {
+            let name = config.get("client.id").unwrap_or_default().to_owned();
+            config.set("client.id", peers::client_id(&name, address));
+        }
         // What is fetched ahead is dropped when a shard goes; a few megabytes keep a shard busy.
         config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");
         config

@@ -1,6 +1,7 @@
 //! One shard on an engine: everything that is started for it, and how it ends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ergate_actors::lane::lane;
 use ergate_actors::log_writer::{Close, IntakeParts, Propose};
@@ -17,6 +18,7 @@ use super::open::Opening;
 use super::settings::KafkaSettings;
 use super::snapshots;
 use crate::builder::Builder;
+use crate::history;
 use crate::runtime::StartError;
 use crate::snapshots::Also;
 use crate::wiring::{self, Figures, Parts, ShardSpec};
@@ -42,15 +44,19 @@ pub(super) async fn start(
     figures: Figures,
 ) -> Outcome {
     let (shard, place) = (opening.place.shard, opening.place.clone());
+    let began = Instant::now();
     let opened = tokio::task::spawn_blocking(move || opening.open()).await.map_err(|_| StartError::Panicked)??;
+    figures.replays.record(began.elapsed());
     let offset = opened.state.work.source_next;
-    let topics = settings.topics();
+    let (topics, reader) = (settings.topics(), place.reader(&settings));
     let (records, record_lane) = lane(RECORDS_MAX);
     let intake = (shard != CAPACITY).then(|| IntakeParts {
         records: record_lane,
         place: Source { requests: topics.requests, partition: i32::from(shard.0), dead_letters: topics.dead_letters },
         results: Results::new(settings.results.then_some(topics.results), settings.reply_topics(), &opened.state),
         tasks_live_max: builder.tasks_live_max,
+        // From the topic, for the copy here may begin behind them.
+        ends: Arc::new(move |tasks| history::outcomes_of(&reader, tasks)),
     });
     let (pace, recent_bytes) = (settings.batch_time, RECENT_BYTES);
     let uploads = Arc::clone(&settings);
@@ -90,5 +96,11 @@ pub(super) async fn close(parts: &Parts, give_back: bool, quiet: oneshot::Sender
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::debug!(shard = %parts.shard, %error, "a shard's log was not closed well"),
         }
+    }
+    // Whoever has the place next writes indexes of its own; what is missing in these is built there.
+    if let Some(indexer) = parts.indexer.clone()
+        && tokio::task::spawn_blocking(move || indexer.end()).await.is_err()
+    {
+        tracing::error!(shard = %parts.shard, "building the indexes panicked");
     }
 }

@@ -228,9 +228,11 @@ impl Follower {
             match message {
                 Ok(message) => {
                     let shard = ShardId(u16::try_from(message.partition()).unwrap_or(u16::MAX));
-                    let received = Received::from(&message);
+                    let received = Received::of(&message).transpose();
                     drop(message);
-                    self.take(shard, received.map_err(RecoverError::Log), &mut touched);
+                    if let Some(received) = received {
+                        self.take(shard, received.map_err(RecoverError::Log), &mut touched);
+                    }
                 }
                 Err(error) => tracing::debug!(%error, "following other shards"),
             }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::assignment;
 use super::logs::{CAPACITY, Logs};
-use super::settings::KafkaSettings;
+use super::settings::{KafkaSettings, Topics};
 
 /// How long the brokers may take to answer one question; a coordinator that moves answers with errors meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -195,12 +195,15 @@ impl Observer {
         let list =
             ask("describe the group of", &self.settings.namespace(), || self.group.fetch_group_list(Some(&name), TRY_FOR))?;
         let Some(info) = list.groups().first() else { return Ok(Group { name, state: "Dead".to_owned(), members: Vec::new() }) };
-        let members = info.members().iter().map(|member| self.engine(member)).collect();
+        let topics = self.settings.topics();
+        let members = info.members().iter().map(|member| Engine::of(member, &topics)).collect();
         Ok(Group { name, state: info.state().to_owned(), members })
     }
+}
 
-    fn engine(&self, member: &GroupMemberInfo) -> Engine {
-        let topics = self.settings.topics();
+impl Engine {
+    /// Reads what the brokers tell of a member of the group.
+    pub(super) fn of(member: &GroupMemberInfo, topics: &Topics) -> Engine {
         let given = assignment::read(member.assignment().unwrap_or_default());
         let shard = |topic: &str, partition: i32| match topic {
             _ if topic == topics.requests => u16::try_from(partition).ok().map(ShardId),

@@ -11,10 +11,10 @@ use super::json;
 use super::plain::{data, json_bytes, or_header, read, starting, unless_usual};
 use super::policy::TimeoutsWish;
 use super::refusal::{Refusal, instead, instead_text, nearest};
-use super::{Request, boxed, scalar};
+use super::{Request, after, boxed, scalar};
 
 /// Attributes that mean something here: those of the specification, then extensions.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "specversion",
     "type",
     "id",
@@ -29,6 +29,8 @@ const NAMES: [&str; 14] = [
     "traceparent",
     "correlationid",
     "replyto",
+    "after",
+    "onfailure",
 ];
 /// Where those begin that may be left out, so that a slip in their names would go unseen.
 const OPTIONAL: usize = 4;
@@ -153,8 +155,24 @@ impl<'a> Attributes<'a> {
         headers: &Headers<'a>,
         now: Timestamp,
     ) -> Result<Request<'a>, Refusal> {
-        let [_, task_type, id, source, subject, key, window, priority, not_before, delay, expiry, trace, correlation, reply] =
-            std::mem::take(&mut self.texts);
+        let [
+            _,
+            task_type,
+            id,
+            source,
+            subject,
+            key,
+            window,
+            priority,
+            not_before,
+            delay,
+            expiry,
+            trace,
+            correlation,
+            reply,
+            after,
+            on_failure,
+        ] = std::mem::take(&mut self.texts);
         let task_type = self.required("type", task_type, "the name of a task type")?;
         self.read("type", Some(&task_type), scalar::task_type)?;
         let id = self.required("id", id, "the id of the event")?;
@@ -168,6 +186,8 @@ impl<'a> Attributes<'a> {
         let delay = self.read("delay", delay.as_ref(), scalar::span)?;
         let timeouts = self.read("expirytime", expiry.as_ref(), |text| expiring(text, now))?;
         let trace = self.read("traceparent", trace.as_ref(), |text| scalar::trace_parent(text).map(str::to_owned))?;
+        let after = after.map_or(Ok(Vec::new()), |text| after::text(&format!("{}after", self.prefix), &text))?;
+        let on_failure = self.read("onfailure", on_failure.as_ref(), after::on_failure)?;
         let extras = Extras {
             key: key.map(|key| self.short("idempotencykey", key)).transpose()?,
             key_window: self.read("idempotencywindow", window.as_ref(), scalar::limit)?,
@@ -182,6 +202,8 @@ impl<'a> Attributes<'a> {
             content_type,
             trace_parent: trace.or(headers.trace_parent.map(str::to_owned)),
             labels,
+            on_failure: after::needed(&format!("{}onfailure", self.prefix), on_failure, &after)?,
+            after,
             ..Extras::default()
         };
         let reply = reply.map(|reply| self.short("replyto", reply)).transpose()?;

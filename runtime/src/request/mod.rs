@@ -11,6 +11,7 @@
 //! Reading is pure: the clock is an argument, and no byte of the outside can make it panic. What is not understood is refused by name
 //! instead of passed over, for a request whose `priorty` nobody reads is a request that runs at the wrong time.
 
+mod after;
 mod cloudevent;
 mod headers;
 mod json;
@@ -25,7 +26,10 @@ use std::borrow::Cow;
 use ergate_actors::submission::Extras;
 use ergate_events::task::{ASKS_MAX, PAYLOAD_BYTES_MAX, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
+#[cfg(feature = "http")]
+use serde_json::value::RawValue;
 
+pub use self::after::parse_after;
 use self::headers::{Form, Headers};
 pub use self::policy::{RetryWish, TimeoutsWish};
 pub use self::producer::TaskRequested;
@@ -94,6 +98,36 @@ impl Request<'_> {
     }
 }
 
+impl Request<'_> {
+    /// Takes an idempotency key from a place of its own, such as a header, which `field` names.
+    ///
+    /// # Errors
+    /// When it is no key, or the request names another one.
+    pub fn set_key(&mut self, field: &str, key: &str) -> Result<(), Refusal> {
+        let key = scalar::short(key).map_err(|reason| Refusal::new(field, reason))?;
+        let extras = self.extras.get_or_insert_default();
+        match &extras.key {
+            Some(given) if given != key => {
+                Err(Refusal::new(field, "is not the key that the request names; one of them is expected"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                extras.key = Some(key.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Takes a JSON object with these names apart; a name that is not among them, or is there twice, is refused.
+///
+/// # Errors
+/// What is wrong, and where.
+#[cfg(feature = "http")]
+pub(crate) fn object<'a, const N: usize>(value: &'a [u8], names: &[&str; N]) -> Result<[Option<&'a RawValue>; N], Refusal> {
+    json::split_value(json::utf8(value)?, names, &|name: &str, _: &RawValue| Err(Refusal::unknown(name, name, names)))
+}
+
 /// Reads a record. A delay counts from `now`, the moment of reading.
 ///
 /// # Errors
@@ -118,8 +152,21 @@ pub fn parse<'a>(record: &Record<'a>, now: Timestamp) -> Result<Request<'a>, Ref
 
 /// What few requests have, where a request has it. `policies` of its own are counted, and are not in it yet.
 fn boxed(extras: Extras, policies: usize, labels: &str) -> Result<Option<Box<Extras>>, Refusal> {
-    let Extras { key, key_window, priority, not_before, retry, timeouts, content_type, trace_parent, labels: names, .. } =
-        &extras;
+    let Extras {
+        key,
+        key_window,
+        priority,
+        not_before,
+        retry,
+        timeouts,
+        content_type,
+        trace_parent,
+        labels: names,
+        after,
+        on_failure,
+        reply_to: _,
+        correlation_id: _,
+    } = &extras;
     let given = [
         priority.is_some(),
         not_before.is_some(),
@@ -127,6 +174,7 @@ fn boxed(extras: Extras, policies: usize, labels: &str) -> Result<Option<Box<Ext
         timeouts.is_some(),
         content_type.is_some(),
         trace_parent.is_some(),
+        on_failure.is_some(),
     ];
     let asks = names.len() + given.into_iter().filter(|given| *given).count();
     if asks + policies > ASKS_MAX {
@@ -134,5 +182,5 @@ fn boxed(extras: Extras, policies: usize, labels: &str) -> Result<Option<Box<Ext
         let reason = format!("has {count} names, which makes {asks} settings; at most {ASKS_MAX} in all are expected");
         return Err(Refusal::new(labels, reason));
     }
-    Ok((asks > 0 || key.is_some() || key_window.is_some()).then(|| Box::new(extras)))
+    Ok((asks > 0 || !after.is_empty() || key.is_some() || key_window.is_some()).then(|| Box::new(extras)))
 }

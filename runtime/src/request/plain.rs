@@ -10,11 +10,11 @@ use super::headers::Headers;
 use super::json;
 use super::policy::{RetryWish, TimeoutsWish, limit, span};
 use super::refusal::{Refusal, instead};
-use super::{Request, boxed, scalar};
+use super::{Request, after, boxed, scalar};
 
 /// Everything that a request may say. A name that is not here is refused, one that begins with `x-` too: one's own names belong into
 /// `labels`, where they are kept and found again, and a field of a later version must not be lost on an earlier engine.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "type",
     "payload",
     "payload_base64",
@@ -30,6 +30,8 @@ const NAMES: [&str; 15] = [
     "traceparent",
     "reply_to",
     "correlation_id",
+    "after",
+    "on_failure",
 ];
 
 /// Reads a record in plain form.
@@ -51,6 +53,8 @@ pub(super) fn parse<'a>(value: &'a [u8], headers: &Headers<'a>, now: Timestamp) 
         traceparent,
         reply_to,
         correlation_id,
+        after,
+        on_failure,
     ] = fields;
     let task_type = read("type", task_type, json::text)?.ok_or_else(|| Refusal::missing("type", "the name of a task type"))?;
     scalar::task_type(&task_type).map_err(|reason| Refusal::new("type", reason))?;
@@ -60,6 +64,8 @@ pub(super) fn parse<'a>(value: &'a [u8], headers: &Headers<'a>, now: Timestamp) 
     let delay = read("delay", delay, span)?;
     let retry = retry.map(RetryWish::read).transpose()?;
     let timeouts = timeouts.map(TimeoutsWish::read).transpose()?;
+    let after = after.map_or(Ok(Vec::new()), |raw| after::list("after", raw))?;
+    let on_failure = read("on_failure", on_failure, |raw| after::on_failure(&json::text(raw)?))?;
     let extras = Extras {
         key: read("key", key, owned(scalar::short))?,
         key_window: read("key_window", key_window, limit)?,
@@ -70,6 +76,8 @@ pub(super) fn parse<'a>(value: &'a [u8], headers: &Headers<'a>, now: Timestamp) 
         content_type,
         trace_parent: read("traceparent", traceparent, owned(scalar::trace_parent))?.or(headers.trace_parent.map(str::to_owned)),
         labels: labels.map_or(Ok(Vec::new()), label_list)?,
+        on_failure: after::needed("on_failure", on_failure, &after)?,
+        after,
         ..Extras::default()
     };
     Ok(Request {

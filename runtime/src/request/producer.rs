@@ -1,13 +1,16 @@
 //! What Rust programs publish.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use ergate_actors::submission::After;
 #[cfg(feature = "kafka")]
 use ergate_actors::submission::Extras;
+use ergate_events::task::OnFailure;
 use ergate_events::time::{Micros, Timestamp};
 use serde::{Serialize, Serializer};
 #[cfg(feature = "kafka")]
 use serde_json::value::RawValue;
 
+use super::after;
 use super::policy::{RetryWish, TimeoutsWish, write_span};
 
 /// A request in plain form, to be written with `serde_json` as the value of a record or as a line.
@@ -64,6 +67,12 @@ pub struct TaskRequested<'a, P> {
     /// The requester's own id, to be sent back with the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<&'a str>,
+    /// Tasks that have to succeed first.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub after: &'a [After],
+    /// What becomes of the task when one of those ends without success.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "after::write_policy")]
+    pub on_failure: Option<OnFailure>,
 }
 
 impl<'a, P> TaskRequested<'a, P> {
@@ -84,6 +93,8 @@ impl<'a, P> TaskRequested<'a, P> {
             traceparent: None,
             reply_to: None,
             correlation_id: None,
+            after: &[],
+            on_failure: None,
         }
     }
 }
@@ -117,6 +128,8 @@ pub(crate) fn record(task_type: &str, payload: &[u8], extras: Option<&Extras>) -
         traceparent: extras.trace_parent.as_deref(),
         reply_to: extras.reply_to.as_deref(),
         correlation_id: extras.correlation_id.as_deref(),
+        after: &extras.after,
+        on_failure: extras.on_failure,
     };
     let mut value = Vec::with_capacity(payload.len() + 128);
     serde_json::to_writer(&mut value, &request)?;
@@ -144,6 +157,7 @@ fn write_labels<S: Serializer>(labels: &[(&str, &str)], to: S) -> Result<S::Ok, 
 
 #[cfg(all(test, feature = "kafka"))]
 mod tests {
+    use ergate_events::id::TaskId;
     use ergate_events::task::{RetryPolicy, Timeouts, TypeSettings};
 
     use super::*;
@@ -171,6 +185,8 @@ mod tests {
             labels: vec![("tenant".to_owned(), "a".to_owned())],
             reply_to: Some("answers".to_owned()),
             correlation_id: Some("c-1".to_owned()),
+            after: vec![After::Task(TaskId::default()), After::key("a"), After::key_of("fetch", "b")],
+            on_failure: Some(OnFailure::Run),
         };
         let (name, payload, read) = read_back(br#"{"a": [1, 2.50]}"#, Some(&extras));
         assert_eq!((name.as_str(), payload.as_slice()), ("thumbnail", &br#"{"a": [1, 2.50]}"#[..]));

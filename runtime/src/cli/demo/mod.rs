@@ -101,7 +101,7 @@ async fn start(args: &DemoArgs, store: Store, data: &Path, globals: &Globals) ->
     let goes_on = data.join("store").exists();
     let builder = tasks::register(Runtime::builder()).store(store).by("ergate demo").own_tasks_only();
     // Flags speak last.
-    let builder = configure(builder, &settings(globals)?).pool(file_digest::POOL, args.replicas, args.slots);
+    let builder = configure(builder, &settings(globals)?)?.pool(file_digest::POOL, args.replicas, args.slots);
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {

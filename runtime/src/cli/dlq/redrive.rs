@@ -1,7 +1,7 @@
 //! `ergate dlq redrive`: sends refused records again, as they were or mended.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ergate::kafka::refused::{DeadLetters, Entry, Letter, LetterId, Source};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Topics;
 use crate::cli::exit::Trouble;
-use crate::cli::{Exit, Format, Globals, output, progress};
+use crate::cli::{Exit, Format, Globals, confirm, output, progress};
 
 /// Records in one transaction: enough that the transaction costs little.
 const BATCH: usize = 500;
@@ -68,7 +68,9 @@ pub(crate) fn run(args: &RedriveArgs, globals: &Globals) -> anyhow::Result<Exit>
         // All are looked for before any is sent.
         ids.iter().try_for_each(|id| one(&letters, *id).map(drop))?;
     }
-    if !args.yes && !confirm(ids.len())? {
+    if !args.yes
+        && !confirm::confirm(&format!("send {} again?", progress::count(ids.len() as u64, "refused record", "refused records")))?
+    {
         return Ok(Exit::Interrupted);
     }
     let sent = send(&letters, &ids, mended.as_deref())?;
@@ -150,18 +152,6 @@ fn to_file(letter: &Letter, path: &Path) -> anyhow::Result<Exit> {
 
 fn unreadable(path: &Path, source: &io::Error) -> Trouble {
     Trouble::Usage(format!("{} cannot be read: {source}", path.display()))
-}
-
-/// Asks on a terminal; elsewhere nobody could answer.
-fn confirm(count: usize) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(Trouble::Usage("nobody is there to confirm it; add `--yes` to send without asking".to_owned()).into());
-    }
-    write!(io::stderr(), "send {} again? [y/N] ", progress::count(count as u64, "refused record", "refused records"))?;
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn tell(letter: &Letter, globals: &Globals) -> anyhow::Result<()> {

@@ -119,8 +119,8 @@ impl<'a> Lines<'a> {
 
 fn line(record: &Record<'_>, format: Format) -> Result<String, serde_json::Error> {
     match format {
-        Format::Json => serde_json::to_string(&record.json_with_shard()?),
-        Format::Table => record.line(true),
+        Format::Json => serde_json::to_string(&super::json_with_shard(record)?),
+        Format::Table => super::line_with_shard(record),
     }
 }
 

@@ -3,12 +3,17 @@
 mod causal;
 mod export;
 mod finding;
+mod online;
 mod repair;
 mod show;
 mod tail;
 mod verify;
 mod verify_topics;
 
+use ergate::kafka::logs::shard_name;
+use serde_json::{Map, Value};
+
+use super::record::Record;
 use super::{Exit, Globals};
 
 /// What to do with the log.
@@ -34,4 +39,16 @@ pub(crate) fn run(verb: LogVerb, globals: &Globals) -> anyhow::Result<Exit> {
         LogVerb::Export(args) => export::run(&args, globals),
         LogVerb::Repair(args) => repair::run(&args, globals),
     }
+}
+
+/// A record with its shard, for answers about several of them.
+fn json_with_shard(record: &Record<'_>) -> Result<Map<String, Value>, serde_json::Error> {
+    let mut object = record.json()?;
+    object.insert("shard".to_owned(), shard_name(record.shard).into());
+    Ok(object)
+}
+
+/// A record on a line that begins with its shard.
+fn line_with_shard(record: &Record<'_>) -> Result<String, serde_json::Error> {
+    Ok(format!("{:>8}  {}", shard_name(record.shard), super::record::line(&record.json()?)))
 }

@@ -6,6 +6,8 @@ use ergate::events::id::Position;
 use ergate::events::log::LogError;
 use ergate::events::time::Timestamp;
 
+use super::online;
+use crate::cli::choice::{self, Side};
 use crate::cli::logs::{self, LogArgs};
 use crate::cli::offline::{Next, Place};
 use crate::cli::record::{self, Record};
@@ -14,25 +16,28 @@ use crate::cli::{Exit, Format, Globals, moment, output};
 /// How often a follower looks for news; a look costs one small read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Events that are shown where nobody says how many.
-const LINES: u64 = 10;
+pub(super) const LINES: u64 = 10;
 
 /// Where to begin and when to stop.
 #[derive(clap::Args)]
 pub(crate) struct TailArgs {
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
     /// Begin at this position instead of near the end; of several shards choose one
     #[arg(long, value_name = "POSITION", value_parser = moment::position)]
-    from: Option<Position>,
+    pub(super) from: Option<Position>,
     /// Show at most so many events; the default is 10 without --from, and no bound with it
     #[arg(short = 'n', long, value_name = "N")]
-    lines: Option<u64>,
+    pub(super) lines: Option<u64>,
     /// Go on with events to come, until interrupted
     #[arg(short, long)]
-    follow: bool,
+    pub(super) follow: bool,
 }
 
 pub(crate) fn run(args: &TailArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    if let Side::Service(remote) = choice::side(globals, args.log.flag())? {
+        return online::tail(&remote, args, globals.output);
+    }
     let places = match args.from {
         Some(_) => vec![args.log.open_one(globals)?],
         None => args.log.open(globals)?,
@@ -101,8 +106,9 @@ fn follow(places: &[Place], with_shard: bool, format: Format) -> anyhow::Result<
 
 fn text(record: &Record<'_>, with_shard: bool, format: Format) -> Result<String, serde_json::Error> {
     match format {
-        Format::Json if with_shard => serde_json::to_string(&record.json_with_shard()?),
+        Format::Json if with_shard => serde_json::to_string(&super::json_with_shard(record)?),
         Format::Json => serde_json::to_string(&record.json()?),
-        Format::Table => record.line(with_shard),
+        Format::Table if with_shard => super::line_with_shard(record),
+        Format::Table => Ok(record::line(&record.json()?)),
     }
 }

@@ -3,17 +3,24 @@
 mod diff;
 mod summary;
 
+use std::time::Duration;
+
 use ergate::events::id::{ShardId, TaskId};
 use ergate::events::state::State;
 use serde_json::json;
 
 use self::summary::Summary;
+use super::choice::{self, Side};
 use super::exit::Trouble;
 use super::logs::LogArgs;
 use super::moment::{Moment, due, time};
 use super::offline::Place;
+use super::remote::{Ask, Path, Remote};
 use super::table::Table;
 use super::{Exit, Format, Globals, output};
+
+/// How much longer than usual a service may take to fold a state: a billion events at ten million a second, and as much again for reading them.
+const FOLD_MAX: Duration = Duration::from_secs(200);
 
 /// Which moment, or which two.
 #[derive(clap::Args)]
@@ -32,6 +39,9 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    if let Side::Service(remote) = choice::side(globals, args.log.flag())? {
+        return online(&remote, args, globals);
+    }
     let places = args.log.open(globals)?;
     require_times(args, &places)?;
     for (index, place) in places.iter().enumerate() {
@@ -39,6 +49,26 @@ pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> 
             output::line(if index > 0 { "" } else { "every shard by itself" })?;
         }
         replay(args, place, globals)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The state of a service, now or at a past moment.
+fn online(remote: &Remote, args: &ReplayArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    if args.diff.is_some() || args.tasks {
+        let text = "--diff and --tasks need the log itself; name its directory with --data";
+        return Err(Trouble::Usage(text.to_owned()).into());
+    }
+    let at = args.until.map(|until| match until {
+        Moment::Position(at) => at.to_string(),
+        Moment::Time(at) => time(at),
+    });
+    // Folding a long log takes a while, and nothing comes until it is done.
+    let ask = Ask::get(Path::new("/v1/state").with("at", at)).waiting(FOLD_MAX);
+    let body = remote.ask_with_patience(&ask)?.body;
+    match globals.output {
+        Format::Json => output::line(&String::from_utf8_lossy(&body))?,
+        Format::Table => summary::print(&remote.parse(&body)?)?,
     }
     Ok(Exit::Done)
 }
@@ -79,7 +109,7 @@ fn print(shard: ShardId, state: &State, tasks: bool, format: Format) -> anyhow::
     let summary = Summary::of(shard, state);
     match format {
         Format::Json => output::json(&summary)?,
-        Format::Table => summary.print()?,
+        Format::Table => summary::print(&serde_json::to_value(&summary)?)?,
     }
     match (tasks, format) {
         (false, _) => Ok(()),

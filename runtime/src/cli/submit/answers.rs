@@ -1,5 +1,6 @@
 //! Prints what became of requests, and counts it.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::time::Instant;
 
@@ -44,25 +45,28 @@ pub(super) struct Answers {
 
 /// What became of a request, for programs.
 #[derive(Default, Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
+    pub(super) line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    duplicate: bool,
+    pub(super) duplicate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Outcome>,
+    pub(super) outcome: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
+    pub(super) result: Option<&'a RawValue>,
+    /// A result that is no JSON, such as what a command printed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<Failure<'a>>,
+    pub(super) result_text: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<String>,
+    pub(super) failure: Option<Failure<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+pub(super) struct Failure<'a> {
     cause: Cause,
     class: &'a str,
     message: &'a str,
@@ -153,11 +157,14 @@ impl Answers {
         let failure = end.failure.as_deref();
         match (self.shape, failure) {
             (Shape::Lines, _) => {
-                let result = if failure.is_none() { serde_json::from_slice(&end.result).ok() } else { None };
+                let result: Option<&RawValue> = if failure.is_none() { serde_json::from_slice(&end.result).ok() } else { None };
+                let is_text = failure.is_none() && result.is_none();
+                let result_text = is_text.then(|| String::from_utf8_lossy(&end.result));
                 let failure =
                     failure.map(|failure| Failure { cause: failure.cause, class: &failure.class, message: &failure.message });
                 let outcome = Some(end.outcome);
-                self.print(&Line { line: self.line(line), id: Some(id), duplicate, outcome, result, failure, refused: None })
+                let (line, id) = (self.line(line), Some(id));
+                self.print(&Line { line, id, duplicate, outcome, result, result_text, failure, refused: None })
             }
             (Shape::Result | Shape::Summary, Some(failure)) => {
                 let place = if self.numbered { format!("line {line}: ") } else { String::new() };
@@ -168,7 +175,11 @@ impl Answers {
                 self.trouble(&format!("{place}task {id} {}: {why}", end.outcome.name()));
                 Ok(())
             }
-            (Shape::Result, None) => Ok(writeln!(self.out, "{}", escape(&String::from_utf8_lossy(&end.result)))?),
+            (Shape::Result, None) => {
+                let text = escape(&String::from_utf8_lossy(&end.result));
+                // Commands end their lines themselves.
+                Ok(writeln!(self.out, "{}", text.strip_suffix('\n').unwrap_or(&text))?)
+            }
             (Shape::Summary, None) => Ok(()),
         }
     }

@@ -20,16 +20,12 @@ const BATCHES_AHEAD: usize = 2;
 pub(super) type Ending = oneshot::Receiver<anyhow::Error>;
 
 /// Starts to read NDJSON; every request is tagged with the number of its line.
-pub(super) fn start(path: &Path, runtime: &Runtime) -> anyhow::Result<(mpsc::Receiver<Work<u64>>, Ending)> {
-    let input: Box<dyn Read + Send> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).with_context(|| format!("failed to open {}", path.display()))?)
-    };
+pub(super) fn start(path: &Path, types: Types, runtime: &Runtime) -> anyhow::Result<(mpsc::Receiver<Work<u64>>, Ending)> {
+    let input = open(path)?;
     let name = path.display().to_string();
     let (batches, source) = mpsc::channel(BATCHES_AHEAD);
     let (failed, ending) = oneshot::channel();
-    let intake = Intake { types: Types::built_in(), runtime: runtime.clone(), work: Work::new() };
+    let intake = Intake { types, runtime: runtime.clone(), work: Work::new() };
     std::thread::Builder::new().name("ergate-intake".to_owned()).spawn(move || {
         if let Err(error) = intake.read(Lines::new(input), &batches) {
             // Told before the source ends, so that whoever sees the end finds the reason.
@@ -39,10 +35,18 @@ pub(super) fn start(path: &Path, runtime: &Runtime) -> anyhow::Result<(mpsc::Rec
     Ok((source, ending))
 }
 
+/// Opens a file, or standard input for `-`.
+pub(super) fn open(path: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(File::open(path).with_context(|| format!("failed to open {}", path.display()))?))
+}
+
 /// One request as a source of its own.
-pub(super) fn one(request: Request<'_>, runtime: &Runtime) -> mpsc::Receiver<Work<u64>> {
+pub(super) fn one(request: Request<'_>, types: Types, runtime: &Runtime) -> mpsc::Receiver<Work<u64>> {
     let (batches, source) = mpsc::channel(1);
-    let mut intake = Intake { types: Types::built_in(), runtime: runtime.clone(), work: Work::new() };
+    let mut intake = Intake { types, runtime: runtime.clone(), work: Work::new() };
     intake.push(1, Ok(request));
     // An empty channel has room for one.
     let _ = batches.try_send(intake.work);

@@ -1,9 +1,14 @@
 //! `ergate submit`: submits one task, or one for each line of NDJSON, and runs until they are done.
 
 mod answers;
+mod feed;
 mod intake;
 mod line;
 mod lines;
+mod online;
+mod stream;
+mod taken;
+mod window;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,15 +19,19 @@ use anyhow::Context;
 use ergate::events::log::LogError;
 use ergate::events::task::PAYLOAD_BYTES_MAX;
 use ergate::events::time::{Micros, Timestamp};
-use ergate::request::{Request, RetryWish, TimeoutsWish};
+use ergate::request::{Request, RetryWish, TimeoutsWish, parse_after};
 use ergate::tasks::file_digest;
-use ergate::{Durability, Extras, Runtime, Store, tasks};
+use ergate::{After, Durability, Extras, OnFailure, Runtime, Store, tasks};
+use ergate_config::Config;
 use serde_json::value::RawValue;
 
 use self::answers::{Answers, Shape};
-use self::line::{Types, now, parse_moment};
+pub(crate) use self::line::parse_moment;
+use self::line::{Types, now};
+use super::choice::{self, Side};
 use super::config::{configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
+use super::exit::Trouble;
 use super::offline::data_dir;
 use super::progress::{DRAW_EVERY, Display, count};
 use super::pump::{self, Stopped};
@@ -32,14 +41,19 @@ use super::{Exit, Format, Globals, output};
 /// Slots of the pool `files` when nobody sized it: files that are read at once.
 const FILE_SLOTS: u32 = 8;
 
+/// How long running tasks may go on after the first signal where nobody says how long.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// Printed below the help of the verb.
-const HELP: &str = "Submits one task, or one for each line of NDJSON, and runs until they are done. What was left over in the data directory \
+const HELP: &str = "In a data directory: submits one task, or one for each line of NDJSON, and runs until they are done. What was left over there \
 runs too.\n\n\
+To a service (--url, ERGATE_URL): ends as soon as the tasks are durable there, and prints the id of each; the service runs them. Lines are sent \
+again after a broken connection where each has a key.\n\n\
 Task types: `file.digest` {\"path\"}, `noop` (any payload), `sleep` {\"ms\"}, `fail` {\"class\", \"message\", \
-\"retryable\"}.\n\n\
+\"retryable\"}; and those that the configuration defines.\n\n\
 A line of NDJSON is {\"type\": \"sleep\", \"payload\": {\"ms\": 5}} with any of: key, key_window, priority, not_before, \
 delay, retry {attempts, initial, coefficient, max}, timeouts {schedule_to_start, start_to_close, schedule_to_close, \
-heartbeat}, labels {}, content_type, traceparent; payload_base64 stands for bytes that are not JSON; reply_to and correlation_id \
+heartbeat}, labels {}, content_type, traceparent, after [], on_failure; payload_base64 stands for bytes that are not JSON; reply_to and correlation_id \
 are read and mean nothing here. Spans are texts such as \"500ms\". A line that is refused is named, \
 and the rest goes on; a line has at most 1,463,640 bytes, and a payload 1 MiB. Answers come in the order in \
 which tasks end, batch by batch.\n\n\
@@ -70,9 +84,12 @@ pub(crate) struct SubmitArgs {
     /// When a task counts as accepted: `fsync`, `interval:MS` (a power cut loses at most so much) or `memory`
     #[arg(long, value_name = "MODE", value_parser = parse_durability)]
     durability: Option<Durability>,
-    /// How long running tasks may go on after the first signal
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
-    drain: Duration,
+    /// How long running tasks may go on after the first signal, 10s by default
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    drain: Option<Duration>,
+    /// Of a service: wait for the end of the one task for at most this span, and print its result; the token needs the scope read too
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_span)]
+    wait: Option<Duration>,
 }
 
 /// What the one task may ask for.
@@ -99,6 +116,16 @@ struct Wishes {
     /// A name and a value to find the task by; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_label)]
     labels: Vec<(String, String)>,
+    /// A task that has to succeed first: its id, or its key as in '{"type": "fetch", "key": "a"}'; may be repeated
+    #[arg(long, value_name = "TASK", conflicts_with_all = ["ndjson", "resume"], value_parser = parse_after)]
+    after: Vec<After>,
+    /// What becomes of the task when one of those ends without success: `cancel`, the default, or `run`
+    #[arg(long, value_name = "POLICY", requires = "after", value_parser = parse_on_failure)]
+    on_failure: Option<OnFailure>,
+}
+
+fn parse_on_failure(text: &str) -> Result<OnFailure, String> {
+    OnFailure::from_name(text).ok_or_else(|| "use cancel or run".to_owned())
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -112,12 +139,19 @@ pub(crate) fn run(args: SubmitArgs, globals: &Globals) -> anyhow::Result<Exit> {
         Ok(payload) => payload,
         Err(reason) => return Ok(refused(&reason)),
     };
+    if let Side::Service(remote) = choice::side(globals, args.log.is_some().then_some("--log"))? {
+        return online::run(&remote, &args, payload.as_deref(), globals);
+    }
+    if args.wait.is_some() {
+        return Err(Trouble::Usage("--wait is for a service; in a data directory the command waits anyhow".to_owned()).into());
+    }
+    let config = settings(globals)?;
     if let Some(payload) = &payload
-        && let Err(reason) = Types::built_in().take_extras(&mut one(&args, payload))
+        && let Err(reason) = Types::of(&config).take_extras(&mut one(&args, payload))
     {
         return Ok(refused(&reason));
     }
-    block_on(submit(&args, payload.as_deref(), globals))
+    block_on(submit(&args, payload.as_deref(), &config, globals))
 }
 
 fn refused(reason: &str) -> Exit {
@@ -165,6 +199,8 @@ fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Request<'a> {
         priority: wishes.priority,
         not_before: wishes.not_before.or(wishes.delay.map(|delay| now().after(delay.into()))),
         labels: wishes.labels.clone(),
+        after: wishes.after.clone(),
+        on_failure: wishes.on_failure,
         ..Extras::default()
     };
     let limit = |limit: Duration| TimeoutsWish { start_to_close: Some(Micros::from(limit)), ..TimeoutsWish::default() };
@@ -178,7 +214,7 @@ fn one<'a>(args: &SubmitArgs, payload: &'a RawValue) -> Request<'a> {
     }
 }
 
-async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals) -> anyhow::Result<Exit> {
+async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, config: &Config, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let store = args.log.clone().map_or_else(|| data_dir(globals).map(Store::Directory), Ok)?;
     let data = store.dir().map(Path::to_owned).unwrap_or_default();
@@ -187,7 +223,7 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
         return Err(LogError::NotFound { path: data }.into());
     }
     let builder = tasks::register(Runtime::builder()).store(store).by("ergate submit").own_tasks_only();
-    let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), &settings(globals)?);
+    let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), config)?;
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {
@@ -195,9 +231,9 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
     }
     let worked = match payload {
         _ if args.resume => resume(&runtime, &mut signals, globals).await,
-        payload => work(args, payload, &runtime, &mut signals, globals).await,
+        payload => work(args, payload, Types::of(config), &runtime, &mut signals, globals).await,
     };
-    let closed = close(&runtime, &mut signals, args.drain).await;
+    let closed = close(&runtime, &mut signals, args.drain.unwrap_or(DRAIN)).await;
     let exit = embedded::settle(&runtime, worked, closed)?;
     if exit == Exit::Interrupted {
         embedded::say_kept(&runtime, &data);
@@ -211,14 +247,15 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, globals: &Globals
 async fn work(
     args: &SubmitArgs,
     payload: Option<&RawValue>,
+    types: Types,
     runtime: &Runtime,
     signals: &mut Signals,
     globals: &Globals,
 ) -> anyhow::Result<Exit> {
     let numbered = args.ndjson.is_some();
     let (source, ending) = match (&args.ndjson, payload) {
-        (Some(path), _) => intake::start(path, runtime).map(|(source, ending)| (source, Some(ending)))?,
-        (None, Some(payload)) => (intake::one(one(args, payload), runtime), None),
+        (Some(path), _) => intake::start(path, types, runtime).map(|(source, ending)| (source, Some(ending)))?,
+        (None, Some(payload)) => (intake::one(one(args, payload), types, runtime), None),
         (None, None) => anyhow::bail!("nothing to submit"),
     };
     let shape = match (globals.output, numbered) {

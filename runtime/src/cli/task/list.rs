@@ -1,18 +1,31 @@
-//! `ergate task list`: live tasks from the folded state, ended ones from the log's indexes.
+//! `ergate task list`: live tasks from the folded state, ended ones from the log's indexes; or both from a service.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
-use ergate::events::id::{Ordinal, Position, ShardId, TypeId};
-use ergate::events::log::index::{Ending, EndingQuery, TaskIndex, TypeNames};
-use ergate::events::slab::Phase;
+use ergate::events::id::TypeId;
+use ergate::events::log::index::{TaskIndex, TypeNames};
 use ergate::events::state::State;
 use ergate::events::task::Outcome;
+use ergate::events::time::Timestamp;
+use ergate::kafka::logs::shard_name;
+use ergate::look::list::{Filter, TaskQuery, names_in, types_of};
+use ergate::look::record::plain;
+use ergate::look::row::{Cursor, Row};
+use serde_json::Value;
 
-use super::row::{Cursor, Row, ended_row, live_row, print};
-use crate::cli::exit::Trouble;
+use super::watch;
+use crate::cli::choice::{self, Side};
+use crate::cli::embedded::parse_span;
+use crate::cli::exit::{Trouble, looked};
 use crate::cli::logs::LogArgs;
 use crate::cli::offline::Place;
+use crate::cli::remote::{Path, Remote, RemoteError};
+use crate::cli::submit::parse_moment;
+use crate::cli::table::Table;
 use crate::cli::{Exit, Format, Globals, output};
+
+/// Most tasks that a service tells at once.
+const PAGE_MAX: usize = 1_000;
 
 /// Which tasks.
 #[derive(clap::Args)]
@@ -22,56 +35,111 @@ pub(crate) struct ListArgs {
     /// Only tasks of this type
     #[arg(long = "type", value_name = "TYPE")]
     type_name: Option<String>,
+    /// Only tasks of types of this pool
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
     /// Only tasks that ended like this: succeeded, partial, failed, cancelled or skipped
     #[arg(long, value_parser = outcome)]
     outcome: Option<Outcome>,
     /// Only tasks in this state
     #[arg(long, value_enum)]
     state: Option<Filter>,
+    /// Only live tasks that were requested, and others that ended, at this moment or later, such as 2030-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    since: Option<Timestamp>,
+    /// The same, before this moment
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    until: Option<Timestamp>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
     /// Go on behind a task of an earlier page, named by its cursor
     #[arg(long, value_name = "CURSOR")]
-    before: Option<Cursor>,
-}
-
-/// States to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Filter {
-    /// Not ended
-    Live,
-    /// Ended, dead letters included
-    Ended,
-    /// Failed for good and kept for redrive
-    Dead,
-    /// Waits for the moment that its request named
-    Delayed,
-    /// Waits for a slot
-    Ready,
-    /// Has a slot
-    Running,
-    /// Has a slot and was asked to give it up
-    Cancelling,
-    /// Waits for its next attempt
-    Backoff,
+    before: Option<String>,
+    /// Show the list again every 2 s, or as often as is said; where there is no terminal, a line for every change
+    #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = parse_span)]
+    watch: Option<Duration>,
 }
 
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let place = args.log.open_one(globals)?;
-    let index = place.index(globals)?;
-    let state = wants_any_live(args).then(|| place.fold_all(globals)).transpose()?;
-    let names = names(&place, &index, state.as_ref(), globals)?;
-    let types = args.type_name.as_deref().map(|name| types_of(&names, name)).transpose()?;
-    let mut rows = state.map_or_else(Vec::new, |state| live_rows(args, place.shard, &state, types.as_deref()));
-    if rows.len() < args.limit && wants_ended(args) {
-        ended_rows(args, place.shard, (&names, &index), types.as_deref(), &mut rows)?;
+    let side = choice::side(globals, args.log.flag())?;
+    let fetch = || match &side {
+        Side::Service(remote) => online(remote, args),
+        Side::Directory => offline(args, globals),
+    };
+    if let Some(every) = args.watch {
+        return watch::run(every, globals.output, fetch);
     }
+    let rows = fetch()?;
     match globals.output {
-        Format::Json => rows.iter().try_for_each(|row| output::json(&row.json()))?,
-        Format::Table => print(&rows, args.limit, globals.quiet)?,
+        Format::Json => rows.iter().try_for_each(output::json)?,
+        Format::Table => {
+            table(&rows).print()?;
+            say_more(&rows, args.limit, globals.quiet);
+        }
     }
     Ok(Exit::Done)
+}
+
+/// The tasks of a service, in as many pages as they take.
+fn online(remote: &Remote, args: &ListArgs) -> anyhow::Result<Vec<Value>> {
+    let name = |filter| Filter::NAMES.into_iter().find(|(_, known)| *known == filter).map(|(name, _)| name);
+    let path = Path::new("/v1/tasks")
+        .with("type", args.type_name.as_deref())
+        .with("pool", args.pool.as_deref())
+        .with("outcome", args.outcome.map(|outcome| outcome.name().to_ascii_lowercase()))
+        .with("state", args.state.and_then(name))
+        .with("since", args.since.map(Timestamp::rfc3339))
+        .with("until", args.until.map(Timestamp::rfc3339))
+        .with("shard", args.log.shard.map(shard_name));
+    let (mut rows, mut cursor) = (Vec::new(), args.before.clone());
+    while rows.len() < args.limit {
+        let limit = (args.limit - rows.len()).min(PAGE_MAX);
+        let page: Value =
+            remote.get(path.clone().with("limit", Some(limit)).with("cursor", cursor.as_ref())).map_err(unknown_name)?;
+        rows.extend(page["tasks"].as_array().cloned().unwrap_or_default());
+        choice::say_missing(&page);
+        match page["cursor"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    Ok(rows)
+}
+
+/// A type or a pool that is not there is nothing that was found, as it is offline.
+fn unknown_name(error: RemoteError) -> anyhow::Error {
+    let field = error.problem().and_then(|problem| problem.field.as_deref());
+    if matches!(field, Some("type" | "pool")) { Trouble::NotFound(error.to_string()).into() } else { error.into() }
+}
+
+fn offline(args: &ListArgs, globals: &Globals) -> anyhow::Result<Vec<Value>> {
+    let place = args.log.open_one(globals)?;
+    let index = place.index(globals)?;
+    let ListArgs { outcome, state, since, until, limit, .. } = *args;
+    let before = args
+        .before
+        .as_deref()
+        .map(str::parse::<Cursor>)
+        .transpose()
+        .map_err(|error| Trouble::Usage(format!("--before: {error}")))?;
+    let query = TaskQuery { types: None, outcome, state, since, until, before, limit };
+    let state = (query.wants_any_live() || args.pool.is_some()).then(|| place.fold_all(globals)).transpose()?;
+    let names = names(&place, &index, state.as_ref(), globals)?;
+    let types = args.type_name.as_deref().map(|name| types_of(&names, name)).transpose().map_err(looked)?;
+    let query = TaskQuery { types: within(types, args.pool.as_deref(), state.as_ref())?, ..query };
+    let rows = query.rows(place.shard, state.as_ref(), &names, (place.reader.as_ref(), &index)).map_err(looked)?;
+    Ok(rows.iter().map(Row::json).collect())
+}
+
+/// Of these types, or of all, those whose tasks go to a pool.
+fn within(types: Option<Vec<TypeId>>, pool: Option<&str>, state: Option<&State>) -> Result<Option<Vec<TypeId>>, Trouble> {
+    let (Some(pool), Some(state)) = (pool, state) else { return Ok(types) };
+    if !state.control.pools.iter().any(|known| known.name == *pool) {
+        return Err(Trouble::NotFound(format!("no pool {pool:?} is known to the log; `ergate pool list` shows those that are")));
+    }
+    let of_pool = state.work.types.iter().zip(0..).filter(|(known, _)| known.settings.pool == *pool).map(|(_, id)| TypeId(id));
+    Ok(Some(of_pool.filter(|id| types.as_ref().is_none_or(|types| types.contains(id))).collect()))
 }
 
 /// What the types are called: as the state says where there is one, or where the indexes do not know all.
@@ -83,98 +151,28 @@ fn names(place: &Place, index: &TaskIndex, state: Option<&State>, globals: &Glob
     if known.is_whole() { Ok(known) } else { place.fold_all(globals).map(|state| names_in(&state)) }
 }
 
-fn names_in(state: &State) -> TypeNames {
-    let mut names = TypeNames::new(true);
-    state.work.types.iter().zip(0..).for_each(|(known, id)| names.define(TypeId(id), &known.name));
-    names
-}
-
 fn outcome(text: &str) -> Result<Outcome, String> {
     Outcome::from_name(text).ok_or_else(|| "write succeeded, partial, failed, cancelled or skipped".to_owned())
 }
 
-/// Every definition that a name has had.
-fn types_of(names: &TypeNames, name: &str) -> Result<Vec<TypeId>, Trouble> {
-    let ids: Vec<_> = names.iter().filter(|(_, known)| *known == name).map(|(id, _)| id).collect();
-    if ids.is_empty() {
-        let known: BTreeSet<_> = names.iter().map(|(_, name)| name).collect();
-        let known = known.into_iter().take(8).collect::<Vec<_>>().join(", ");
-        return Err(Trouble::NotFound(format!("no task type {name:?} is in the log; it has {known}")));
+/// A page as a table.
+pub(super) fn table(rows: &[Value]) -> Table {
+    let mut table = Table::new(&["TASK", "TYPE", "STATE", "OUTCOME", "STARTS", "SINCE"]);
+    for row in rows {
+        table.row(cells(row));
     }
-    Ok(ids)
+    table
 }
 
-/// Whether tasks that have not ended are among what is asked for: only the folded state knows them.
-const fn wants_any_live(args: &ListArgs) -> bool {
-    let ended_only = matches!(args.state, Some(Filter::Ended | Filter::Dead)) || matches!(args.before, Some(Cursor::Ended(_)));
-    !ended_only && args.outcome.is_none()
+/// A task as the cells of its row; a dash where something is not known.
+pub(super) fn cells(row: &Value) -> [String; 6] {
+    ["task", "type", "state", "outcome", "starts", "since"]
+        .map(|name| row.get(name).filter(|value| !value.is_null()).map_or_else(|| "-".to_owned(), plain))
 }
 
-fn wants_ended(args: &ListArgs) -> bool {
-    matches!(args.state, None | Some(Filter::Ended | Filter::Dead))
-}
-
-fn wants_live(args: &ListArgs, phase: Phase) -> bool {
-    match args.state {
-        None | Some(Filter::Live) => true,
-        Some(Filter::Ended | Filter::Dead) => false,
-        Some(Filter::Delayed) => phase == Phase::Delayed,
-        Some(Filter::Ready) => phase == Phase::Ready,
-        Some(Filter::Running) => phase == Phase::Running,
-        Some(Filter::Cancelling) => phase == Phase::Cancelling,
-        Some(Filter::Backoff) => phase == Phase::Backoff,
+/// Says how to get the next page.
+fn say_more(rows: &[Value], limit: usize, quiet: bool) {
+    if let Some(cursor) = rows.last().filter(|_| rows.len() >= limit && !quiet).and_then(|last| last["cursor"].as_str()) {
+        output::note(&format!("for more: --before {cursor}"));
     }
-}
-
-/// The newest live tasks that are asked for. Only as many as are shown are kept, however many there are.
-fn live_rows(args: &ListArgs, shard: ShardId, state: &State, types: Option<&[TypeId]>) -> Vec<Row> {
-    let before = match args.before {
-        Some(Cursor::Ended(_)) => return Vec::new(),
-        Some(Cursor::Live(before)) => before,
-        None => state.next_ordinal(),
-    };
-    let mut newest = std::collections::VecDeque::new();
-    for (ordinal, task, _) in state.work.tasks.iter().take_while(|(ordinal, ..)| *ordinal < before) {
-        if wants_live(args, task.phase) && types.is_none_or(|types| types.contains(&task.task_type)) {
-            newest.push_back((ordinal, task));
-            if newest.len() > args.limit {
-                newest.pop_front();
-            }
-        }
-    }
-    newest.into_iter().rev().map(|(ordinal, task)| live_row(shard, state, ordinal, task)).collect()
-}
-
-/// The newest ended tasks that are asked for, in pages until there are enough.
-fn ended_rows(
-    args: &ListArgs,
-    shard: ShardId,
-    (names, index): (&TypeNames, &TaskIndex),
-    types: Option<&[TypeId]>,
-    rows: &mut Vec<Row>,
-) -> anyhow::Result<()> {
-    let dead_only = args.state == Some(Filter::Dead);
-    let mut before = if let Some(Cursor::Ended(before)) = args.before { Some(before) } else { None };
-    while rows.len() < args.limit {
-        // Few of the endings are dead letters, so more of them are looked at than are shown.
-        let limit = if dead_only { (args.limit - rows.len()).max(1_024) } else { args.limit - rows.len() };
-        let endings = index.endings(&EndingQuery { types, outcome: args.outcome, before, limit }, None)?;
-        let revived = revived(index, &endings)?;
-        let dead = |ending: &Ending| ending.dead_letter.filter(|_| !revived.contains(&ending.task));
-        let wanted = endings.iter().filter(|ending| !dead_only || dead(ending).is_some());
-        rows.extend(wanted.take(args.limit - rows.len()).map(|ending| ended_row(shard, names, ending, dead(ending))));
-        match endings.last() {
-            Some(last) if endings.len() == limit => before = Some(last.position),
-            Some(_) | None => break,
-        }
-    }
-    Ok(())
-}
-
-/// Those that became dead letters and are none any more.
-fn revived(index: &TaskIndex, endings: &[Ending]) -> anyhow::Result<BTreeSet<Ordinal>> {
-    let dead: BTreeSet<_> = endings.iter().filter(|ending| ending.dead_letter.is_some()).map(|ending| ending.task).collect();
-    // The newest come first.
-    let from = endings.iter().rfind(|ending| ending.dead_letter.is_some()).map_or(Position(0), |ending| ending.position);
-    Ok(index.revived(&dead, from)?)
 }

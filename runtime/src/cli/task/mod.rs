@@ -1,10 +1,11 @@
-//! Looking at tasks.
+//! Looking at tasks, and what operators do with them.
 
+mod act;
 mod history;
-mod life;
 mod list;
-mod row;
+pub(crate) mod result;
 mod show;
+mod watch;
 
 use ergate::events::id::TaskId;
 use ergate::events::log::index::TaskIndex;
@@ -23,6 +24,14 @@ pub(crate) enum TaskVerb {
     Show(show::ShowArgs),
     /// Show the events of a task in order
     History(history::HistoryArgs),
+    /// Print the result of a task of a service, once it has ended
+    Result(result::ResultArgs),
+    /// Ask tasks of a service to stop; their attempts may clean up first
+    Cancel(act::ActArgs),
+    /// End tasks of a service now
+    Kill(act::ActArgs),
+    /// Try dead letters of a service again, each as a new task
+    Retry(act::ActArgs),
 }
 
 pub(crate) fn run(verb: TaskVerb, globals: &Globals) -> anyhow::Result<Exit> {
@@ -30,6 +39,10 @@ pub(crate) fn run(verb: TaskVerb, globals: &Globals) -> anyhow::Result<Exit> {
         TaskVerb::List(args) => list::run(&args, globals),
         TaskVerb::Show(args) => show::run(&args, globals),
         TaskVerb::History(args) => history::run(&args, globals),
+        TaskVerb::Result(args) => result::run(&args, globals),
+        TaskVerb::Cancel(args) => act::run("cancel", &args, globals),
+        TaskVerb::Kill(args) => act::run("kill", &args, globals),
+        TaskVerb::Retry(args) => act::run("retry", &args, globals),
     }
 }
 

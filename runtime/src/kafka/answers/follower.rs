@@ -132,7 +132,7 @@ impl Follower {
             self.shared.book(|book| book.skip(shard, &heading));
             return Ok(());
         }
-        let received = Received::from(message).map_err(|error| error.to_string())?;
+        let Some(received) = Received::of(message).map_err(|error| error.to_string())? else { return Ok(()) };
         self.shared.book(|book| book.take(shard, &received)).map_err(|error| error.to_string())
     }
 }

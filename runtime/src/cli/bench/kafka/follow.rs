@@ -49,7 +49,9 @@ pub(super) fn start(
             anyhow::ensure!(heard.elapsed() < STUCK_AFTER, "only {} of {tasks} tasks ended", follower.ended);
             let Some(Ok(message)) = consumer.poll(POLL) else { continue };
             heard = Instant::now();
-            follower.take(&Received::from(&message)?, heard)?;
+            if let Some(received) = Received::of(&message)? {
+                follower.take(&received, heard)?;
+            }
         }
         Ok(follower.waits)
     }))

@@ -3,39 +3,51 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergate::events::id::{Ordinal, Position, ShardId, TaskId, TypeId};
-use ergate::events::log::index::{Ending, TypeNames};
-use ergate::events::slab::Task;
-use ergate::events::state::State;
-use ergate::events::task::Outcome;
-use ergate::events::time::Timestamp;
+use ergate_events::id::{Ordinal, Position, ShardId, TaskId, TypeId};
+use ergate_events::log::index::{Ending, TypeNames};
+use ergate_events::slab::Task;
+use ergate_events::state::State;
+use ergate_events::task::Outcome;
+use ergate_events::time::Timestamp;
 use serde_json::json;
 
-use crate::cli::moment::time;
-use crate::cli::output;
-use crate::cli::table::Table;
+use super::moment::time;
 
-/// A place in the list: live tasks come first, by ordinal, then ended ones, by the position of their end.
+/// A place in the list: the tasks come first that were live when it was begun, by ordinal, then those that had ended by then, by the position of
+/// their end. So one that ends between two pages is neither left out nor listed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cursor {
-    Live(Ordinal),
+pub enum Cursor {
+    /// Behind this task, which was live.
+    Live {
+        /// The task.
+        before: Ordinal,
+        /// Where the log ended when the list was begun; without it, the list begins anew behind the task.
+        as_of: Option<Position>,
+    },
+    /// Behind the end at this position.
     Ended(Position),
 }
 
 /// A task in the list.
-pub(super) struct Row {
-    task: TaskId,
-    task_type: String,
-    state: String,
-    outcome: Option<Outcome>,
-    attempts: Option<u32>,
+pub struct Row {
+    /// Its id.
+    pub task: TaskId,
+    /// The name of its type; a dash where the log no longer tells.
+    pub task_type: String,
+    /// Its phase, or `ended`, or `dead`.
+    pub state: String,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// How often it was started, where that is known.
+    pub attempts: Option<u32>,
     /// When it was requested, of live tasks; when it ended, of others.
-    at: Timestamp,
-    cursor: Cursor,
+    pub at: Timestamp,
+    /// Where a list goes on behind it.
+    pub cursor: Cursor,
 }
 
 /// A task that has not ended.
-pub(super) fn live_row(shard: ShardId, state: &State, ordinal: Ordinal, task: &Task) -> Row {
+pub fn live_row(shard: ShardId, state: &State, ordinal: Ordinal, task: &Task, as_of: Position) -> Row {
     Row {
         task: TaskId { shard, ordinal },
         task_type: type_name(state, task.task_type),
@@ -43,12 +55,12 @@ pub(super) fn live_row(shard: ShardId, state: &State, ordinal: Ordinal, task: &T
         outcome: None,
         attempts: Some(task.attempt),
         at: task.requested_at,
-        cursor: Cursor::Live(ordinal),
+        cursor: Cursor::Live { before: ordinal, as_of: Some(as_of) },
     }
 }
 
 /// A task that has; of a dead letter with how often it was started.
-pub(super) fn ended_row(shard: ShardId, names: &TypeNames, ending: &Ending, dead_letter: Option<u32>) -> Row {
+pub fn ended_row(shard: ShardId, names: &TypeNames, ending: &Ending, dead_letter: Option<u32>) -> Row {
     let task_type = ending.task_type.and_then(|id| names.name(id)).unwrap_or("-");
     Row {
         task: TaskId { shard, ordinal: ending.task },
@@ -66,27 +78,9 @@ fn type_name(state: &State, id: TypeId) -> String {
     known.map_or_else(|| "-".to_owned(), |known| known.name.clone())
 }
 
-/// Prints a page, and how to get the next one.
-///
-/// # Errors
-/// When standard output is closed or full.
-pub(super) fn print(rows: &[Row], limit: usize, quiet: bool) -> anyhow::Result<()> {
-    let mut table = Table::new(&["TASK", "TYPE", "STATE", "OUTCOME", "STARTS", "SINCE"]);
-    for row in rows {
-        let outcome = row.outcome.map_or("-", Outcome::name).to_owned();
-        let attempts = row.attempts.map_or_else(|| "-".to_owned(), |attempts| attempts.to_string());
-        table.row([row.task.to_string(), row.task_type.clone(), row.state.clone(), outcome, attempts, time(row.at)]);
-    }
-    table.print()?;
-    if let Some(last) = rows.last().filter(|_| rows.len() >= limit && !quiet) {
-        output::note(&format!("for more: --before {}", last.cursor));
-    }
-    Ok(())
-}
-
 impl Row {
     /// The task as a JSON object.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         json!({
             "task": self.task, "type": self.task_type, "state": self.state, "outcome": self.outcome,
             "starts": self.attempts, "since": time(self.at), "cursor": self.cursor.to_string(),
@@ -97,10 +91,16 @@ impl Row {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cursor::Live(ordinal) => write!(f, "live-{ordinal}"),
+            Cursor::Live { before, as_of: None } => write!(f, "live-{before}"),
+            Cursor::Live { before, as_of: Some(as_of) } => write!(f, "live-{before}-{as_of}"),
             Cursor::Ended(position) => write!(f, "ended-{position}"),
         }
     }
+}
+
+fn live_place(text: &str) -> Option<Cursor> {
+    let (before, as_of) = text.split_once('-').map_or((text, None), |(before, as_of)| (before, Some(as_of)));
+    Some(Cursor::Live { before: before.parse().ok()?, as_of: as_of.map(str::parse).transpose().ok()? })
 }
 
 impl FromStr for Cursor {
@@ -108,7 +108,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Cursor, String> {
         let parsed = match text.split_once('-') {
-            Some(("live", number)) => number.parse().ok().map(Cursor::Live),
+            Some(("live", place)) => live_place(place),
             Some(("ended", number)) => number.parse().ok().map(Cursor::Ended),
             Some(_) | None => None,
         };

@@ -1,37 +1,44 @@
 //! The life of one task as its events tell it.
 
-use ergate::events::event::Event;
-use ergate::events::id::Ordinal;
-use ergate::events::slab::Task;
-use ergate::events::state::State;
-use ergate::events::task::Outcome;
-use ergate::events::time::Timestamp;
+use ergate_events::event::Event;
+use ergate_events::id::{Ordinal, TaskId};
+use ergate_events::slab::Task;
+use ergate_events::state::State;
+use ergate_events::task::Outcome;
+use ergate_events::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::cli::moment::{due, time};
-use crate::cli::record::{Record, plain};
+use super::moment::{due, time};
+use super::named::name_tasks;
+use super::record::{Record, plain};
 
 /// What is known of a task.
 #[derive(Default)]
-pub(super) struct Life {
+pub struct Life {
     /// By name, in the order in which they became known.
-    pub(super) facts: Vec<(&'static str, Value)>,
-    pub(super) attempts: Vec<Attempt>,
+    pub facts: Vec<(&'static str, Value)>,
+    /// Its starts, in order.
+    pub attempts: Vec<Attempt>,
 }
 
 /// One start of it.
 #[derive(serde::Serialize)]
-pub(super) struct Attempt {
-    pub(super) number: u32,
-    pub(super) replica: String,
-    pub(super) started: String,
-    pub(super) ended: Option<String>,
-    pub(super) how: String,
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// Where it ran.
+    pub replica: String,
+    /// When, in RFC 3339.
+    pub started: String,
+    /// When it ended.
+    pub ended: Option<String>,
+    /// How it ended, or that it runs.
+    pub how: String,
 }
 
 impl Life {
     /// Notes a fact; a later one replaces an earlier one of the same name.
-    pub(super) fn put(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub fn put(&mut self, name: &'static str, value: impl Into<Value>) {
         let value = value.into();
         match self.facts.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
@@ -40,8 +47,12 @@ impl Life {
     }
 
     /// Takes over what a record says of the task.
-    pub(super) fn learn(&mut self, task: Ordinal, record: &Record<'_>) -> anyhow::Result<()> {
-        let (object, at) = (record.json()?, record.envelope.recorded_at);
+    ///
+    /// # Errors
+    /// As [`Record::json`].
+    pub fn learn(&mut self, task: Ordinal, record: &Record<'_>) -> Result<(), serde_json::Error> {
+        let (mut object, at) = (record.json()?, record.envelope.recorded_at);
+        name_tasks(&mut object);
         let field = |name: &str| object.get(name).cloned().unwrap_or(Value::Null);
         if record.creates == Some(task) {
             self.put("requested", time(at));
@@ -98,7 +109,7 @@ impl Life {
     }
 
     /// Adds what only the folded state tells.
-    pub(super) fn complete(&mut self, state: &State, ordinal: Ordinal) {
+    pub fn complete(&mut self, state: &State, ordinal: Ordinal) {
         let (live, dead) = (state.work.tasks.get(ordinal), state.work.dead.get(&ordinal));
         let phase = match (live, dead) {
             (Some(task), _) => json!(task.phase),
@@ -109,6 +120,9 @@ impl Life {
         if let Some(task) = live.or(dead.map(|letter| &letter.task)) {
             self.add_task(state, task);
         }
+        if let Some(hold) = state.work.holds.get(ordinal) {
+            self.put("waits_for", self.ids(&hold.after));
+        }
         if let Some(letter) = dead {
             self.put("cause", json!(letter.cause));
             self.put("ended", time(letter.ended_at));
@@ -116,6 +130,12 @@ impl Life {
         if let Some(task) = live.filter(|task| task.due != Timestamp::NEVER) {
             self.put("due", due(task.due));
         }
+    }
+
+    /// Ids of tasks on the shard of this one.
+    fn ids(&self, tasks: &[Ordinal]) -> Vec<String> {
+        let own = self.facts.iter().find(|(name, _)| *name == "task").and_then(|(_, id)| id.as_str()?.parse::<TaskId>().ok());
+        tasks.iter().map(|ordinal| TaskId { ordinal: *ordinal, ..own.unwrap_or_default() }.to_string()).collect()
     }
 
     fn add_task(&mut self, state: &State, task: &Task) {
@@ -129,7 +149,10 @@ impl Life {
     }
 
     /// Everything as one JSON object; what is null was not said.
-    pub(super) fn json(&self) -> anyhow::Result<Map<String, Value>> {
+    ///
+    /// # Errors
+    /// As [`Record::json`].
+    pub fn json(&self) -> Result<Map<String, Value>, serde_json::Error> {
         let known = self.facts.iter().filter(|(_, value)| !value.is_null());
         let mut object: Map<_, _> = known.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         object.insert("attempts".to_owned(), serde_json::to_value(&self.attempts)?);

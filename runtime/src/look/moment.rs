@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergate::events::id::Position;
-use ergate::events::time::Timestamp;
+use ergate_events::id::Position;
+use ergate_events::time::Timestamp;
 
 /// Plain numbers above this are µs since the Unix epoch, others positions: as a time it lies in January 1970, as a position it is
 /// further than any log has come.
@@ -12,7 +12,7 @@ const POSITION_MAX: u64 = 1_000_000_000_000;
 
 /// A place in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub enum Moment {
     /// Before the event at this position.
     Position(Position),
     /// After the last event of this time.
@@ -46,17 +46,17 @@ impl fmt::Display for Moment {
 }
 
 /// A moment in RFC 3339, UTC, with µs; as a bare number where no calendar reaches.
-pub(crate) fn time(at: Timestamp) -> String {
+pub fn time(at: Timestamp) -> String {
     at.rfc3339()
 }
 
 /// As [`time`], and a dash for a moment that never comes.
-pub(crate) fn due(at: Timestamp) -> String {
+pub fn due(at: Timestamp) -> String {
     if at == Timestamp::NEVER { "-".to_owned() } else { time(at) }
 }
 
 /// Reads a bare position, for flags that take no time.
-pub(crate) fn position(text: &str) -> Result<Position, String> {
+pub fn position(text: &str) -> Result<Position, String> {
     text.parse().map_err(|_| "write a position as a plain number, for example `1200`".to_owned())
 }
 

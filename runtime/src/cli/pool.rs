@@ -1,0 +1,166 @@
+//! `ergate pool`: how large pools are, and how large they should be.
+
+use ergate::kafka::logs::shard_name;
+use ergate::look::record::plain;
+use ergate::look::summary::{pool_json, pool_with_members, pools};
+use serde_json::{Map, Value};
+
+use super::choice::{self, Side};
+use super::exit::Trouble;
+use super::logs::LogArgs;
+use super::remote::{Ask, Path};
+use super::table::{self, Table};
+use super::{Exit, Format, Globals, output};
+
+/// What is told of a pool, in order.
+const FACTS: [&str; 8] = ["name", "mode", "replicas", "slots", "replicas_up", "slots_up", "running", "ready"];
+
+/// What to do with pools.
+#[derive(clap::Subcommand)]
+pub(crate) enum PoolVerb {
+    /// List pools with their sizes and what is there of them
+    List(ListArgs),
+    /// Show a pool and its replicas
+    Show(ShowArgs),
+    /// Set how large a pool of a service should be; what is not given stays
+    Scale(ScaleArgs),
+    /// Let a pool of a service start no tasks until it is resumed; its replicas stay, and what they run goes on
+    Pause(ModeArgs),
+    /// Let a pool of a service start no tasks until it is resumed; its replicas go when what they run has ended
+    Drain(ModeArgs),
+    /// Let a paused or drained pool of a service start tasks again
+    Resume(ModeArgs),
+}
+
+/// Whose pools.
+#[derive(clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Which pool.
+#[derive(clap::Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    /// Its name
+    name: String,
+}
+
+/// Which pool, and how large.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("size").args(["replicas", "slots"]).required(true).multiple(true)))]
+pub(crate) struct ScaleArgs {
+    /// Its name
+    name: String,
+    /// How many replicas, from 0 to 65536
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    replicas: Option<u32>,
+    /// Slots of each, from 1 to 65536
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    slots: Option<u32>,
+    /// A sentence for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Which pool, and why.
+#[derive(clap::Args)]
+pub(crate) struct ModeArgs {
+    /// Its name
+    name: String,
+    /// A sentence for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(crate) fn run(verb: PoolVerb, globals: &Globals) -> anyhow::Result<Exit> {
+    match verb {
+        PoolVerb::List(args) => list(&args, globals),
+        PoolVerb::Show(args) => show(&args, globals),
+        PoolVerb::Scale(args) => scale(&args, globals),
+        PoolVerb::Pause(args) => set_mode("pause", &args, globals),
+        PoolVerb::Drain(args) => set_mode("drain", &args, globals),
+        PoolVerb::Resume(args) => set_mode("resume", &args, globals),
+    }
+}
+
+fn list(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let all = match choice::side(globals, args.log.flag())? {
+        Side::Service(remote) => {
+            let told: Value = remote.get(Path::new("/v1/pools").with("shard", args.log.shard.map(shard_name)))?;
+            choice::say_missing(&told);
+            told["pools"].as_array().cloned().unwrap_or_default()
+        }
+        Side::Directory => {
+            let state = args.log.open_one(globals)?.fold_all(globals)?;
+            pools(&state).iter().map(|pool| pool_json(&state, pool)).collect()
+        }
+    };
+    match globals.output {
+        Format::Json => all.iter().try_for_each(output::json)?,
+        Format::Table => {
+            let mut table =
+                Table::new(&["POOL", "MODE", "REPLICAS", "SLOTS EACH", "REPLICAS UP", "SLOTS UP", "RUNNING", "READY"]);
+            all.iter().for_each(|pool| table.row(FACTS.map(|name| plain(&pool[name]))));
+            table.print()?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn show(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let pool = match choice::side(globals, args.log.flag())? {
+        Side::Service(remote) => {
+            let told = remote.get(Path::new("/v1/pools").below(&args.name).with("shard", args.log.shard.map(shard_name)))?;
+            choice::say_missing(&told);
+            told
+        }
+        Side::Directory => {
+            let state = args.log.open_one(globals)?.fold_all(globals)?;
+            let found = pools(&state).into_iter().find(|pool| pool.name == args.name);
+            let missing =
+                || Trouble::NotFound(format!("there is no pool {:?}; `ergate pool list` shows those that are there", args.name));
+            pool_with_members(&state, &found.ok_or_else(missing)?)
+        }
+    };
+    print(&pool, globals.output)?;
+    Ok(Exit::Done)
+}
+
+fn scale(args: &ScaleArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let remote = choice::service(globals, "pool scale")?;
+    let mut body = Map::new();
+    let mut put = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
+    put("replicas", args.replicas.map(Value::from));
+    put("slots", args.slots.map(Value::from));
+    put("reason", args.reason.as_deref().map(Value::from));
+    let ask = Ask::patch(Path::new("/v1/pools").below(&args.name), &body.into());
+    let pool: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
+    print(&pool, globals.output)?;
+    Ok(Exit::Done)
+}
+
+fn set_mode(verb: &str, args: &ModeArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let remote = choice::service(globals, &format!("pool {verb}"))?;
+    let reason = args.reason.iter().map(|reason| ("reason".to_owned(), reason.as_str().into()));
+    let ask = Ask::post(Path::new("/v1/pools").below(&args.name).below(verb), &reason.collect::<Map<_, _>>().into());
+    let pool: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
+    print(&pool, globals.output)?;
+    Ok(Exit::Done)
+}
+
+fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        return output::json(pool);
+    }
+    table::facts(&FACTS.map(|name| (name, pool.get(name).map(plain))))?;
+    let Some(members) = pool["members"].as_array().filter(|members| !members.is_empty()) else { return Ok(()) };
+    output::line("")?;
+    let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED"]);
+    for member in members {
+        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])));
+    }
+    table.print()
+}

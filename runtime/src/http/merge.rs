@@ -1,0 +1,225 @@
+//! Answers that are made of what the leaders of all shards tell.
+//!
+//! Each is asked as anybody would ask about one shard, by the parameter `shard`; a shard that has no leader at the moment is named in the answer
+//! and never left out silently.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, ResponseError, rt};
+use ergate_events::id::{ShardId, TaskId};
+use serde_json::{Value, json};
+
+use super::forward::{Asked, ask_json};
+use super::look::CURSOR;
+use super::places::{Place, Places};
+use super::problem::{ELSEWHERE, INVALID, Problem, internal};
+use super::service::Service;
+use crate::look::row::Cursor;
+use crate::shards::shard_name;
+
+/// Shards that are asked at one time, for one request.
+const TOGETHER: usize = 32;
+
+/// What the leaders of shards told.
+pub(super) struct Gathered {
+    /// By shard.
+    pub(super) told: BTreeMap<ShardId, Value>,
+    /// Those that nobody leads at the moment.
+    pub(super) missing: Vec<ShardId>,
+}
+
+impl Gathered {
+    /// The names of the shards that nothing is told of, as a member of the answer.
+    pub(super) fn missing(&self) -> Value {
+        self.missing.iter().map(|shard| shard_name(*shard)).collect()
+    }
+}
+
+/// Asks the leaders of shards at the same time; those that are led here are asked by `local`.
+///
+/// # Errors
+/// What any of them refuses, and when none has a leader.
+pub(super) async fn gather<L, F>(service: &Data<Service>, mut asked: Vec<(ShardId, Asked)>, local: L) -> Result<Gathered, Problem>
+where
+    L: Fn(Data<Service>, ShardId) -> F + Clone + 'static,
+    F: Future<Output = Result<Value, Problem>> + 'static,
+{
+    let (mut gathered, mut last) = (Gathered { told: BTreeMap::new(), missing: Vec::new() }, None);
+    while !asked.is_empty() {
+        let together = asked.drain(..asked.len().min(TOGETHER));
+        let asking: Vec<_> = together
+            .map(|(shard, asked)| {
+                let (service, local) = (service.clone(), local.clone());
+                (shard, rt::spawn(async move { tell(&service, shard, &asked, local).await }))
+            })
+            .collect();
+        for (shard, told) in asking {
+            match told.await.unwrap_or_else(|error| Err(internal(&error))) {
+                Ok(told) => drop(gathered.told.insert(shard, told)),
+                Err(problem) if problem.status_code().as_u16() == ELSEWHERE.0 => {
+                    gathered.missing.push(shard);
+                    last = Some(problem);
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+    }
+    match last {
+        Some(problem) if gathered.told.is_empty() => Err(problem),
+        Some(_) | None => Ok(gathered),
+    }
+}
+
+/// What the leader of a shard tells, wherever it is.
+///
+/// # Errors
+/// As [`ask_json`], and what `local` answers.
+pub(super) async fn tell<L, F>(service: &Data<Service>, shard: ShardId, asked: &Asked, local: L) -> Result<Value, Problem>
+where
+    L: Fn(Data<Service>, ShardId) -> F,
+    F: Future<Output = Result<Value, Problem>>,
+{
+    if service.runtime.leads(shard) {
+        match local(service.clone(), shard).await {
+            // It has just gone to another engine.
+            Err(problem) if problem.is(ELSEWHERE) => {}
+            told => return told,
+        }
+    }
+    match ask_json(service, shard, asked).await? {
+        Some(told) => Ok(told),
+        None => local(service.clone(), shard).await,
+    }
+}
+
+/// The address of the same request about one shard, with these parameters of its own.
+pub(super) fn target(request: &HttpRequest, shard: ShardId, cursor: Option<&str>) -> String {
+    let own = |pair: &&str| !matches!(pair.split('=').next(), Some("cursor" | "shard" | ""));
+    let mut target = format!("{}?shard={}", request.path(), shard_name(shard));
+    for pair in request.query_string().split('&').filter(own) {
+        target.push('&');
+        target.push_str(pair);
+    }
+    cursor.into_iter().for_each(|cursor| target.push_str(&format!("&cursor={cursor}")));
+    target
+}
+
+/// A list that each shard has a part of.
+pub(super) struct Listing {
+    /// The member of a page that has the rows.
+    member: &'static str,
+    /// The member of a row with the time by which rows are merged.
+    since: &'static str,
+    /// Where the list goes on behind a row.
+    place: fn(&Value) -> Option<Cursor>,
+    /// How one shard is told so.
+    text: fn(ShardId, Cursor) -> String,
+}
+
+/// Live tasks by the time of their requests, then ended ones by that of their ends.
+pub(super) const TASKS: Listing = Listing {
+    member: "tasks",
+    since: "since",
+    place: |row| row["cursor"].as_str()?.parse().ok(),
+    text: |_, cursor| cursor.to_string(),
+};
+
+/// Dead letters by the time of their requests.
+pub(super) const DEAD_LETTERS: Listing = Listing {
+    member: "dead_letters",
+    since: "requested",
+    place: |row| {
+        let id: TaskId = row["task"].as_str()?.parse().ok()?;
+        Some(Cursor::Live { before: id.ordinal, as_of: None })
+    },
+    text: |shard, cursor| letter(shard, cursor).map(|id| id.to_string()).unwrap_or_default(),
+};
+
+/// The dead letter at a place.
+pub(super) fn letter(shard: ShardId, place: Cursor) -> Option<TaskId> {
+    match place {
+        Cursor::Live { before, .. } => Some(TaskId { shard, ordinal: before }),
+        Cursor::Ended(_) => None,
+    }
+}
+
+/// A page of a list of all shards: its rows, where the next page begins, and which shards are missing on it.
+///
+/// # Errors
+/// As [`gather`], and a cursor that is none of this list.
+pub(super) async fn page<L, F>(
+    service: &Data<Service>,
+    request: &HttpRequest,
+    (listing, limit, cursor): (&'static Listing, usize, Option<&str>),
+    local: L,
+) -> Result<Value, Problem>
+where
+    L: Fn(Data<Service>, ShardId, Option<Cursor>) -> F + Clone + 'static,
+    F: Future<Output = Result<Value, Problem>> + 'static,
+{
+    let shards = service.runtime.shards();
+    let places = cursor.map_or_else(|| Some(Places::default()), |cursor| Places::read(cursor, shards));
+    let places = places.ok_or_else(|| {
+        let detail = format!(
+            "`cursor` is {:?} where {CURSOR} is expected",
+            cursor.unwrap_or_default().chars().take(64).collect::<String>()
+        );
+        Problem::new(INVALID, detail).field("cursor")
+    })?;
+    let behind = |places: &Places, shard| match places.0.get(&shard) {
+        Some(Place::Behind(cursor)) => Some(*cursor),
+        Some(Place::End) | None => None,
+    };
+    let open = (0..shards).map(ShardId).filter(|shard| places.0.get(shard) != Some(&Place::End));
+    let ask = |shard| {
+        let cursor = behind(&places, shard).map(|cursor| (listing.text)(shard, cursor));
+        (shard, Asked::with(request, target(request, shard, cursor.as_deref()), Bytes::new()))
+    };
+    let asked = open.map(ask).collect();
+    let begun = places.clone();
+    let gathered = gather(service, asked, move |service, shard| local(service, shard, behind(&begun, shard))).await?;
+    merged(listing, limit, places, gathered)
+}
+
+/// Merges the pages of shards, each of which has its rows in the order of the list.
+fn merged(listing: &Listing, limit: usize, mut places: Places, gathered: Gathered) -> Result<Value, Problem> {
+    let missing = gathered.missing();
+    let mut total = None;
+    let mut parts: BTreeMap<ShardId, (VecDeque<Value>, bool)> = BTreeMap::new();
+    for (shard, mut page) in gathered.told {
+        total = page["total"].as_u64().map(|more| more + total.unwrap_or(0)).or(total);
+        let goes_on = page["cursor"].is_string();
+        let Value::Array(rows) = page[listing.member].take() else { continue };
+        parts.insert(shard, (rows.into(), goes_on));
+    }
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let newest = parts.iter().filter_map(|(shard, (rows, _))| Some((order(listing, rows.front()?), Reverse(*shard)))).max();
+        let Some((_, Reverse(shard))) = newest else { break };
+        let Some(mut row) = parts.get_mut(&shard).and_then(|(rows, _)| rows.pop_front()) else { break };
+        places.0.extend((listing.place)(&row).map(|place| (shard, Place::Behind(place))));
+        row["cursor"] = places.write().ok_or_else(too_many)?.into();
+        rows.push(row);
+    }
+    let ended = parts.iter().filter(|(_, (rows, goes_on))| rows.is_empty() && !goes_on);
+    places.0.extend(ended.map(|(shard, _)| (*shard, Place::End)));
+    let is_last = parts.iter().all(|(_, (rows, goes_on))| rows.is_empty() && !goes_on);
+    let cursor = if is_last { Value::Null } else { places.write().ok_or_else(too_many)?.into() };
+    let mut page = json!({ listing.member: rows, "cursor": cursor, "missing_shards": missing });
+    page.as_object_mut().into_iter().for_each(|page| page.extend(total.map(|total| ("total".to_owned(), total.into()))));
+    Ok(page)
+}
+
+/// A list of so many shards that no address can name a place in each.
+fn too_many() -> Problem {
+    Problem::new(INVALID, "there are too many shards to list them all at once; name one with `shard`").field("shard")
+}
+
+/// What comes first: the greater.
+fn order<'a>(listing: &Listing, row: &'a Value) -> (bool, &'a str) {
+    let was_live = matches!((listing.place)(row), Some(Cursor::Live { .. }));
+    (was_live, row[listing.since].as_str().unwrap_or_default())
+}

@@ -1,0 +1,389 @@
+//! What is sent and answered, as the document describes it. The answers themselves are made where they are given; a test holds them against this.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Declares structs that only describe.
+macro_rules! describe {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* })*) => {
+        $(#[derive(Serialize, ToSchema)]
+        #[allow(dead_code, reason = "it only describes")]
+        $(#[$meta])*
+        pub(super) struct $name { $($(#[$field_meta])* pub(super) $field: $kind,)* })*
+    };
+}
+
+describe! {
+    /// A task that is wanted.
+    #[serde(deny_unknown_fields)]
+    TaskRequest {
+        /// The name of a task type.
+        #[serde(rename = "type")]
+        #[schema(example = "noop", max_length = 256)]
+        task_type: String,
+        /// Any JSON; null where it is not given.
+        #[schema(required = false)]
+        payload: Value,
+        /// A payload that is not JSON, in base64; instead of `payload`.
+        #[schema(required = false)]
+        payload_base64: Option<String>,
+        /// The media type of the payload, where it is not JSON.
+        content_type: Option<String>,
+        /// The idempotency key: the same key again is the same task.
+        #[schema(max_length = 256)]
+        key: Option<String>,
+        /// How long the key stays valid, such as `1h`.
+        key_window: Option<String>,
+        /// From 0 to 9; a higher one starts sooner.
+        #[schema(maximum = 9)]
+        priority: Option<u8>,
+        /// Not to be started before, such as `2030-01-31T12:00:00Z`.
+        not_before: Option<String>,
+        /// The same as a span from now, such as `10s`.
+        delay: Option<String>,
+        /// Parts of a retry policy; the rest is as the type has it.
+        retry: Option<Retry>,
+        /// Parts of the timeouts; the rest is as the type has it.
+        timeouts: Option<Timeouts>,
+        /// Names and values to find the task by.
+        labels: Option<BTreeMap<String, String>>,
+        /// W3C trace context.
+        traceparent: Option<String>,
+        /// Where the result is to be sent, on Kafka.
+        #[schema(max_length = 256)]
+        reply_to: Option<String>,
+        /// The requester's own id.
+        #[schema(max_length = 256)]
+        correlation_id: Option<String>,
+        /// Tasks that have to succeed first: their ids, or objects with `key` and, of another type than this one, `type`.
+        #[schema(max_items = 64)]
+        after: Option<Vec<Value>>,
+        /// What becomes of the task when one of those ends without success: `cancel`, which is the default, or `run`.
+        on_failure: Option<String>,
+    }
+    /// Parts of a retry policy.
+    #[serde(deny_unknown_fields)]
+    Retry {
+        /// Attempts in all.
+        #[schema(minimum = 1)]
+        attempts: Option<u32>,
+        /// Delay before the second attempt.
+        initial: Option<String>,
+        /// Factor from one delay to the next.
+        #[schema(minimum = 1, maximum = 1000)]
+        coefficient: Option<f64>,
+        /// Longest delay.
+        max: Option<String>,
+    }
+    /// Parts of the timeouts, as spans.
+    #[serde(deny_unknown_fields)]
+    Timeouts {
+        /// From becoming ready to being started.
+        schedule_to_start: Option<String>,
+        /// From the start of one attempt to its end.
+        start_to_close: Option<String>,
+        /// From the request to the end of the last attempt.
+        schedule_to_close: Option<String>,
+        /// Between two heartbeats of one attempt.
+        heartbeat: Option<String>,
+    }
+    /// The task that a request made, or that an earlier one with its key had made.
+    Submitted {
+        /// Its id.
+        #[schema(example = "0-42")]
+        id: String,
+        /// Whether it was there before.
+        duplicate: bool,
+    }
+    /// What became of a stream of requests.
+    StreamTaken {
+        /// Lines that made a task.
+        accepted: u64,
+        /// Lines whose task was there before.
+        duplicates: u64,
+        /// Lines that were refused.
+        refused: u64,
+        /// The first task.
+        first: Option<String>,
+        /// The last task.
+        last: Option<String>,
+        /// The last line that has an answer.
+        lines: u64,
+        /// The first hundred refusals.
+        refusals: Vec<Value>,
+    }
+    /// A page of tasks, the newest first.
+    TaskPage {
+        /// The tasks.
+        tasks: Vec<TaskRow>,
+        /// Where the next page begins; null where this is the last one.
+        cursor: Option<String>,
+        /// On Kafka, the shards without a leader at the moment, of which nothing is told.
+        missing_shards: Option<Vec<String>>,
+    }
+    /// A task in a list.
+    TaskRow {
+        /// Its id.
+        task: String,
+        /// Its type.
+        #[serde(rename = "type")]
+        task_type: String,
+        /// Its phase, or `ended`, or `dead`.
+        state: String,
+        /// How it ended.
+        outcome: Option<String>,
+        /// How often it was started, where that is known.
+        starts: Option<u32>,
+        /// When a live task was requested, and another ended.
+        since: String,
+        /// Where a page begins that goes on behind this task.
+        cursor: String,
+    }
+    /// Everything that is known of a task. More members than these are there where they say something.
+    Task {
+        /// Its id.
+        task: String,
+        /// Its type.
+        #[serde(rename = "type")]
+        task_type: Option<String>,
+        /// Its phase, or `ended`, or `dead`.
+        state: String,
+        /// How it ended.
+        outcome: Option<String>,
+        /// Its starts.
+        attempts: Vec<Value>,
+        /// How many events are about it.
+        events: u64,
+    }
+    /// The events of a task.
+    History {
+        /// Its id.
+        task: String,
+        /// The events, in order.
+        events: Vec<Value>,
+        /// Where the next page begins; null where this is the last one.
+        cursor: Option<String>,
+    }
+    /// What an attempt tells while it runs; each report is a sign of life.
+    #[serde(deny_unknown_fields)]
+    Report {
+        /// True says only that it lives.
+        heartbeat: Option<bool>,
+        /// How much is done, from 0 to 100.
+        #[schema(maximum = 100)]
+        percent: Option<u8>,
+        /// What it is at.
+        stage: Option<String>,
+        /// What a person may want to know.
+        message: Option<String>,
+        /// What the next attempt is to receive, at most 64 KiB.
+        checkpoint: Option<String>,
+    }
+    /// Why something is asked for.
+    #[serde(deny_unknown_fields)]
+    Reason {
+        /// A sentence for the log.
+        #[schema(min_length = 1, max_length = 256)]
+        reason: Option<String>,
+    }
+    /// What was recorded.
+    Recorded {
+        /// The task.
+        task: Option<String>,
+        /// Everything before this position is durable, what was asked for included.
+        position: u64,
+    }
+    /// A page of dead letters, the newest first.
+    DeadLetterPage {
+        /// The dead letters.
+        dead_letters: Vec<Value>,
+        /// Where the next page begins; null where this is the last one.
+        cursor: Option<String>,
+        /// How many there are in all.
+        total: u64,
+        /// On Kafka, the shards without a leader at the moment, of which nothing is told.
+        missing_shards: Option<Vec<String>>,
+    }
+    /// Which dead letters are to be tried again: `ids`, or a filter, or `all`.
+    #[serde(deny_unknown_fields)]
+    Redrive {
+        /// These.
+        ids: Option<Vec<String>>,
+        /// Those of this type.
+        #[serde(rename = "type")]
+        task_type: Option<String>,
+        /// Those that ended for this cause.
+        cause: Option<String>,
+        /// Those that ended at this time or later.
+        since: Option<String>,
+        /// Those that ended before this time.
+        until: Option<String>,
+        /// All of them.
+        all: Option<bool>,
+        /// At most so many.
+        #[schema(minimum = 1, maximum = 10000)]
+        limit: Option<u32>,
+        /// Only say which.
+        dry_run: Option<bool>,
+        /// A sentence for the log.
+        #[schema(min_length = 1, max_length = 256)]
+        reason: Option<String>,
+    }
+    /// What was tried again.
+    Redriven {
+        /// How many dead letters match.
+        matching: u64,
+        /// The dead letters and the tasks that came of them.
+        redriven: Vec<Value>,
+        /// Whether nothing was done.
+        dry_run: bool,
+        /// On Kafka, the shards without a leader at the moment, of which nothing is told.
+        missing_shards: Option<Vec<String>>,
+    }
+    /// All pools.
+    Pools {
+        /// Every pool.
+        pools: Vec<Pool>,
+        /// On Kafka, the shards without a leader at the moment, of which nothing is told.
+        missing_shards: Option<Vec<String>>,
+    }
+    /// A pool.
+    Pool {
+        /// Its name.
+        name: String,
+        /// Whether it starts tasks: `running`, `paused` or `drained`.
+        mode: String,
+        /// How many replicas it should have.
+        replicas: u32,
+        /// Slots of each.
+        slots: u32,
+        /// Tasks that wait for a slot.
+        ready: u64,
+        /// Replicas that are up.
+        replicas_up: u64,
+        /// Slots that are there.
+        slots_up: u64,
+        /// Attempts that run.
+        running: u64,
+    }
+    /// How large a pool should be; what is not given stays.
+    #[serde(deny_unknown_fields)]
+    PoolSize {
+        /// How many replicas.
+        #[schema(maximum = 65536)]
+        replicas: Option<u32>,
+        /// Slots of each.
+        #[schema(minimum = 1, maximum = 65536)]
+        slots: Option<u32>,
+        /// A sentence for the log.
+        #[schema(min_length = 1, max_length = 256)]
+        reason: Option<String>,
+    }
+    /// All schedules.
+    Schedules {
+        /// Every schedule.
+        schedules: Vec<Schedule>,
+    }
+    /// A schedule. It has one of `cron`, `every` and `at`.
+    Schedule {
+        /// Its name.
+        name: String,
+        /// The cron text of its times.
+        cron: Option<String>,
+        /// The span between its times.
+        every: Option<String>,
+        /// Its only time.
+        at: Option<String>,
+        /// The IANA time zone of the cron text.
+        timezone: String,
+        /// The type of its tasks.
+        task: String,
+        /// The payload of its tasks.
+        payload: String,
+        /// The labels of its tasks.
+        labels: Value,
+        /// Their priority, where it is not that of their type.
+        priority: Option<u8>,
+        /// `skip`, `run-once` or `run-all`.
+        catch_up: String,
+        /// `allow`, `skip` or `cancel-previous`.
+        overlap: String,
+        /// Since when it fires nothing, who wanted that, and why.
+        paused: Option<Value>,
+        /// When it is due next.
+        next: Option<Firing>,
+        /// The slot and the task of its newest firing, and whether that task is live.
+        last: Option<Value>,
+        /// Firings so far.
+        fired: u64,
+        /// Slots that were passed over, by reason.
+        passed: Value,
+    }
+    /// A time at which a schedule is due.
+    Firing {
+        /// In UTC.
+        slot: String,
+        /// As clocks show it in the schedule's time zone.
+        local: String,
+    }
+    /// The next times of a schedule.
+    Firings {
+        /// In their order.
+        firings: Vec<Firing>,
+    }
+    /// A firing that somebody wanted.
+    Triggered {
+        /// The schedule.
+        schedule: String,
+        /// Its task.
+        task: String,
+        /// Up to where the log has it.
+        position: u64,
+    }
+    /// A state in numbers. More members than these are there.
+    State {
+        /// Every event before this position is in it.
+        position: u64,
+        /// The time of the last of them.
+        time: String,
+        /// Tasks that have not ended.
+        live: u64,
+        /// The hash of the whole state.
+        digest: String,
+    }
+    /// How the service is.
+    Health {
+        /// `alive` or `ready`.
+        status: String,
+    }
+    /// Which build it is.
+    Version {
+        /// `ergate`.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Whether a token is asked for.
+        tokens: bool,
+    }
+    /// Why a request was not done (RFC 9457). Some problems have more members.
+    ProblemDocument {
+        /// Names the kind of problem.
+        #[serde(rename = "type")]
+        kind: String,
+        /// The kind in words.
+        title: String,
+        /// The status of the answer.
+        status: u16,
+        /// What happened, to what, and what to do.
+        detail: String,
+        /// The field that is wrong.
+        #[schema(required = false)]
+        field: Option<String>,
+        /// When another try is worth it, in milliseconds.
+        #[schema(required = false)]
+        retry_after_ms: Option<u64>,
+    }
+}

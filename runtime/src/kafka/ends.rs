@@ -1,0 +1,109 @@
+//! Where the partitions of the shards end that are led here, asked beside everything else, now and then: for the lag among the figures, and to
+//! see that this engine is handed what is there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use ergate_events::id::ShardId;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, Producer};
+
+use super::settings::KafkaSettings;
+
+/// How often the brokers are asked: Prometheus asks every 15 s or so, and a shard costs them six requests.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the engine is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the brokers may take to tell where a partition ends.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where the partitions of each shard ended that was led here when it was asked.
+#[derive(Default)]
+pub(crate) struct Ends(Mutex<BTreeMap<ShardId, End>>);
+
+/// Where the partitions of a shard end.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// The offset after the last request record.
+    pub(crate) requests: u64,
+    /// Offsets at the end of its events that an open transaction keeps from readers, where that could be asked.
+    pub(crate) unstable: Option<u64>,
+}
+
+/// Who asks: one that sees only what is decided, and one that sees everything.
+struct Clients {
+    decided: BaseProducer,
+    all: BaseConsumer,
+}
+
+impl Ends {
+    /// Asks about the shards that are led, on a thread of its own, for as long as somebody has the ends.
+    pub(super) fn follow<Led>(settings: Arc<KafkaSettings>, led: Led) -> std::io::Result<Arc<Ends>>
+    where
+        Led: Fn() -> Vec<ShardId> + Send + 'static,
+    {
+        let ends = Arc::new(Ends::default());
+        let told = Arc::downgrade(&ends);
+        std::thread::Builder::new().name("ergate-ends".to_owned()).spawn(move || follow(&settings, led, &told))?;
+        Ok(ends)
+    }
+
+    /// Where the partitions of a shard ended, once that is known.
+    pub(crate) fn get(&self, shard: ShardId) -> Option<End> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+    }
+}
+
+fn follow(settings: &KafkaSettings, led: impl Fn() -> Vec<ShardId>, told: &Weak<Ends>) {
+    let (mut client, mut asked) = (None, None::<Instant>);
+    while told.strong_count() > 0 {
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
+            asked = Some(Instant::now());
+            let found = ask(settings, &led(), &mut client);
+            let found = found.map_err(|error| tracing::debug!(%error, "where requests end is not known")).unwrap_or_default();
+            if let Some(ends) = told.upgrade() {
+                *ends.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Asks for the ends of these shards; clients that failed are not kept.
+fn ask(settings: &KafkaSettings, led: &[ShardId], kept: &mut Option<Clients>) -> Result<BTreeMap<ShardId, End>, KafkaError> {
+    if led.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let clients = match kept.take() {
+        Some(clients) => clients,
+        None => Clients::new(settings)?,
+    };
+    let topics = settings.topics();
+    let end = |shard: &ShardId| {
+        let partition = i32::from(shard.0);
+        let (_, requests) = clients.decided.client().fetch_watermarks(&topics.requests, partition, ASK_WITHIN)?;
+        let requests = u64::try_from(requests).unwrap_or_default();
+        Ok((*shard, End { requests, unstable: clients.unstable(&topics.events, partition).ok() }))
+    };
+    let ends = led.iter().map(end).collect::<Result<_, KafkaError>>()?;
+    *kept = Some(clients);
+    Ok(ends)
+}
+
+impl Clients {
+    fn new(settings: &KafkaSettings) -> Result<Clients, KafkaError> {
+        let mut all = settings.client("ends");
+        all.set("group.id", settings.group()).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
+        Ok(Clients { decided: settings.client("ends").create()?, all: all.create()? })
+    }
+
+    /// Offsets at the end of a partition that are not decided. Whether the engine is handed its requests does not hang on that.
+    fn unstable(&self, topic: &str, partition: i32) -> Result<u64, KafkaError> {
+        let (_, stable) = self.decided.client().fetch_watermarks(topic, partition, ASK_WITHIN)?;
+        let (_, all) = self.all.fetch_watermarks(topic, partition, ASK_WITHIN)?;
+        Ok(u64::try_from(all - stable).unwrap_or_default())
+    }
+}

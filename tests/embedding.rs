@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ergate::events::command::Rejection;
+use ergate::events::event::Event;
+use ergate::events::id::Position;
 use ergate::events::id::{Ordinal, TaskId};
 use ergate::events::log::LogError;
 use ergate::events::time::Micros;
@@ -414,6 +416,46 @@ fn a_result_is_the_functions_and_nothing_else() {
             let expected = [Outcome::Succeeded, Outcome::Partial, Outcome::Skipped][value as usize % 3];
             assert_eq!((end.outcome, end.result.as_ref()), (expected, format!("[{value},{value}]").as_bytes()));
         }
+        ergate.shutdown().await.expect("it closes");
+    });
+}
+
+/// What the log says that attempts told: the percentage and the stage, in its order.
+fn progress_of(ergate: &Runtime) -> Vec<(Option<u8>, String)> {
+    let (reader, mut told) = (ergate.reader(), Vec::new());
+    let mut cursor = reader.cursor(Position(0)).expect("a cursor");
+    while let Some(block) = cursor.next_block().expect("a block") {
+        for envelope in block.records() {
+            if let Event::Progressed { percent, stage, .. } = envelope.expect("an event").event {
+                told.push((percent, stage.to_owned()));
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn the_newest_progress_is_recorded_once_a_second_and_at_the_end_of_a_failure() {
+    block_on(LIMIT, async {
+        let work = |context: Context, (): ()| async move {
+            for percent in 0..40_u8 {
+                context.progress(Some(percent), "reading", "");
+                context.progress(Some(percent), "reading", "");
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+            context.progress(Some(99), "writing", "nearly there");
+            Err::<(), _>(TaskError::permanent("full", "no room"))
+        };
+        let ergate = Runtime::builder().memory().task("work", work).start().await.expect("it starts");
+        let task = ergate.submit("work", &()).await.expect("accepted");
+        assert_eq!(task.end().await.expect("it ends").outcome, Outcome::Failed);
+        let told = progress_of(&ergate);
+        assert_eq!(
+            (told.first(), told.last()),
+            (Some(&(Some(0), "reading".to_owned())), Some(&(Some(99), "writing".to_owned())))
+        );
+        // The function takes 1.2 s, longer on a busy machine; it tells 41 times.
+        assert!((3..=10).contains(&told.len()), "{told:?}");
         ergate.shutdown().await.expect("it closes");
     });
 }

@@ -9,6 +9,8 @@
 //! - An engine that had ended still named the shards that it had led.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "http/exposition.rs"]
+mod exposition;
 #[path = "support/kafka/mod.rs"]
 mod kafka;
 #[allow(dead_code, reason = "its `main` is not called here")]
@@ -19,7 +21,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ergate::events::command::Rejection;
-use ergate::events::id::{Ordinal, ShardId, TaskId};
+use ergate::events::event::PoolMode;
+use ergate::events::id::{Ordinal, PoolId, ShardId, TaskId};
 use ergate::events::time::Micros;
 use ergate::kafka::admin::Admin;
 use ergate::kafka::topics::Shape;
@@ -27,6 +30,7 @@ use ergate::kafka::{CAPACITY, KafkaSettings, KafkaUrl, Settings, Topic};
 use ergate::{
     Builder, Extras, Outcome, RequestBatch, RetryPolicy, Runtime, StartError, SubmitError, TaskError, TypeSettings, WaitError,
 };
+use exposition::Scrape;
 use kafka::{Cluster, namespace, shared};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -246,8 +250,11 @@ fn one_engine_submits_and_the_other_one_executes() {
             by_b += usize::from(leader == "b");
         }
         assert!(by_b > 0 && by_b < 64, "{by_b}");
-        assert_eq!(a.progress().done() + b.progress().done(), 64);
-        assert_eq!(b.progress().done(), by_b as u64);
+        // Figures follow the log, as ends do, and neither waits for the other.
+        until("all are counted where they were done", || {
+            a.progress().done() + b.progress().done() == 64 && b.progress().done() == by_b as u64
+        })
+        .await;
         // Only the leader takes commands, and names itself in the error of the other one.
         let task = loop {
             let task = a.submit("sleep", &600_000_u64).await.unwrap();
@@ -283,6 +290,14 @@ fn one_engine_submits_and_the_other_one_executes() {
         while b.state_of(shard).await.unwrap().control.pools[0].slots != 8 {
             assert!(started.elapsed() < PATIENCE, "the size does not come");
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // And so is whether they start tasks.
+        for mode in [PoolMode::Paused, PoolMode::Running] {
+            decides.set_pool_mode("default", mode, "a test", "to see that it can be").await.unwrap();
+            while b.state_of(shard).await.unwrap().control.mode(PoolId(0)) != mode {
+                assert!(started.elapsed() < PATIENCE, "the mode does not come");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         a.shutdown().await.unwrap();
         b.shutdown().await.unwrap();
@@ -434,5 +449,61 @@ fn an_abandoned_submit_harms_nobody() {
         until("the end of everything", || ergate.progress().live() == 0).await;
         ergate.shutdown().await.unwrap();
         assert!(matches!(ergate.try_submit_batch(RequestBatch::new()).await, Err(SubmitError::Closed { .. })));
+    });
+}
+
+/// What this engine's figures say now.
+fn scrape(engine: &Runtime) -> Scrape {
+    Scrape::read(&engine.metrics().text())
+}
+
+/// How many of these there are, rounded.
+fn count(engine: &Runtime, name: &str) -> u64 {
+    scrape(engine).sum(name).round() as u64
+}
+
+#[test]
+fn the_figures_of_all_engines_are_the_whole_and_a_shard_takes_its_gauges_along() {
+    block_on(async {
+        let Some(log) = Log::new("figures", 4).await else { return };
+        let (one, _dir) = log.engine("one").await;
+        shared_out(&[&one], 4).await;
+        let work = async |name: &str, from: u64, to: u64| {
+            for number in from..to {
+                drop(one.submit_with(name, &number, keyed(&format!("key-{number}"))).await.unwrap());
+            }
+        };
+        work("whoami", 0, 60).await;
+        // They run until the end of the test, on every shard.
+        let long = Duration::from_secs(600).as_millis() as u64;
+        work("sleep", long, long + 16).await;
+        until("all figures of one engine", || {
+            (count(&one, "ergate_completions_total"), count(&one, "ergate_tasks"), count(&one, "ergate_kafka_lag")) == (60, 16, 0)
+                && scrape(&one).of("ergate_kafka_lag").len() == 4
+        })
+        .await;
+        let told = scrape(&one);
+        assert_eq!((told.of("ergate_shard_led").len(), count(&one, "ergate_requests_total")), (4, 76));
+        assert!(told.sum("ergate_kafka_rebalances_total") >= 1.0 && told.sum("ergate_replay_seconds_count") >= 5.0);
+        assert!((told.value("ergate_build_info", &[("log", "kafka"), ("version", env!("CARGO_PKG_VERSION"))]) - 1.0).abs() < 0.1);
+
+        let rebalances = count(&one, "ergate_kafka_rebalances_total");
+        let (two, _dir) = log.engine("two").await;
+        shared_out(&[&one, &two], 4).await;
+        until("both engines have the live tasks between them", || {
+            let (here, there) = (count(&one, "ergate_tasks"), count(&two, "ergate_tasks"));
+            here + there == 16 && there > 0
+        })
+        .await;
+        assert_eq!((count(&one, "ergate_completions_total"), count(&two, "ergate_completions_total")), (60, 0), "counts stay");
+        assert_eq!(count(&one, "ergate_shard_led") + count(&two, "ergate_shard_led"), 4);
+        assert!(count(&one, "ergate_kafka_rebalances_total") > rebalances);
+        work("whoami", 100, 140).await;
+        let both = |name| count(&one, name) + count(&two, name);
+        until("everything is counted, wherever it ran", || both("ergate_completions_total") == 100).await;
+        assert_eq!(both("ergate_requests_total"), 116);
+        assert!(count(&two, "ergate_completions_total") > 0);
+        one.shutdown_within(Duration::ZERO).await.unwrap();
+        two.shutdown_within(Duration::ZERO).await.unwrap();
     });
 }

@@ -8,9 +8,11 @@ mod packages;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ergate::events::id::{Ordinal, ShardId, TaskId};
 use ergate::events::task::{TEXT_BYTES_MAX, TypeSettings};
 use ergate::events::time::{Micros, Timestamp};
 use ergate::request::{self, Record, Refusal, Request, RetryWish, TaskRequested, TimeoutsWish};
+use ergate::{After, OnFailure};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -44,6 +46,8 @@ fn shown(request: &Request<'_>) -> Value {
         put("content_type", json!(extras.content_type));
         put("traceparent", json!(extras.trace_parent));
         put("labels", if extras.labels.is_empty() { Value::Null } else { json!(extras.labels) });
+        put("after", if extras.after.is_empty() { Value::Null } else { json!(extras.after) });
+        put("on_failure", json!(extras.on_failure));
     }
     put("retry", retry.map_or(Value::Null, shown_retry));
     put("timeouts", timeouts.map_or(Value::Null, shown_timeouts));
@@ -230,7 +234,14 @@ proptest! {
         heartbeat in proptest::option::of(1..1u64 << 50),
         labels in proptest::collection::btree_map(text(), text(), 0..8),
         (reply_to, correlation_id) in (proptest::option::of(text()), proptest::option::of(text())),
+        after in vec((any::<u16>(), any::<u64>(), proptest::option::of(text()), proptest::option::of(text())), 0..4),
+        runs in any::<bool>(),
     ) {
+        let after: Vec<After> = after.into_iter().map(|(shard, ordinal, task_type, key)| match key {
+            Some(key) => After::Key { task_type, key },
+            None => After::Task(TaskId { shard: ShardId(shard), ordinal: Ordinal(ordinal) }),
+        }).collect();
+        let on_failure = (runs && !after.is_empty()).then_some(OnFailure::Run);
         let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let retry = retry.map(|(attempts, initial, factor)| RetryWish {
             attempts, initial: Some(Micros(initial)), coefficient_milli: Some(factor), max: None,
@@ -239,7 +250,7 @@ proptest! {
         let written = TaskRequested {
             key: key.as_deref(), content_type: content, key_window: window.map(Micros), priority,
             not_before: not_before.map(Timestamp), retry, timeouts, labels: &labels,
-            reply_to: reply_to.as_deref(), correlation_id: correlation_id.as_deref(),
+            reply_to: reply_to.as_deref(), correlation_id: correlation_id.as_deref(), after: &after, on_failure,
             ..TaskRequested::new(&task_type, &payload)
         };
         let value = serde_json::to_vec(&written).unwrap();
@@ -250,6 +261,7 @@ proptest! {
         prop_assert_eq!((extras.key, extras.content_type.as_deref(), extras.priority), (key, content, priority));
         prop_assert_eq!((extras.key_window, extras.not_before), (window.map(Micros), not_before.map(Timestamp)));
         prop_assert_eq!((request.retry, request.timeouts), (retry, timeouts));
+        prop_assert_eq!((&extras.after, extras.on_failure), (&after, on_failure));
         prop_assert_eq!((request.reply_to, request.correlation_id), (reply_to, correlation_id));
         let found: Vec<_> = extras.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         prop_assert_eq!(found, labels);

@@ -2,6 +2,9 @@ use std::path::Path;
 
 use crate::support::{command, json, run, run_command};
 
+/// The page, as its readers have it.
+const PAGE: &str = include_str!("../../docs/configuration.md");
+
 fn value<'a>(rows: &'a [serde_json::Value], key: &str) -> (&'a str, &'a str) {
     let row = rows.iter().find(|row| row["key"] == key).unwrap();
     (row["value"].as_str().unwrap(), row["from"].as_str().unwrap())
@@ -65,4 +68,40 @@ fn mistakes_are_refused_with_their_place_and_what_would_be_right() {
     env("ERGATE_SHUTDOWN__DRAIN", "10").refuses(2, &["`shutdown.drain` takes a duration such as \"10s\"", "the text \"10\""]);
     run(holder.path(), &["log", "tail", "--config", "/no/such/file.toml"])
         .refuses(2, &["failed to read the configuration /no/such/file.toml"]);
+}
+
+/// The blocks of the page with this name.
+fn blocks(name: &str) -> Vec<&'static str> {
+    PAGE.split(&format!("```{name}\n")).skip(1).map(|block| block.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_page_of_the_configuration_is_true() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("ergate.toml");
+    let [example] = blocks("toml")[..] else { panic!("one example") };
+    std::fs::write(&file, example).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_ergate")).parent().unwrap().display().to_string();
+    let path = format!("{binary}:{}", std::env::var("PATH").unwrap());
+    let lines = blocks("console").into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("$ "));
+    let printed = lines.map(|line| {
+        let mut shell = std::process::Command::new("bash");
+        let ran = shell.args(["-c", line]).current_dir(home.path()).env("PATH", &path).output().unwrap();
+        assert!(ran.status.success(), "{line}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    });
+    let printed = printed.collect::<Vec<_>>();
+    assert_eq!(printed.len(), 4);
+    let [shown, mistakes] = blocks("text")[..] else { panic!("what is shown, and mistakes") };
+    shown.lines().for_each(|line| assert!(printed[2].lines().any(|found| found == line), "{line} is not in {}", printed[2]));
+    for key in printed[3].lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        let section = key["key"].as_str().unwrap().split('.').next().unwrap();
+        let named = [format!("| `[{section}]`"), format!("| `[{section}.NAME]`")];
+        assert!(named.iter().any(|name| PAGE.contains(name)), "the page does not name the section of {key}");
+    }
+    for (mistake, line) in [("timout = \"30s\"", 0), ("timeout = \"30\"", 1)] {
+        std::fs::write(&file, example.replace("timeout = \"30s\"", mistake)).unwrap();
+        let ran = run_command(command(Path::new("/nowhere"), &["config", "show"]).current_dir(home.path()));
+        ran.refuses(2, &[mistakes.lines().nth(line).unwrap()]);
+    }
 }

@@ -106,6 +106,9 @@ impl<'a> ShardCheck<'a> {
     /// Follows a message of the topic.
     pub(crate) fn follow(&mut self, message: &Message) -> Result<(), String> {
         let (shard, offset) = (self.shard, message.offset);
+        if message.says_nothing() {
+            return Ok(());
+        }
         let value = message.value.as_deref().unwrap_or_default();
         let (block, hash) = json::decode(value).map_err(|error| format!("shard {shard}, offset {offset}: no block: {error}"))?;
         let position = block.header.first_position.0;

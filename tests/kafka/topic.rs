@@ -31,6 +31,11 @@ impl Message {
         let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
         std::str::from_utf8(value.as_deref()?).ok()
     }
+
+    /// Whether an owner has only ended with it what brokers had left undecided.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.value.is_none() && self.key.is_none() && self.headers.is_empty()
+    }
 }
 
 /// A client without any of the engine's settings.

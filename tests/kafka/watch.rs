@@ -33,6 +33,9 @@ pub(crate) fn until_quiet(bootstrap: &str, requests: &str, events: &str) -> Resu
     let mut shards: BTreeMap<i32, Far> = (0..SHARDS).map(|shard| (shard, Far::default())).collect();
     loop {
         if let Some(message) = reader.poll(Duration::from_millis(50)) {
+            if message.says_nothing() {
+                continue;
+            }
             let (block, _) = json::decode(message.value.as_deref().unwrap_or_default())
                 .map_err(|error| format!("shard {}, offset {}: {error}", message.partition, message.offset))?;
             let far = shards.entry(message.partition).or_default();

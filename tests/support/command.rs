@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The command with these arguments.
 pub(crate) fn ergate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ergate"));
+    // Tests read what people read, and those of the JSON say so.
+    command.env("ERGATE_LOG_FORMAT", "pretty");
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

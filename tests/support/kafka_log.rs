@@ -33,7 +33,7 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
     bootstrap: String,
     producer: BaseProducer,
-    data: tempfile::TempDir,
+    pub(crate) data: tempfile::TempDir,
 }
 
 /// An engine; it is killed when the test fails.

@@ -11,7 +11,7 @@ from schema import Damaged, Reader, Writer, check, decimal, unhex
 
 HEADER = struct.Struct("<4sHHIIQQQB3xIII32s")
 BODY_BYTES_MAX = 16 << 20
-FORMATS = (1, 2)
+FORMATS = (1, 2, 3, 4)
 FIELDS = ["format", "shard", "epoch", "position", "count", "ordinal", "recorded_at", "previous", "hash", "events"]
 CREATING = ("requested", "redriven")
 

@@ -34,6 +34,20 @@ EVENTS = """
 30 source_moved next: u64
 31 request_refused reason: text
 32 shards_observed shards: list of ShardReading
+33 limit_defined limit: u16, name: text, allows: LimitSettings, by: text
+34 type_limited task_type: u16, limits: list of u16, by: text
+35 progressed task: u64, attempt: u32, percent: optional u8, stage: text, message: text
+36 limited task: u64, limit: u16
+37 admitted task: u64
+38 schedule_defined schedule: u16, name: text, plan: ScheduleSettings, by: text
+39 schedule_removed schedule: u16, by: text
+40 schedule_paused schedule: u16, by: text, reason: text
+41 schedule_resumed schedule: u16, by: text, reason: text
+42 fired schedule: u16, slot: time, task: u64
+43 triggered schedule: u16, slot: time, task: u64, by: text, reason: text
+44 slots_passed schedule: u16, from: time, to: time, count: u64, because: PassedOver
+45 pool_mode_set pool: u16, name: text, mode: PoolMode, by: text, reason: text
+46 dependency_met task: u64, dependency: u64, left: u32
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -43,21 +57,34 @@ Timeouts schedule_to_start: optional span, start_to_close: span, schedule_to_clo
 IdempotencyKey key: text, window: optional span
 Failure class: text, message: text, retryable: bool, delay: optional span
 ShardReading shard: u16, position: u64, waiting: u64, running: u64, lag: u64
+LimitSettings key: optional text, concurrency: optional u32, rate: optional Rate, ready: optional u32
+Rate permits: u32, per: span, burst: u32
+ScheduleSettings when: When, timezone: text, task: text, payload: text, labels: list of Label, priority: optional u8, catch_up: CatchUp, overlap: Overlap
+Label name: text, value: text
 """
 ENUMERATIONS = """
 Outcome Succeeded, Partial, Failed, Cancelled, Skipped
-Cause AttemptsExhausted, NotRetryable, TimedOut(Timeout), LossesExhausted, Cancelled, Killed
+Cause AttemptsExhausted, NotRetryable, TimedOut(Timeout), LossesExhausted, Cancelled, Killed, Dependency(u64)
 Timeout ScheduleToStart, StartToClose, ScheduleToClose, Heartbeat, CancelGrace
 Departure Drained, Lost
-Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text), ReplyTo(text), CorrelationId(text)
+Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text), ReplyTo(text), CorrelationId(text), After(Dependency), OnFailure(OnFailure)
+Dependency Task(u64), Ended(u64, Outcome), Key(optional text, text)
+OnFailure Cancel, Run
+When Cron(text), Every(span), At(time)
+CatchUp Skip, RunOnce, RunAll
+Overlap Allow, Skip, CancelPrevious
+PassedOver Missed, Overlap, Paused, Refused
+PoolMode Running, Paused, Drained
 """
 INTEGERS = {"u8": 1 << 8, "u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "time": 1 << 64, "span": 1 << 64}
 # How ids are printed in JSON, where they are fields of an event itself.
-PREFIXES = {"epoch": "e", "replica": "r", "task_type": "type-", "pool": "pool-"}
+PREFIXES = {"epoch": "e", "replica": "r", "task_type": "type-", "pool": "pool-", "limit": "limit-", "schedule": "schedule-"}
 # Fields of a structure that JSON has as texts of decimal digits.
 DECIMALS = {"ShardReading": ("shard", "position")}
-# The first numbers of what only a block of format 2 may have.
+# The first numbers of what only a block of format 2 may have, of what only one of format 3, and of 4.
 SECOND_EVENT, SECOND_ASK = 30, 7
+THIRD_EVENT = 33
+FOURTH = {"Event": 38, "Ask": 9, "Cause": 6}
 
 
 class Damaged(Exception):
@@ -240,7 +267,8 @@ class Writer:
         self.format = max(self.format, needs(kind, number))
         self.integer(number)
         for inner, item in zip(kinds, values):
-            self.write(inner, item)
+            # The only such numbers in an enumeration are ordinals of tasks, which JSON has as texts.
+            self.write(inner, decimal(item) if inner == "u64" else item)
 
     def event(self, shard, name, value):
         """Appends an event of that name; `value` has only the fields of its kind."""
@@ -254,20 +282,31 @@ class Writer:
 
 def needs(kind, number):
     """The format version that a variant needs."""
+    if number >= FOURTH.get(kind, number + 1):
+        return 4
+    if kind == "Event" and number >= THIRD_EVENT:
+        return 3
     return 2 if (kind == "Event" and number >= SECOND_EVENT) or (kind == "Ask" and number >= SECOND_ASK) else 1
 
 
 def unprinted(shard, field, kind, value):
     """The number that a printed id stands for; other values as they are."""
-    if field in ("task", "of") and kind == "u64":
+    if field in ("task", "of", "dependency") and kind == "u64":
         owner, _, digits = value.partition("-") if type(value) is str else ("", "", "")
         check(decimal(owner) == shard, f"field {field!r}: {value!r} is of another shard")
         return decimal(digits)
+    if field == "limits" and kind == "list of u16":
+        check(type(value) is list, f"field {field!r}: {value!r} is no list")
+        return [numbered(field, "limit-", each) for each in value]
     if field in PREFIXES and kind in INTEGERS:
-        prefix = PREFIXES[field]
-        check(type(value) is str and value.startswith(prefix), f"field {field!r}: {value!r} does not begin with {prefix!r}")
-        return decimal(value[len(prefix) :])
+        return numbered(field, PREFIXES[field], value)
     return value
+
+
+def numbered(field, prefix, value):
+    """The number in an id."""
+    check(type(value) is str and value.startswith(prefix), f"field {field!r}: {value!r} does not begin with {prefix!r}")
+    return decimal(value[len(prefix) :])
 
 
 def decimal(text):

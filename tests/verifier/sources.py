@@ -94,6 +94,8 @@ def messages(found):
     """The chains of messages, each its partition, key, headers (name, bytes) and value."""
     chains = {}
     for partition, key, headers, value in found:
+        if key is None and not headers and value is None:
+            continue
         chain = chains.setdefault(partition, Chain())
         at = f"partition {partition}, after position {chain.position or 0}"
         try:

@@ -78,7 +78,9 @@ class Page(unittest.TestCase):
 
     def test_a_wrong_field_is_refused_with_its_position(self):
         cases = {
-            ('"format":1', '"format":3'): "format 3 is not known",
+            ('"format":1', '"format":5'): "format 5 is not known",
+            ('"format":1', '"format":4'): "position 3: the block says format 4, its records need 1",
+            ('"format":1', '"format":3'): "position 3: the block says format 3, its records need 1",
             ('"format":1', '"format":true'): "format True is not known",
             ('"format":1', '"format":2'): "position 3: the block says format 2, its records need 1",
             ('{"priority":7}', '{"reply_to":"there"}'): "position 3: the block says format 1, its records need 2",
@@ -117,6 +119,10 @@ class Kafka(unittest.TestCase):
         for messages in (self.good, [first, second, second, first, third, sent("block", BLOCKS[1])]):
             report = sources.messages(messages)[0].report()
             self.assertEqual((report["head"], report["head_hash"], report["blocks"]), (12, HASHES[2], 3))
+
+    def test_a_message_that_says_nothing_is_passed_over(self):
+        report = sources.messages([self.good[0], (0, None, None, None), *self.good[1:]])[0].report()
+        self.assertEqual((report["head"], report["head_hash"], report["blocks"]), (12, HASHES[2], 3))
 
     def test_a_partition_may_begin_later(self):
         report = sources.messages(self.good[1:])[0].report()

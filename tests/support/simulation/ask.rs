@@ -2,7 +2,8 @@
 
 use ergate_events::command::Command;
 use ergate_events::event::{Departure, RuleVersions};
-use ergate_events::id::{Ordinal, ReplicaId, TypeId};
+use ergate_events::id::{LimitId, Ordinal, ReplicaId, TypeId};
+use ergate_events::limit::LimitSettings;
 use ergate_events::task::{Ask as Setting, Failure, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
 
@@ -19,6 +20,8 @@ pub(crate) enum Done {
 pub(crate) enum Ask {
     Open,
     DefineType,
+    DefineLimit(LimitSettings),
+    LimitType,
     Submit { client: u64, payload: [u8; 8], key: Option<String>, settings: Vec<Setting<'static>> },
     Report { task: Ordinal, attempt: u32, replica: ReplicaId, done: Done },
     Checkpoint { task: Ordinal, attempt: u32 },
@@ -41,6 +44,8 @@ impl Ask {
         match self {
             Ask::Open => Command::Open { rules: RuleVersions::CURRENT, writer: "simulation" },
             Ask::DefineType => Command::DefineType { name: "job", settings: types, by },
+            Ask::DefineLimit(allows) => Command::DefineLimit { name: "tenants", allows, by },
+            Ask::LimitType => Command::LimitType { task_type: TypeId(0), limits: vec![LimitId(0)], by },
             Ask::Submit { payload, key, settings, .. } => Command::Request {
                 task_type: TypeId(0),
                 payload,

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ergate_events::audit::{Audit, Depth};
 use ergate_events::block::{Block, Hash};
-use ergate_events::event::{Event, Timeout};
+use ergate_events::event::{Cause, Event, Timeout};
 use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::state::State;
+use ergate_events::task::{Ask, Dependency, OnFailure, Outcome};
 
 /// Expectations.
 #[derive(Debug, Default)]
@@ -25,6 +26,10 @@ struct Life {
     running: Option<u32>,
     started: u32,
     over: bool,
+    outcome: Option<Outcome>,
+    /// Tasks that it comes after, and whether it runs whatever they come to.
+    after: Vec<Ordinal>,
+    runs: bool,
 }
 
 impl Ledger {
@@ -96,18 +101,58 @@ struct Book {
 }
 
 impl Book {
+    /// Notes what a new task comes after; what the request says of those that have ended must be so.
+    fn depend(&mut self, task: Ordinal, asks: &[Ask<'_>]) -> Result<(), String> {
+        let mut after = Vec::new();
+        for ask in asks {
+            let Ask::After(dependency) = ask else { continue };
+            let (of, said) = match dependency {
+                Dependency::Task(of) => (*of, None),
+                Dependency::Ended(of, outcome) => (*of, Some(*outcome)),
+                Dependency::Key(..) => return Err(format!("I7: {task} is recorded with a key in place of a task")),
+            };
+            if of >= task || self.lives.get(&of).and_then(|life| life.outcome) != said {
+                return Err(format!("I7: {task} comes after {of}, which is said to have ended {said:?}"));
+            }
+            after.push(of);
+        }
+        if let Some(life) = self.lives.get_mut(&task) {
+            (life.after, life.runs) = (after, asks.contains(&Ask::OnFailure(OnFailure::Run)));
+        }
+        Ok(())
+    }
+
+    /// A task starts behind all that it comes after, and is cancelled for one of them only if that one failed.
+    fn check_order(&self, event: &Event<'_>) -> Result<(), String> {
+        let outcome = |task: &Ordinal| self.lives.get(task).and_then(|life| life.outcome);
+        let Some(life) = event.task().and_then(|task| self.lives.get(&task)) else { return Ok(()) };
+        let is_right = if let Event::Started { .. } = event {
+            life.after.iter().all(|of| outcome(of).is_some_and(|outcome| life.runs || outcome.is_success()))
+        } else if let Event::Ended { cause: Cause::Dependency(of), .. } = event {
+            !life.runs && life.after.contains(of) && outcome(of).is_some_and(|outcome| !outcome.is_success())
+        } else {
+            true
+        };
+        if is_right { Ok(()) } else { Err(format!("I7: {event:?} in a task that was {life:?}")) }
+    }
+
     fn read(&mut self, event: &Event<'_>) -> Result<(), String> {
+        self.check_order(event)?;
         if event.creates_task() {
             let task = Ordinal(self.next);
             self.next += 1;
             self.lives.insert(task, Life::default());
-            if let Event::Requested { payload, .. } = event {
+            if let Event::Requested { payload, asks, .. } = event {
+                self.depend(task, asks)?;
                 let client = payload.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
                 self.requests.entry(client).or_default().push(task);
             }
             return Ok(());
         }
         let Some(life) = event.task().and_then(|task| self.lives.get_mut(&task)) else { return Ok(()) };
+        if let Some((_, outcome)) = event.ends() {
+            life.outcome = Some(outcome);
+        }
         let wrong = || Err(format!("I2: {event:?} in a task that was {life:?}"));
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other events neither begin nor end an attempt or a task")]
         match *event {

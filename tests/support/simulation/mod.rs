@@ -36,7 +36,7 @@ impl Report {
 }
 
 /// What a hundred seeds must have met, or the simulation has become a tame one.
-pub(crate) const COVERED: [&str; 20] = [
+pub(crate) const COVERED: [&str; 26] = [
     "crash",
     "disk error",
     "disk full",
@@ -57,6 +57,12 @@ pub(crate) const COVERED: [&str; 20] = [
     "drained",
     "repeated start",
     "checkpoint",
+    "limited",
+    "admitted",
+    "dependency_met",
+    "dependency failed",
+    "end looked up",
+    "unknown dependency",
 ];
 
 /// Runs one seed.

@@ -59,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) keyed: u64,
     pub(crate) delayed: u64,
     pub(crate) repeat: u64,
+    pub(crate) dependent: u64,
     /// Of moments at which somebody might meddle, in thousandths.
     pub(crate) cancel: u64,
     pub(crate) kill: u64,
@@ -104,6 +105,7 @@ impl Options {
             keyed: random.below(1_001),
             delayed: random.below(300),
             repeat,
+            dependent: if random.chance(600) { random.between(50, 500) } else { 0 },
             cancel,
             kill,
             redrive,

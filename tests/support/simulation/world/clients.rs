@@ -1,7 +1,9 @@
 //! Clients who want work done, and whoever meddles with it.
 
+use ergate_events::block::Block;
 use ergate_events::id::Ordinal;
-use ergate_events::task::Ask as Setting;
+use ergate_events::limit::{LimitSettings, Rate};
+use ergate_events::task::{Ask as Setting, Dependency, OnFailure};
 use ergate_events::time::Micros;
 
 use super::{MINUTE, What, World};
@@ -21,6 +23,11 @@ impl World {
             settings.push(Setting::NotBefore(due));
         }
         settings.extend(self.random.chance(200).then_some(Setting::Priority((client % 10) as u8)));
+        settings
+            .extend(self.random.chance(700).then_some(Setting::Label("tenant", ["red", "green", "blue"][client as usize % 3])));
+        if self.random.chance(self.options.dependent) {
+            self.depend(client, &mut settings);
+        }
         let ask = Ask::Submit { client, payload: client.to_le_bytes(), key, settings };
         if self.engine.is_some() {
             self.unanswered.insert(client, ask.clone());
@@ -28,6 +35,40 @@ impl World {
         }
         let next = self.random.spread(self.options.arrival_millis * 1_000);
         self.plan(next, What::Arrive);
+    }
+
+    /// Lets a request come after some of those before it, acknowledged or not.
+    fn depend(&mut self, client: u64, settings: &mut Vec<Setting<'static>>) {
+        for _ in 0..self.random.between(1, 3) {
+            let before = client.saturating_sub(self.random.between(1, 12));
+            settings.extend(match self.ledger.acknowledged.get(&before) {
+                Some(task) => Some(Setting::After(Dependency::Task(*task))),
+                None if self.unanswered.contains_key(&before) => {
+                    let key: &'static str = Box::leak(format!("client {before}").into_boxed_str());
+                    Some(Setting::After(Dependency::Key(None, key)))
+                }
+                None => None,
+            });
+        }
+        settings.extend(self.random.chance(400).then_some(Setting::OnFailure(OnFailure::Run)));
+    }
+
+    /// A request names a task that has ended: whoever asked looks in the log, where the end is by now, and asks again.
+    pub(super) fn look_up(&mut self, client: u64, index: usize, task: Ordinal) -> Result<(), String> {
+        let Some(Ask::Submit { settings, .. }) = self.unanswered.get(&client) else { return Ok(()) };
+        let (blocks, _) = self.disk.blocks();
+        let records = blocks.iter().flat_map(Block::records).map(|record| record.map(|envelope| envelope.event.ends()));
+        let end = records.filter_map(Result::ok).flatten().find(|(ended, _)| *ended == task);
+        let Some((_, outcome)) = end else { return Err(format!("I7: {task} has ended, and the log does not say how")) };
+        let mut settings = settings.clone();
+        let named = settings.iter_mut().filter(|setting| matches!(setting, Setting::After(_))).nth(index);
+        *named.ok_or("I7: a name is refused that was not used")? = Setting::After(Dependency::Ended(task, outcome));
+        if let Some(Ask::Submit { settings: known, .. }) = self.unanswered.get_mut(&client) {
+            *known = settings;
+        }
+        self.cover("end looked up");
+        self.unanswered.get(&client).cloned().into_iter().for_each(|ask| self.send(ask));
+        Ok(())
     }
 
     pub(super) fn meddle(&mut self) {
@@ -50,6 +91,9 @@ impl World {
             let (replicas, slots) = (self.random.below(6) as u32, self.random.between(1, 6) as u32);
             self.send(Ask::Resize { replicas, slots });
         }
+        if self.random.chance(self.options.resize) {
+            self.limit();
+        }
         if self.random.chance(self.options.lose_replica) {
             self.lose_replica();
         }
@@ -59,6 +103,16 @@ impl World {
         }
         let next = self.random.spread(MINUTE / 20);
         self.plan(next, What::Meddle);
+    }
+
+    /// Lets other numbers of tasks through from here on.
+    pub(super) fn limit(&mut self) {
+        let mut allows = LimitSettings { concurrency: Some(self.random.between(1, 9) as u32), ..LimitSettings::default() };
+        allows.key = self.random.chance(800).then(|| "tenant".to_owned());
+        allows.ready = self.random.chance(300).then(|| self.random.between(1, 4) as u32);
+        let (permits, burst) = (self.random.between(1, 50) as u32, self.random.between(1, 5) as u32);
+        allows.rate = self.random.chance(300).then_some(Rate { permits, per: Micros::from_secs(1), burst });
+        self.send(Ask::DefineLimit(allows));
     }
 
     pub(super) fn lose_replica(&mut self) {

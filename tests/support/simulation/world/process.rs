@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergate_events::command::{Accepted, Rejection};
-use ergate_events::event::{Departure, Envelope, Event};
+use ergate_events::event::{Cause, Departure, Envelope, Event};
 use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::invariant;
 use ergate_events::shard::Answer;
@@ -108,6 +108,12 @@ impl World {
                 if key.is_some() && self.random.chance(self.options.repeat) {
                     self.send(Ask::Submit { client, key, payload, settings });
                 }
+            }
+            (Ask::Submit { client, .. }, Err(Rejection::DependencyEnded { index, task })) => self.look_up(client, index, task)?,
+            (Ask::Submit { client, .. }, Err(Rejection::UnknownDependency { .. })) => {
+                self.note(&format!("request {client} comes after nobody"));
+                self.unanswered.remove(&client);
+                self.cover("unknown dependency");
             }
             (ask @ Ask::Submit { .. }, answer) => return Err(format!("I1: {ask:?} was answered with {answer:?}")),
             (ask @ Ask::Report { task, attempt, .. }, answer) => {
@@ -249,6 +255,8 @@ impl World {
         self.engine = Some(Engine::new(state, recovered.head, self.now, wall.max(last)));
         self.send(Ask::Open);
         self.send(Ask::DefineType);
+        self.limit();
+        self.send(Ask::LimitType);
         if stepped {
             self.send(Ask::StepClock { from: last, to: wall });
         }
@@ -290,6 +298,10 @@ fn kind(envelope: &Envelope<'_>) -> Option<&'static str> {
         Event::TimedOut { .. } => "timed out",
         Event::SlotReleased { .. } => "slot released",
         Event::Checkpointed { .. } => "checkpoint",
+        Event::Limited { .. } => "limited",
+        Event::Admitted { .. } => "admitted",
+        Event::DependencyMet { .. } => "dependency_met",
+        Event::Ended { cause: Cause::Dependency(_), .. } => "dependency failed",
         _ => return None,
     })
 }

@@ -355,7 +355,8 @@ fn a_log_that_fails_at_rest_leaves_nobody_waiting_and_denies_no_task() {
     let data = dir.path().join("data");
     // Only what concerns the anchor fails, and only after the log was made and opened: that is the sync of an idle writer.
     let anchor = data.join("anchor").display().to_string();
-    let by = ["strace", "-f", "-o", "/dev/null", "-P", &anchor, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2+"];
+    let by =
+        ["strace", "-f", "-o", "/dev/null", "-P", &anchor, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2+"];
     let ran = run(wrapped(&by, "failure at rest", &data, ""), LIMIT);
     let told: Vec<_> = ran.told.iter().map(String::as_str).collect();
     assert!(told[1].starts_with("failed Ok(Some(") && told[1].contains("anchor"), "{told:?} {}", ran.stderr);

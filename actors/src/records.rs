@@ -142,7 +142,7 @@ impl Records {
         headers.extend(said.into_iter().chain(cut).map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
         let kept = if is_cut { &value[..value.len().min(CUT_BYTES)] } else { value };
         let value = (!around.is_tombstone).then(|| kept.to_vec());
-        Some(Outgoing { topic: place.dead_letters.clone(), key, headers, value })
+        Some(Outgoing { topic: place.dead_letters.clone(), partition: Some(place.dead_letters_partition), key, headers, value })
     }
 }
 
@@ -162,11 +162,18 @@ pub struct Source {
     pub partition: i32,
     /// The topic of refused records.
     pub dead_letters: String,
+    /// The shard's partition of it.
+    pub dead_letters_partition: i32,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn place() -> Source {
+        let (requests, dead_letters) = ("ns.requests".to_owned(), "ns.dlq".to_owned());
+        Source { requests, partition: 2, dead_letters, dead_letters_partition: 1 }
+    }
 
     #[test]
     fn parts_of_the_value_are_not_copied_twice_and_others_are_kept() {
@@ -186,11 +193,11 @@ mod tests {
         let mut records = Records::default();
         let around = Around { key: Some(b"k".to_vec()), headers: vec![("a".to_owned(), None)], is_tombstone: false };
         records.push_refused(3, b"\xff", "value: not JSON", Some(Box::new(around)));
-        let place = Source { requests: "ns.requests".to_owned(), partition: 2, dead_letters: "ns.dlq".to_owned() };
+        let place = place();
         let letter = records.dead_letter(3, &place, "value: not JSON").expect("the record is there");
         assert_eq!(
-            (letter.topic.as_str(), letter.key.as_deref(), letter.value.as_deref()),
-            ("ns.dlq", Some(&b"k"[..]), Some(&b"\xff"[..]))
+            (letter.topic.as_str(), letter.partition, letter.key.as_deref(), letter.value.as_deref()),
+            ("ns.dlq", Some(1), Some(&b"k"[..]), Some(&b"\xff"[..]))
         );
         let header = |name: &str| letter.headers.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.clone());
         assert_eq!(header("ergate-offset"), Some(b"3".to_vec()));
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_record_that_no_dead_letter_holds_is_cut() {
-        let place = Source { requests: "ns.requests".to_owned(), partition: 2, dead_letters: "ns.dlq".to_owned() };
+        let place = place();
         let whole = Around { key: Some(b"k".to_vec()), headers: vec![("a".to_owned(), None)], is_tombstone: false };
         let many = vec![("header".to_owned(), Some(vec![b'h'; 1 << 10])); 4 << 10];
         let cases = [

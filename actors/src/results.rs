@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 pub struct Results {
     /// The topic that gets the end of every task; `None` sends only to those who asked.
     pub topic: Option<String>,
+    /// The shard's partition of a topic; answers on others go where their keys lead.
+    own: Option<(String, i32)>,
     /// Where answers may go. Requests for others are refused, but the log may have some that were taken when they were allowed.
     allowed: Vec<String>,
     /// Live tasks whose requesters asked for an answer, or named the request.
@@ -57,9 +59,9 @@ pub(crate) struct Ending<'a> {
 
 impl Results {
     /// Tells everybody who asked for an answer on a topic that is `allowed`, and `topic` of every end. The state names the live tasks whose
-    /// requesters asked before.
-    pub fn new(topic: Option<String>, allowed: Vec<String>, state: &State) -> Results {
-        let mut results = Results { topic, allowed, asked: BTreeMap::new() };
+    /// requesters asked before. On the topic of `own` messages go to that partition.
+    pub fn new(topic: Option<String>, own: Option<(String, i32)>, allowed: Vec<String>, state: &State) -> Results {
+        let mut results = Results { topic, own, allowed, asked: BTreeMap::new() };
         state.work.tasks.iter().for_each(|(ordinal, task, _)| results.note(ordinal, task.extra.as_deref()));
         results
     }
@@ -99,7 +101,8 @@ impl Results {
         let topics = self.topic.iter().map(String::as_str).chain(allowed);
         let id = TaskId { shard, ordinal: task };
         let correlation_id = asked.as_ref().and_then(|asked| asked.correlation_id.as_deref());
-        let message = |topic: &str| message(topic, id, correlation_id, end);
+        let partition = |topic: &str| self.own.as_ref().filter(|(own, _)| own == topic).map(|(_, partition)| *partition);
+        let message = |topic: &str| Outgoing { partition: partition(topic), ..message(topic, id, correlation_id, end) };
         topics.map(message).collect()
     }
 }
@@ -121,7 +124,7 @@ fn message(topic: &str, task: TaskId, correlation_id: Option<&str>, end: &Ending
     headers.extend(correlation_id.map(|id| ("correlation-id".to_owned(), Some(id.as_bytes().to_vec()))));
     // Every field has a JSON form.
     let value = serde_json::to_vec(&told).unwrap_or_default();
-    Outgoing { topic: topic.to_owned(), key: Some(task.to_string().into_bytes()), headers, value: Some(value) }
+    Outgoing { topic: topic.to_owned(), partition: None, key: Some(task.to_string().into_bytes()), headers, value: Some(value) }
 }
 
 #[cfg(test)]
@@ -149,12 +152,13 @@ mod tests {
     #[test]
     fn an_answer_goes_only_where_answers_may_go_now() {
         let end = Ending { outcome: Outcome::Succeeded, result: b"1", failure: None };
-        let mut results = Results::new(Some("all".to_owned()), vec!["allowed".to_owned()], &State::default());
-        for (topic, told) in [("allowed", vec!["all", "allowed"]), ("gone", vec!["all"])] {
+        let mut results =
+            Results::new(Some("all".to_owned()), Some(("all".to_owned(), 3)), vec!["allowed".to_owned()], &State::default());
+        for (topic, told) in [("allowed", vec![("all", Some(3)), ("allowed", None)]), ("gone", vec![("all", Some(3))])] {
             let extra = Extra { reply_to: Some(topic.into()), ..Extra::default() };
             results.note(TASK.ordinal, Some(&extra));
             let sent = results.ended(TASK.shard, TASK.ordinal, &end);
-            assert_eq!(sent.iter().map(|message| message.topic.as_str()).collect::<Vec<_>>(), told);
+            assert_eq!(sent.iter().map(|message| (message.topic.as_str(), message.partition)).collect::<Vec<_>>(), told);
         }
     }
 

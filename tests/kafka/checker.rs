@@ -145,7 +145,7 @@ fn dead_letters(evidence: &Evidence, shards: &BTreeMap<u16, ShardCheck<'_>>) -> 
         refused
             .extend(check.refused.iter().map(|(record, reason)| ((record.partition, record.offset), (*record, reason.as_str()))));
     }
-    for letter in &evidence.dead_letters {
+    for letter in evidence.dead_letters.iter().filter(|letter| !letter.says_nothing()) {
         let number = |name: &str| letter.header(name).and_then(|text| text.parse::<i64>().ok()).unwrap_or(-1);
         let place = (i32::try_from(number("ergate-partition")).unwrap_or(-1), number("ergate-offset"));
         let at = format!("shard {}, offset {} (dead letter {})", place.0, place.1, letter.offset);
@@ -168,7 +168,7 @@ fn dead_letters(evidence: &Evidence, shards: &BTreeMap<u16, ShardCheck<'_>>) -> 
 /// Every end is told once.
 fn results(evidence: &Evidence, shards: &BTreeMap<u16, ShardCheck<'_>>) -> Result<(), String> {
     let mut told: BTreeMap<&str, i64> = BTreeMap::new();
-    for result in &evidence.results {
+    for result in evidence.results.iter().filter(|result| !result.says_nothing()) {
         let task = result.header("ergate-task").unwrap_or("?");
         if let Some(before) = told.insert(task, result.offset) {
             return Err(format!("task {task}: its end is told at offsets {before} and {} of the results", result.offset));

@@ -8,9 +8,10 @@ use ergate::events::time::Timestamp;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use crate::command::until;
 use crate::kafka::{Cluster, Options, shared};
 use crate::kafka_log::{Namespace, Record};
-use crate::{hung, told, verify};
+use crate::{hung, run, told, verify};
 
 /// A copy that is ahead of its topic, as after a broker that lost what it had called committed, stopped its shard for good.
 #[test]
@@ -94,4 +95,62 @@ fn blocks_are_kept_whose_transaction_brokers_forgot_to_end_and_only_those_that_g
     told.all_succeeded();
     assert_eq!(told.tasks.len(), 2 * (TASKS + 1));
     verify(&cut);
+}
+
+/// A transaction that was given up had lost its end among the dead letters only. The next owner refused the record anew, and the commit of that
+/// letter made the first one valid, too.
+#[test]
+fn letters_and_results_are_there_once_whatever_brokers_forgot_to_end() {
+    let properties = vec![("transaction.partition.verification.enable", "false".to_owned())];
+    let Some(kafka) = Cluster::start(Options { properties, ..Options::default() }) else { return };
+    let told_all = [("ERGATE_KAFKA__RESULTS", "true")];
+    let whole = Namespace::init("told", kafka.bootstrap(), 2);
+    let engine = whole.start(&["--log", &whole.log()], "", &told_all);
+    for record in [&b"{"[..], br#"{"type":"noop"}"#] {
+        (0..2).for_each(|shard| whole.publish(shard, "k", record));
+        whole.until_done();
+    }
+    engine.stop();
+
+    // Letter and result of each shard lie in transactions that never end. The log of shard 1 has what they tell of, that of shard 0 has not.
+    let again = Namespace::init("again", kafka.bootstrap(), 2);
+    for shard in 0..2 {
+        whole.records("requests", shard).iter().for_each(|record| copy(&again, "requests", shard, record));
+        let blocks = whole.records("events", shard);
+        let is_refusal = |block: &Record| String::from_utf8_lossy(&block.value).contains("request_refused");
+        let kept = if shard == 0 { blocks.iter().position(is_refusal).unwrap() } else { blocks.len() };
+        blocks[..kept].iter().for_each(|record| copy(&again, "events", shard, record));
+        again.flush();
+        for topic in ["dlq", "results"] {
+            let mut told = whole.records(topic, shard);
+            assert_eq!(told.len(), 1, "{topic}");
+            let mut told = told.remove(0);
+            let moved = told.headers.iter_mut().filter(|(name, _)| name == "ergate-topic");
+            moved.for_each(|(_, value)| *value = format!("{}.requests", again.name).into_bytes());
+            hung::write(kafka.bootstrap(), &format!("{}-{shard}", again.name), &format!("{}.{topic}", again.name), shard, &told);
+            assert!(again.records(topic, shard).is_empty(), "nobody sees what is undecided");
+        }
+    }
+
+    let engine = again.start(&["--log", &again.log()], "", &told_all);
+    let seen = || ["dlq", "results"].iter().all(|topic| again.records(topic, 1).iter().any(|record| !record.headers.is_empty()));
+    until("what is kept is seen before anything else is written", seen);
+    (0..2).for_each(|shard| again.publish(shard, "k", br#"{"type":"noop"}"#));
+    again.until_done();
+    engine.stop();
+    let said = again.said();
+    assert_eq!(said.matches("brokers lost the end of a transaction beside the log").count(), 4, "{said}");
+    for shard in 0..2 {
+        // One letter, and the results of the two tasks.
+        for (topic, expected) in [("dlq", 1), ("results", 2)] {
+            let records = again.records(topic, shard);
+            let told = records.iter().filter(|record| !record.headers.is_empty()).count();
+            // Those that the log told of are seen with the empty message that ended their transaction, those that it did not are gone.
+            assert_eq!((told, records.len() - told), (expected, usize::from(shard == 1)), "{topic} of shard {shard}");
+        }
+    }
+    let letters = run(&["dlq", "list", "-o", "json", "--log", &again.log()]).expect(0).json_lines();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    told(&again).all_succeeded();
+    verify(&again);
 }

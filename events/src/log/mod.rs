@@ -109,6 +109,8 @@ pub trait EventLog: Send {
 pub struct Outgoing {
     /// Where it goes.
     pub topic: String,
+    /// Which partition of it; `None` leaves that to the client, by the key.
+    pub partition: Option<i32>,
     /// Its key, if it has one.
     pub key: Option<Vec<u8>>,
     /// Its headers, in order.

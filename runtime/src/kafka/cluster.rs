@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ergate_events::id::ShardId;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
@@ -28,6 +29,23 @@ const REASON_POLL: Duration = Duration::from_millis(10);
 pub(super) struct Cluster {
     pub(super) id: String,
     pub(super) shards: u16,
+    /// Partitions of the topics of dead letters and of results.
+    pub(super) beside: Beside,
+}
+
+/// How many partitions the topics have that get messages beside the events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside {
+    letters: i32,
+    results: i32,
+}
+
+impl Beside {
+    /// A shard's partition of the dead letters, and of the results: the one of its number where they have as many partitions as the events.
+    pub(super) const fn of(self, shard: ShardId) -> (i32, i32) {
+        let shard = shard.0 as i32;
+        (shard % self.letters, shard % self.results)
+    }
 }
 
 impl Cluster {
@@ -44,16 +62,17 @@ impl Cluster {
         if shards != events {
             return Err(asking.wrong(&topics.events, format!("has {events} partitions, and {} has {shards}", topics.requests)));
         }
+        [topics.snapshots, topics.capacity].into_iter().try_for_each(|topic| asking.partitions(&topic).map(drop))?;
         // Any request may ask for an answer on the topic of results.
-        let others = [topics.snapshots, topics.capacity, topics.dead_letters, topics.results];
-        others.into_iter().try_for_each(|topic| asking.partitions(&topic).map(drop))?;
+        let count = |topic: &str| asking.partitions(topic).map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+        let beside = Beside { letters: count(&topics.dead_letters)?, results: count(&topics.results)? };
         let shards = u16::try_from(shards)
             .ok()
             .filter(|shards| *shards < CAPACITY.0)
             .ok_or_else(|| asking.wrong(&topics.requests, format!("has {shards} partitions, more than this build leads")))?;
         let id = asking.client.client().fetch_cluster_id(ANSWER_WITHIN);
         let id = id.ok_or_else(|| unreachable(settings, "they do not tell the id of their cluster".to_owned()))?;
-        Ok(Cluster { id, shards })
+        Ok(Cluster { id, shards, beside })
     }
 }
 

@@ -2,6 +2,7 @@
 //! see that this engine is handed what is there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long the brokers may take to tell where a partition ends.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where the partitions of each shard ended that was led here when it was asked.
+/// Where the partitions of each shard ended that was led here when it was asked, and the clients that ask.
 #[derive(Default)]
-pub(crate) struct Ends(Mutex<BTreeMap<ShardId, End>>);
+pub(crate) struct Ends {
+    found: Mutex<BTreeMap<ShardId, End>>,
+    clients: Mutex<Option<Arc<Clients>>>,
+}
 
 /// Where the partitions of a shard end.
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
@@ -39,6 +43,9 @@ struct Clients {
     all: BaseConsumer,
 }
 
+/// Where a partition is undecided: from the first offset on and before the second; empty where both are the same.
+pub(super) type Undecided = Range<i64>;
+
 impl Ends {
     /// Asks about the shards that are led, on a thread of its own, for as long as somebody has the ends.
     pub(super) fn follow<Led>(settings: Arc<KafkaSettings>, led: Led) -> std::io::Result<Arc<Ends>>
@@ -53,44 +60,53 @@ impl Ends {
 
     /// Where the partitions of a shard ended, once that is known.
     pub(crate) fn get(&self, shard: ShardId) -> Option<End> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+    }
+
+    /// Which offsets at the end of a partition are not decided. Blocks.
+    pub(super) fn undecided(&self, settings: &KafkaSettings, topic: &str, partition: i32) -> Result<Undecided, KafkaError> {
+        self.clients(settings)?.undecided(topic, partition)
+    }
+
+    fn clients(&self, settings: &KafkaSettings) -> Result<Arc<Clients>, KafkaError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*clients {
+            Some(clients) => Ok(Arc::clone(clients)),
+            None => Ok(Arc::clone(clients.insert(Arc::new(Clients::new(settings)?)))),
+        }
     }
 }
 
 fn follow(settings: &KafkaSettings, led: impl Fn() -> Vec<ShardId>, told: &Weak<Ends>) {
-    let (mut client, mut asked) = (None, None::<Instant>);
+    let mut asked = None::<Instant>;
     while told.strong_count() > 0 {
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
             asked = Some(Instant::now());
-            let found = ask(settings, &led(), &mut client);
+            let Some(ends) = told.upgrade() else { return };
+            let found = ask(settings, &led(), &ends);
             let found = found.map_err(|error| tracing::debug!(%error, "where requests end is not known")).unwrap_or_default();
-            if let Some(ends) = told.upgrade() {
-                *ends.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
-            }
+            *ends.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
         std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// Asks for the ends of these shards; clients that failed are not kept.
-fn ask(settings: &KafkaSettings, led: &[ShardId], kept: &mut Option<Clients>) -> Result<BTreeMap<ShardId, End>, KafkaError> {
+/// Asks for the ends of these shards.
+fn ask(settings: &KafkaSettings, led: &[ShardId], ends: &Ends) -> Result<BTreeMap<ShardId, End>, KafkaError> {
     if led.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let clients = match kept.take() {
-        Some(clients) => clients,
-        None => Clients::new(settings)?,
-    };
+    let clients = ends.clients(settings)?;
     let topics = settings.topics();
     let end = |shard: &ShardId| {
         let partition = i32::from(shard.0);
         let (_, requests) = clients.decided.client().fetch_watermarks(&topics.requests, partition, ASK_WITHIN)?;
         let requests = u64::try_from(requests).unwrap_or_default();
-        Ok((*shard, End { requests, unstable: clients.unstable(&topics.events, partition).ok() }))
+        let undecided = clients.undecided(&topics.events, partition).ok();
+        let unstable = undecided.map(|undecided| u64::try_from(undecided.end - undecided.start).unwrap_or_default());
+        Ok((*shard, End { requests, unstable }))
     };
-    let ends = led.iter().map(end).collect::<Result<_, KafkaError>>()?;
-    *kept = Some(clients);
-    Ok(ends)
+    led.iter().map(end).collect()
 }
 
 impl Clients {
@@ -100,10 +116,9 @@ impl Clients {
         Ok(Clients { decided: settings.client("ends").create()?, all: all.create()? })
     }
 
-    /// Offsets at the end of a partition that are not decided. Whether the engine is handed its requests does not hang on that.
-    fn unstable(&self, topic: &str, partition: i32) -> Result<u64, KafkaError> {
+    fn undecided(&self, topic: &str, partition: i32) -> Result<Undecided, KafkaError> {
         let (_, stable) = self.decided.client().fetch_watermarks(topic, partition, ASK_WITHIN)?;
         let (_, all) = self.all.fetch_watermarks(topic, partition, ASK_WITHIN)?;
-        Ok(u64::try_from(all - stable).unwrap_or_default())
+        Ok(stable..all)
     }
 }

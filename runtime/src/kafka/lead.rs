@@ -79,6 +79,7 @@ pub(super) struct Lead {
     shards: BTreeMap<ShardId, Shard>,
     leading: Arc<Leading>,
     figures: Figures,
+    ends: Arc<Ends>,
     standing: watch::Sender<Standing>,
     projectors: Arbiter,
     /// The sizes of pools as the capacity log has them, and when this engine ends.
@@ -114,7 +115,7 @@ impl Lead {
         let Seen { settings, cluster, leading, clock, figures, ends } = seen;
         let (told, events) = mpsc::unbounded_channel();
         let types = builder.types.iter().map(|(name, (settings, _))| (name.clone(), settings.clone())).collect();
-        let watch = Watch::new(Arc::clone(&settings), ends, QUIET);
+        let watch = Watch::new(Arc::clone(&settings), Arc::clone(&ends), QUIET);
         let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told, watch)?;
         let (tell, news) = mpsc::unbounded_channel();
         let projectors = Arbiter::new();
@@ -132,6 +133,7 @@ impl Lead {
             shards: BTreeMap::new(),
             leading,
             figures,
+            ends,
             standing,
             projectors,
             pools,
@@ -241,6 +243,8 @@ impl Lead {
             group: self.group.metadata(),
             unwanted: Arc::clone(&unwanted),
             standby: self.standby.as_ref().map(|standby| standby.taking(shard)),
+            beside: self.cluster.beside.of(shard),
+            ends: Arc::clone(&self.ends),
         };
         self.number += 1;
         let number = self.number;

@@ -34,12 +34,21 @@ pub(crate) struct Messages {
 
 impl Messages {
     pub(crate) fn of(settings: &KafkaSettings, topic: &str, patience: Patience) -> Result<Messages, LogError> {
+        Messages::seen(settings, topic, patience, "read_committed")
+    }
+
+    /// Shows what is not decided, too, and what was given up.
+    pub(crate) fn with_undecided(settings: &KafkaSettings, topic: &str, patience: Patience) -> Result<Messages, LogError> {
+        Messages::seen(settings, topic, patience, "read_uncommitted")
+    }
+
+    fn seen(settings: &KafkaSettings, topic: &str, patience: Patience, isolation: &str) -> Result<Messages, LogError> {
         let mut config = settings.client("messages");
         config
             // Offsets are kept by nobody: a client without a group has no other use for the name.
             .set("group.id", "ergate-reader")
             .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest");
         let consumer = config.create().map_err(|error| failed("read", topic, error))?;

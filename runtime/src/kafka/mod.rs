@@ -18,6 +18,7 @@
 pub mod admin;
 mod answers;
 mod assignment;
+mod beside;
 mod capacity;
 pub mod client;
 mod cluster;

@@ -14,6 +14,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::copy::{Place, Warm, is_other_history};
+use super::ends::Ends;
 use super::group::log;
 use super::logs::CAPACITY;
 use super::settings::KafkaSettings;
@@ -37,6 +38,10 @@ pub(crate) struct Opening {
     pub(crate) unwanted: Arc<AtomicBool>,
     /// Gives what was kept warm of the shard.
     pub(crate) standby: Option<Taking>,
+    /// Its partitions of the dead letters and of the results.
+    pub(crate) beside: (i32, i32),
+    /// Tells where partitions are undecided.
+    pub(crate) ends: Arc<Ends>,
 }
 
 impl Opening {
@@ -71,6 +76,7 @@ impl Opening {
         };
         let Warm { copy, audit, snapshot_at, .. } = warm;
         self.check_requests(&producer, audit.state().work.source_next)?;
+        self.settle_beside(&producer, audit.state())?;
         let (shard, events) = (self.place.shard, copy.head().next.0);
         let (fenced_ms, all_ms) = (fenced.as_millis(), began.elapsed().as_millis());
         tracing::info!(%shard, events, was_warm, fenced_ms, all_ms, "a shard is taken over");
@@ -98,16 +104,27 @@ impl Opening {
     /// transaction there. The brokers have decided everything of the former owner by now, so what is still open is such a one, and may have been
     /// called committed. Where the log goes on with it, the message is committed, and what was open with it.
     fn mark_end(&self, producer: &BaseProducer<ShardProducer>) -> Result<Marked, LogError> {
-        let topic = &self.place.topic.0;
-        let failed = |error: KafkaError| self.failed("mark the end of", error.to_string());
-        producer.begin_transaction().map_err(failed)?;
-        let nothing = BaseRecord::<[u8], [u8]>::to(topic).partition(self.place.topic.1);
-        producer.send(nothing).map_err(|(error, _)| failed(error))?;
-        let end = self.wait_sent(producer)?;
+        let (topic, partition) = &self.place.topic;
+        let end = self.begin(producer, topic, *partition)?;
         let blocks = self.undecided(producer, end)?;
-        let ended = if blocks > 0 { producer.commit_transaction(INIT_WITHIN) } else { producer.abort_transaction(INIT_WITHIN) };
-        ended.map_err(failed)?;
+        self.end_what_lies(producer, blocks > 0)?;
         Ok(Marked { end, blocks })
+    }
+
+    /// Begins a transaction with an empty message, and answers with its offset.
+    pub(super) fn begin(&self, producer: &BaseProducer<ShardProducer>, topic: &str, partition: i32) -> Result<i64, LogError> {
+        let failed = |error: KafkaError| self.failed("mark the end of", error.to_string());
+        producer.context().forget_sent();
+        producer.begin_transaction().map_err(failed)?;
+        let nothing = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
+        producer.send(nothing).map_err(|(error, _)| failed(error))?;
+        self.wait_sent(producer)
+    }
+
+    /// Ends the transaction that began with an empty message, and with it what lies undecided before that.
+    pub(super) fn end_what_lies(&self, producer: &BaseProducer<ShardProducer>, is_kept: bool) -> Result<(), LogError> {
+        let ended = if is_kept { producer.commit_transaction(INIT_WITHIN) } else { producer.abort_transaction(INIT_WITHIN) };
+        ended.map_err(|error| self.failed("mark the end of", error.to_string()))
     }
 
     /// How many blocks before this owner's first message are still undecided and go on from the log.
@@ -167,7 +184,7 @@ impl Opening {
         Ok(marks.map_err(|error| self.failed("ask where it ends", error.to_string()))?.1)
     }
 
-    fn failed(&self, step: &'static str, reason: String) -> LogError {
+    pub(super) fn failed(&self, step: &'static str, reason: String) -> LogError {
         LogError::Kafka { step, topic: self.place.topic.0.clone(), reason }
     }
 
@@ -241,6 +258,10 @@ impl Default for ShardProducer {
 }
 
 impl ShardProducer {
+    fn forget_sent(&self) {
+        self.sent.store(NONE_SENT, Ordering::Release);
+    }
+
     fn sent(&self) -> Option<i64> {
         Some(self.sent.load(Ordering::Acquire)).filter(|offset| *offset != NONE_SENT)
     }

@@ -95,6 +95,8 @@ pub enum Entry {
     Letter(Box<Letter>),
     /// Says that one was sent again.
     Mark(LetterId),
+    /// Says nothing: an engine has ended with it what brokers had left undecided.
+    Nothing,
 }
 
 /// The refused records of a namespace.
@@ -222,7 +224,7 @@ impl Redriver<'_> {
     }
 }
 
-fn entry(message: &BorrowedMessage<'_>) -> Entry {
+pub(super) fn entry(message: &BorrowedMessage<'_>) -> Entry {
     let headers = headers(message).unwrap_or_default();
     let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
     let id = LetterId { partition: message.partition(), offset: message.offset() };
@@ -247,6 +249,9 @@ struct Raw<'a> {
 
 fn read(raw: Raw<'_>) -> Entry {
     let Raw { id, at, key, value, mut headers } = raw;
+    if key.is_none() && value.is_none() && headers.is_empty() {
+        return Entry::Nothing;
+    }
     // What a producer has sent under these names lies before what the engine added.
     let cut = headers.pop_if(|(name, _)| name == CUT).and_then(|(_, value)| number(value.as_deref()));
     let cut_from = cut.and_then(|bytes| u64::try_from(bytes).ok());
@@ -338,6 +343,11 @@ mod tests {
     #[test]
     fn a_mark_names_the_record_that_was_sent_again() {
         assert_eq!(message(&[("ergate-redriven", "2-9")]), Entry::Mark(LetterId { partition: 2, offset: 9 }));
+    }
+
+    #[test]
+    fn an_empty_message_is_nobodys_letter() {
+        assert_eq!(read(Raw { id: ID, at: None, key: None, value: None, headers: Vec::new() }), Entry::Nothing);
     }
 
     #[test]

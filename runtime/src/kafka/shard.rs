@@ -44,16 +44,23 @@ pub(super) async fn start(
     figures: Figures,
 ) -> Outcome {
     let (shard, place) = (opening.place.shard, opening.place.clone());
+    let (dead_letters_partition, results_partition) = opening.beside;
     let began = Instant::now();
     let opened = tokio::task::spawn_blocking(move || opening.open()).await.map_err(|_| StartError::Panicked)??;
     figures.replays.record(began.elapsed());
     let offset = opened.state.work.source_next;
     let (topics, reader) = (settings.topics(), place.reader(&settings));
+    let results = Some((topics.results.clone(), results_partition));
     let (records, record_lane) = lane(RECORDS_MAX);
     let intake = (shard != CAPACITY).then(|| IntakeParts {
         records: record_lane,
-        place: Source { requests: topics.requests, partition: i32::from(shard.0), dead_letters: topics.dead_letters },
-        results: Results::new(settings.results.then_some(topics.results), settings.reply_topics(), &opened.state),
+        place: Source {
+            requests: topics.requests,
+            partition: i32::from(shard.0),
+            dead_letters: topics.dead_letters,
+            dead_letters_partition,
+        },
+        results: Results::new(settings.results.then_some(topics.results), results, settings.reply_topics(), &opened.state),
         tasks_live_max: builder.tasks_live_max,
         // From the topic, for the copy here may begin behind them.
         ends: Arc::new(move |tasks| history::outcomes_of(&reader, tasks)),

@@ -1,6 +1,7 @@
 //! The one writer of a shard on Kafka: a transaction for all blocks that wait, then the same blocks into the copy on this machine.
 #![expect(clippy::disallowed_methods, reason = "how long the brokers are waited for changes nothing that is recorded")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -107,8 +108,38 @@ impl<C: Delivers> KafkaLog<C> {
         let done = self.fill().and_then(|offsets| self.end(offsets));
         if let Err(Trouble::Again(_)) = &done {
             self.abort()?;
+            self.abort_messages()?;
         }
         done
+    }
+
+    /// Gives messages up once more, in a transaction of its own, before the same ones are sent again.
+    ///
+    /// Brokers may end a transaction in some partitions and forget it in others (see decision 8). What they forgot would be committed with the
+    /// same messages when these are tried again. A block that is there twice is skipped by readers; a message is not.
+    fn abort_messages(&mut self) -> Result<(), Trouble> {
+        let places: BTreeSet<(&str, i32)> =
+            self.messages.iter().filter_map(|message| Some((message.topic.as_str(), message.partition?))).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let fatal = |trouble| match trouble {
+            Trouble::Again(reason) => Trouble::Fatal(reason),
+            other => other,
+        };
+        self.producer.begin_transaction().map_err(|error| fatal(trouble(&error)))?;
+        for (topic, partition) in places {
+            self.put(BaseRecord::<[u8], [u8]>::to(topic).partition(partition)).map_err(fatal)?;
+        }
+        // What has not arrived when it is given up leaves no marker.
+        let until = Instant::now() + self.parts.retry_for;
+        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+            rest(&self.producer);
+        }
+        if let Some(reason) = self.producer.context().take_failure() {
+            return Err(Trouble::Fatal(reason));
+        }
+        self.abort()
     }
 
     /// Puts blocks and messages into the transaction; answers with the offset that belongs to them.
@@ -122,6 +153,7 @@ impl<C: Delivers> KafkaLog<C> {
         }
         for message in &self.messages {
             let mut record = BaseRecord::<[u8], [u8]>::to(&message.topic);
+            record.partition = message.partition;
             record.key = message.key.as_deref();
             record.payload = message.value.as_deref();
             let headers = message

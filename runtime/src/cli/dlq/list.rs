@@ -36,6 +36,7 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
     letters.each(&mut |entry| {
         match entry {
             Entry::Mark(of) => drop(redriven.insert(of)),
+            Entry::Nothing => {}
             Entry::Letter(letter) => args.keep(*letter, &mut newest),
         }
         Ok::<_, anyhow::Error>(())

@@ -84,6 +84,7 @@ fn open(letters: &DeadLetters, reason: Option<&str>) -> anyhow::Result<Vec<Lette
         match entry {
             // It lies behind the record that it marks.
             Entry::Mark(of) => drop(found.remove(&of)),
+            Entry::Nothing => {}
             Entry::Letter(letter) if letters.can_redrive(&letter) && reason.is_none_or(|text| letter.reason.contains(text)) => {
                 found.insert(letter.id);
             }

@@ -76,6 +76,16 @@ enum Trouble {
     Fatal(String),
 }
 
+impl Trouble {
+    /// The same where trying again would not help.
+    fn for_good(self) -> Trouble {
+        match self {
+            Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
+            Trouble::Fenced(reason) => Trouble::Fenced(reason),
+        }
+    }
+}
+
 impl<C: Delivers> KafkaLog<C> {
     /// A writer behind the end of the copy: `producer` is the shard's alone, its transactions initialised, and `committed` is the offset of
     /// the next request there.
@@ -123,13 +133,9 @@ impl<C: Delivers> KafkaLog<C> {
         if places.is_empty() {
             return Ok(());
         }
-        let fatal = |trouble| match trouble {
-            Trouble::Again(reason) => Trouble::Fatal(reason),
-            other => other,
-        };
-        self.producer.begin_transaction().map_err(|error| fatal(trouble(&error)))?;
+        self.producer.begin_transaction().map_err(|error| trouble(&error).for_good())?;
         for (topic, partition) in places {
-            self.put(BaseRecord::<[u8], [u8]>::to(topic).partition(partition)).map_err(fatal)?;
+            self.put(BaseRecord::<[u8], [u8]>::to(topic).partition(partition)).map_err(Trouble::for_good)?;
         }
         // What has not arrived when it is given up leaves no marker.
         let until = Instant::now() + self.parts.retry_for;
@@ -203,10 +209,7 @@ impl<C: Delivers> KafkaLog<C> {
 
     /// Gives the transaction up; without an answer nobody knows whether it is open.
     fn abort(&mut self) -> Result<(), Trouble> {
-        self.caller.abort(self.parts.retry_for).map_err(|error| match no_answer(error) {
-            Trouble::Again(reason) | Trouble::Fatal(reason) => Trouble::Fatal(reason),
-            Trouble::Fenced(reason) => Trouble::Fenced(reason),
-        })
+        self.caller.abort(self.parts.retry_for).map_err(|error| no_answer(error).for_good())
     }
 
     /// Writes what was committed into the copy.

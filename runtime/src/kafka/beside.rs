@@ -5,6 +5,7 @@
 //! owner therefore ends them when it knows its state: they are kept where the log has what they tell of, and given up where it does not.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ergate_events::id::TaskId;
@@ -22,8 +23,12 @@ use super::refused::{Entry, entry};
 
 /// How long it is waited for the end of a transaction that is only late: brokers write it after they have said that it is over.
 const SETTLES_WITHIN: Duration = Duration::from_millis(200);
+/// How long the brokers may take to tell what is undecided: after one of them went away they elect leaders first.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Pause before the brokers are asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// Pause after an error: new clients are made then.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What lies undecided of this shard in a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,12 +98,16 @@ impl Opening {
 
     /// The offsets of a partition that stay undecided.
     fn still_undecided(&self, topic: &str, partition: i32) -> Result<Range<i64>, LogError> {
-        let until = Instant::now() + SETTLES_WITHIN;
+        let (began, mut seen) = (Instant::now(), None::<Instant>);
         loop {
             match self.ends.undecided(&self.settings, topic, partition) {
-                Ok(undecided) if undecided.is_empty() || Instant::now() >= until => return Ok(undecided),
+                Ok(undecided) if undecided.is_empty() => return Ok(undecided),
+                Ok(undecided) if seen.get_or_insert_with(Instant::now).elapsed() >= SETTLES_WITHIN => return Ok(undecided),
+                Err(error) if began.elapsed() >= ANSWER_WITHIN || self.unwanted.load(Ordering::Relaxed) => {
+                    return Err(self.failed("ask what is undecided beside", error.to_string()));
+                }
                 Ok(_) => std::thread::sleep(ASK_AGAIN_AFTER),
-                Err(error) => return Err(self.failed("ask what is undecided beside", error.to_string())),
+                Err(_) => std::thread::sleep(TRY_AGAIN_AFTER),
             }
         }
     }

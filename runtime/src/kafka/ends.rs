@@ -65,7 +65,21 @@ impl Ends {
 
     /// Which offsets at the end of a partition are not decided. Blocks.
     pub(super) fn undecided(&self, settings: &KafkaSettings, topic: &str, partition: i32) -> Result<Undecided, KafkaError> {
-        self.clients(settings)?.undecided(topic, partition)
+        self.ask(settings, |clients| clients.undecided(topic, partition))
+    }
+
+    /// Asks. Clients that failed are not kept: after a broker went away one answered for as long as it was there that a partition, which all
+    /// others saw, did not exist.
+    fn ask<T>(
+        &self,
+        settings: &KafkaSettings,
+        question: impl FnOnce(&Clients) -> Result<T, KafkaError>,
+    ) -> Result<T, KafkaError> {
+        let clients = self.clients(settings)?;
+        question(&clients).inspect_err(|_| {
+            let mut kept = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(kept.take_if(|kept| Arc::ptr_eq(kept, &clients)));
+        })
     }
 
     fn clients(&self, settings: &KafkaSettings) -> Result<Arc<Clients>, KafkaError> {
@@ -96,17 +110,16 @@ fn ask(settings: &KafkaSettings, led: &[ShardId], ends: &Ends) -> Result<BTreeMa
     if led.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let clients = ends.clients(settings)?;
     let topics = settings.topics();
-    let end = |shard: &ShardId| {
+    let end = |clients: &Clients, shard: ShardId| {
         let partition = i32::from(shard.0);
         let (_, requests) = clients.decided.client().fetch_watermarks(&topics.requests, partition, ASK_WITHIN)?;
         let requests = u64::try_from(requests).unwrap_or_default();
         let undecided = clients.undecided(&topics.events, partition).ok();
         let unstable = undecided.map(|undecided| u64::try_from(undecided.end - undecided.start).unwrap_or_default());
-        Ok((*shard, End { requests, unstable }))
+        Ok((shard, End { requests, unstable }))
     };
-    led.iter().map(end).collect()
+    ends.ask(settings, |clients| led.iter().map(|shard| end(clients, *shard)).collect())
 }
 
 impl Clients {

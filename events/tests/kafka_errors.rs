@@ -50,6 +50,10 @@ impl Delivers for Context {
     fn take_failure(&self) -> Option<String> {
         self.0.lock().unwrap().take()
     }
+
+    fn last_event(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Brokers, a writer and two blocks for it.

@@ -217,7 +217,7 @@ impl Opening {
         let failed = |step, error: KafkaError| LogError::Kafka { step, topic: topic.clone(), reason: error.to_string() };
         let config = self.settings.producer(&self.transactional_id());
         let producer: BaseProducer<ShardProducer> =
-            config.create_with_context(ShardProducer::default()).map_err(|error| failed("make a producer for", error))?;
+            config.create_with_context(ShardProducer::new(topic)).map_err(|error| failed("make a producer for", error))?;
         // Without a connection the client looks for its coordinator only every half second.
         let known = producer.client().fetch_metadata(Some(topic), INIT_WITHIN);
         known.map_err(|error| failed("ask for", error))?;
@@ -246,18 +246,21 @@ pub(crate) struct ShardProducer {
     failure: Mutex<Option<String>>,
     /// Offset of the message that the brokers took last, if they took any.
     sent: AtomicI64,
+    /// The same for the topic of the events alone.
+    events: String,
+    last_event: AtomicI64,
 }
 
 /// No message was taken.
 const NONE_SENT: i64 = -1;
 
-impl Default for ShardProducer {
-    fn default() -> ShardProducer {
-        ShardProducer { failure: Mutex::new(None), sent: AtomicI64::new(NONE_SENT) }
-    }
-}
-
 impl ShardProducer {
+    /// What is called for the producer of a log whose events go to this topic.
+    pub(crate) fn new(events: &str) -> ShardProducer {
+        let none = || AtomicI64::new(NONE_SENT);
+        ShardProducer { failure: Mutex::new(None), sent: none(), events: events.to_owned(), last_event: none() }
+    }
+
     fn forget_sent(&self) {
         self.sent.store(NONE_SENT, Ordering::Release);
     }
@@ -282,7 +285,12 @@ impl ProducerContext for ShardProducer {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(message) => self.sent.store(message.offset(), Ordering::Release),
+            Ok(message) => {
+                self.sent.store(message.offset(), Ordering::Release);
+                if message.topic() == self.events && message.offset() >= 0 {
+                    self.last_event.store(message.offset(), Ordering::Release);
+                }
+            }
             Err((error, message)) => {
                 let reason = format!("{} took no message: {error}", message.topic());
                 self.failure().get_or_insert(reason);
@@ -294,5 +302,9 @@ impl ProducerContext for ShardProducer {
 impl Delivers for ShardProducer {
     fn take_failure(&self) -> Option<String> {
         self.failure().take()
+    }
+
+    fn last_event(&self) -> Option<i64> {
+        Some(self.last_event.load(Ordering::Acquire)).filter(|offset| *offset != NONE_SENT)
     }
 }

@@ -154,7 +154,7 @@ impl DeadLetters {
     pub fn redriver(&self) -> Result<Redriver<'_>, LogError> {
         let config = self.settings.producer(&format!("{}-redrive", self.settings.namespace()));
         let producer: BaseProducer<ShardProducer> =
-            config.create_with_context(ShardProducer::default()).map_err(|error| self.failed("make a producer", error))?;
+            config.create_with_context(ShardProducer::new(&self.topic)).map_err(|error| self.failed("make a producer", error))?;
         producer.init_transactions(COMMIT_WITHIN).map_err(|error| self.failed("begin to redrive", error))?;
         Ok(Redriver { letters: self, producer })
     }

@@ -21,11 +21,20 @@ use crate::log::{EventLog, Head, LogError, LogReader, Outgoing, Space};
 
 /// Pause before a transaction is tried again: a rebalance or a change of leader takes about as long.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long the brokers may take to tell where the events end before they are asked again.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+/// How long a shard that is no longer wanted here waits for the end of its last transaction: its next owner waits for it.
+const STABLE_WITHIN: Duration = Duration::from_millis(500);
+/// Pause between two such questions: the end of a transaction is written a millisecond or two after it was promised.
+const ASK_AGAIN_AFTER: Duration = Duration::from_micros(500);
 
 /// The context of a shard's producer, which is told what became of each message.
 pub trait Delivers: ProducerContext<DeliveryOpaque = ()> + 'static {
     /// Why a message could not be delivered since this was last asked.
     fn take_failure(&self) -> Option<String>;
+
+    /// Offset of the last message that the brokers took in the partition of the events.
+    fn last_event(&self) -> Option<i64>;
 }
 
 /// Tells which member of the group commits offsets; asked for each transaction, because it changes with every rebalance.
@@ -115,7 +124,7 @@ impl<C: Delivers> KafkaLog<C> {
     fn transaction(&mut self) -> Result<(), Trouble> {
         drop(self.producer.context().take_failure());
         self.producer.begin_transaction().map_err(|error| trouble(&error))?;
-        let done = self.fill().and_then(|offsets| self.end(offsets));
+        let done = self.fill().and_then(|offsets| self.end(offsets)).and_then(|()| self.wait_stable());
         if let Err(Trouble::Again(_)) = &done {
             self.abort()?;
             self.abort_messages()?;
@@ -204,6 +213,27 @@ impl<C: Delivers> KafkaLog<C> {
                 Err(NoAnswer::Refused(error)) if is_retriable(&error) && Instant::now() < until => {}
                 other => return other.map_err(no_answer),
             }
+        }
+    }
+
+    /// Waits until readers see what was committed.
+    ///
+    /// A coordinator promises a commit before it has written the end of the transaction to the partitions, and one that breaks down in between
+    /// may forget to (see decision 8). What nobody has been told of can be taken up by the next owner then, and may be lost.
+    fn wait_stable(&self) -> Result<(), Trouble> {
+        let Some(last) = self.producer.context().last_event() else { return Ok(()) };
+        let ((topic, partition), began) = (&self.parts.events, Instant::now());
+        loop {
+            let reason = match self.producer.client().fetch_watermarks(topic, *partition, ASK_WITHIN) {
+                Ok((_, stable)) if stable > last => return Ok(()),
+                Ok((_, stable)) => format!("the brokers have committed up to offset {last} and show readers what is before {stable}"),
+                Err(error) => error.to_string(),
+            };
+            let within = if self.parts.unwanted.load(Ordering::Relaxed) { STABLE_WITHIN } else { self.parts.retry_for };
+            if began.elapsed() >= within.min(self.parts.retry_for) {
+                return Err(Trouble::Fatal(reason));
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER);
         }
     }
 

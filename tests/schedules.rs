@@ -262,15 +262,3 @@ fn a_slot_whose_request_is_refused_holds_up_no_other() {
         runtime.shutdown().await.expect("it closes");
     });
 }
-
-#[cfg(feature = "kafka")]
-#[test]
-fn an_engine_on_kafka_refuses_to_start_with_schedules() {
-    block_on(LIMIT, async {
-        // Nobody listens there: it is refused before anybody is asked.
-        let settings: ergate::kafka::KafkaSettings = "kafka://127.0.0.1:1/orders".parse().expect("it is a URL");
-        let builder = Runtime::builder().kafka(settings).task("clean", clean).schedule("nightly", nightly("0 3 * * *"));
-        let error = builder.start().await.err().expect("it cannot start");
-        assert!(error.to_string().starts_with("schedules do not fire yet where the log is on Kafka"), "{error}");
-    });
-}

@@ -325,7 +325,7 @@ fn check_ask(ask: &Ask<'_>) -> Result<(), Rejection> {
             texts(&[("a setting of the request", text)])
         }
         Ask::Label(name, value) => texts(&[("a label's name", name), ("a label's value", value)]),
-        Ask::NotBefore(_) | Ask::After(_) | Ask::OnFailure(_) => Ok(()),
+        Ask::NotBefore(_) | Ask::After(_) | Ask::OnFailure(_) | Ask::FiredBy(_) => Ok(()),
     }
 }
 
@@ -343,7 +343,8 @@ pub(crate) fn request<'a>(
     };
     within("the payload", payload.len(), PAYLOAD_BYTES_MAX)?;
     let named = asks.iter().filter(|ask| matches!(ask, Ask::After(_))).count();
-    within("the list of settings", asks.len() - named, ASKS_MAX)?;
+    let fired = asks.iter().filter(|ask| matches!(ask, Ask::FiredBy(_))).count();
+    within("the list of settings", asks.len() - named - fired, ASKS_MAX)?;
     asks.iter().try_for_each(check_ask)?;
     if let Some(IdempotencyKey { key, .. }) = key {
         texts(&[("the idempotency key", key)])?;

@@ -558,8 +558,13 @@ impl Event<'_> {
     }
 
     /// Whether the event answers one record of the requests topic; the shard's own count of them follows from it.
-    pub const fn answers_record(&self) -> bool {
-        matches!(self, Event::Requested { .. } | Event::Deduplicated { .. } | Event::RequestRefused { .. })
+    pub fn answers_record(&self) -> bool {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "three events answer a record, and a new one would say so")]
+        match self {
+            Event::Requested { asks, .. } => !asks.iter().any(|ask| matches!(ask, Ask::FiredBy(_))),
+            Event::Deduplicated { .. } | Event::RequestRefused { .. } => true,
+            _ => false,
+        }
     }
 
     /// The task that ends with this event, and how. A dead letter ends its task; a redrive of it is a new task.

@@ -223,9 +223,10 @@ fn ask<'a>(
     }
     let next = work.tasks.next();
     let wanted = IdempotencyKey { key, window: Some(FIRING_KEY_WINDOW) };
-    request(work, task_type, plan.payload.as_bytes(), Some(wanted), &plan.asks(), at, out)?;
-    let repeated = out.last().and_then(|event| if let Event::Deduplicated { of, .. } = event { Some(*of) } else { None });
-    Ok(repeated.unwrap_or(next))
+    request(work, task_type, plan.payload.as_bytes(), Some(wanted), &plan.asks(schedule), at, out)?;
+    // That the key was known is no answer to anybody: the firing names the task.
+    let repeated = out.pop_if(|event| matches!(event, Event::Deduplicated { .. }));
+    Ok(repeated.and_then(|event| event.task()).unwrap_or(next))
 }
 
 /// Whether the key of a firing stands for this task.

@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::cron::Cron;
+use crate::id::ScheduleId;
 use crate::task::{ASKS_MAX, Ask, PRIORITY_MAX, TEXT_BYTES_MAX};
 use crate::time::{Micros, Timestamp};
 
@@ -176,10 +177,10 @@ impl ScheduleSettings {
         is_due && texts && counts && self.priority.is_none_or(|priority| priority <= PRIORITY_MAX)
     }
 
-    /// What its requests ask for.
-    pub(crate) fn asks(&self) -> Vec<Ask<'_>> {
+    /// What its requests ask for where these are the settings of this schedule.
+    pub(crate) fn asks(&self, schedule: ScheduleId) -> Vec<Ask<'_>> {
         let labels = self.labels.iter().map(|Label { name, value }| Ask::Label(name, value));
-        self.priority.map(Ask::Priority).into_iter().chain(labels).collect()
+        self.priority.map(Ask::Priority).into_iter().chain(labels).chain([Ask::FiredBy(schedule)]).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use bincode::{BorrowDecode, Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::id::Ordinal;
+use crate::id::{Ordinal, ScheduleId};
 use crate::time::{Micros, Timestamp};
 
 /// Largest payload or result kept in the log itself, in bytes; beyond it a payload belongs in a file or an object store.
@@ -146,13 +146,15 @@ pub enum Ask<'a> {
     After(Dependency<'a>),
     /// What becomes of it when one of those ends without success; [`OnFailure::Cancel`] where nothing is asked for.
     OnFailure(OnFailure),
+    /// The schedule whose firing this is. Such a request came by no record.
+    FiredBy(ScheduleId),
 }
 
 impl Ask<'_> {
     /// As [`Event::format`](crate::event::Event::format).
     pub(crate) const fn format(&self) -> u16 {
         match self {
-            Ask::After(_) | Ask::OnFailure(_) => 4,
+            Ask::After(_) | Ask::OnFailure(_) | Ask::FiredBy(_) => 4,
             Ask::ReplyTo(_) | Ask::CorrelationId(_) => 2,
             Ask::Priority(_)
             | Ask::NotBefore(_)

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Story, audit, plain};
+use common::{Story, audit, keyed, plain};
 use ergate_events::block::{Block, Hash, OpenBlock};
 use ergate_events::command::{Command, Rejection};
 use ergate_events::event::Event;
@@ -70,7 +70,27 @@ fn a_firing_and_its_request_are_one_batch_and_the_key_names_the_slot() {
         panic!("{:?}", records[at - 1])
     };
     assert_eq!((payload, key.key), (&b"{\"a\":1}"[..], "schedule/nightly/1970-01-01T00:00:20.000000Z"));
-    assert_eq!(asks[..], [Ask::Priority(7), Ask::Label("team", "blue")]);
+    assert_eq!(asks[..], [Ask::Priority(7), Ask::Label("team", "blue"), Ask::FiredBy(ScheduleId(0))]);
+}
+
+/// A shard on Kafka knows by its answers which record of the requests is next.
+#[test]
+fn a_firing_answers_no_record() {
+    let mut story = scheduled(Overlap::Allow);
+    let next = |story: &Story| story.shard.state().work.source_next;
+    let before = next(&story);
+    story.fire("nightly", second(20)).unwrap();
+    assert_eq!(next(&story), before);
+    // Somebody else has taken the key of the next slot.
+    let key = firing_key("nightly", second(30));
+    let payload = cron().payload;
+    story.submit(&keyed(0, &key, payload.as_bytes()));
+    assert_eq!(next(&story), before + 1);
+    story.news();
+    story.fire("nightly", second(30)).unwrap();
+    story.expect(&["fired schedule-0 30 as 1"]);
+    assert_eq!(next(&story), before + 1);
+    audit(&story.log()).unwrap();
 }
 
 #[test]

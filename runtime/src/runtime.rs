@@ -78,14 +78,6 @@ pub enum StartError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// There are schedules, and the log is on Kafka.
-    #[error(
-        "schedules do not fire yet where the log is on Kafka, and this engine has {count}; remove them, or let an engine with a log of its own fire them"
-    )]
-    SchedulesOnKafka {
-        /// How many.
-        count: usize,
-    },
     /// A source cannot be.
     #[error("the source {name:?} cannot be: {reason}")]
     Source {
@@ -538,7 +530,7 @@ impl Runtime {
     /// [`SubmitError::UnknownSchedule`]; otherwise as [`Runtime::cancel`].
     pub async fn pause_schedule(&self, name: &str, by: &str, reason: &str) -> Result<Position, SubmitError> {
         let (demand, _) = self.schedule_demand(name, by, reason).await?;
-        self.propose(ShardId(0), Proposal::PauseSchedule(demand)).await
+        self.propose(self.home(name), Proposal::PauseSchedule(demand)).await
     }
 
     /// Lets a paused schedule fire again.
@@ -547,7 +539,7 @@ impl Runtime {
     /// As [`Runtime::pause_schedule`].
     pub async fn resume_schedule(&self, name: &str, by: &str, reason: &str) -> Result<Position, SubmitError> {
         let (demand, _) = self.schedule_demand(name, by, reason).await?;
-        self.propose(ShardId(0), Proposal::ResumeSchedule(demand)).await
+        self.propose(self.home(name), Proposal::ResumeSchedule(demand)).await
     }
 
     /// Fires a schedule now, beside its slots and even while it is paused; tells its task.
@@ -561,10 +553,33 @@ impl Runtime {
         let slot = self.now();
         let key = firing_key(name, slot);
         let hash = KeyTable::hash(&plan.task, &key);
-        let position = self.propose(ShardId(0), Proposal::Trigger { demand, plan, slot, key }).await?;
-        let state = self.state().await.map_err(|_| self.closed())?;
+        let shard = self.home(name);
+        let position = self.propose(shard, Proposal::Trigger { demand, plan, slot, key }).await?;
+        let state = self.state_at(shard).await?;
         let entry = state.work.keys.get(hash, slot).ok_or_else(|| self.closed())?;
-        Ok((TaskId { shard: ShardId(0), ordinal: entry.task }, position))
+        Ok((TaskId { shard, ordinal: entry.task }, position))
+    }
+
+    /// The shard whose log has a schedule: without Kafka the only one, and there the one that a record with the schedule's name as its key
+    /// goes to.
+    #[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "there is one shard"))]
+    pub fn home(&self, name: &str) -> ShardId {
+        match &self.inner.front {
+            Front::Local(parts) => parts.shard,
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => crate::kafka::home(name, engine.shards),
+        }
+    }
+
+    async fn state_at(&self, shard: ShardId) -> Result<Box<State>, SubmitError> {
+        self.state_of(shard).await.map_err(|error| match error {
+            WaitError::LedElsewhere(shard) => SubmitError::LedElsewhere { shard },
+            WaitError::Stopped
+            | WaitError::NoSuchTask(_)
+            | WaitError::Unsuccessful { .. }
+            | WaitError::Result { .. }
+            | WaitError::Log(_) => self.closed(),
+        })
     }
 
     async fn schedule_demand(
@@ -573,7 +588,7 @@ impl Runtime {
         by: &str,
         reason: &str,
     ) -> Result<(ScheduleDemand, Arc<ScheduleSettings>), SubmitError> {
-        let state = self.state().await.map_err(|_| self.closed())?;
+        let state = self.state_at(self.home(name)).await?;
         let active = state.control.schedules.active();
         let found = active.iter().find(|(_, known)| known.name == name);
         let (schedule, known) = found.ok_or_else(|| SubmitError::UnknownSchedule {

@@ -45,12 +45,6 @@ pub(crate) fn calendars(builder: &Builder) -> Result<Calendars, StartError> {
         .collect()
 }
 
-/// Schedules need one place that fires them, and engines that share a namespace have none yet.
-#[cfg(feature = "kafka")]
-pub(crate) fn refuse_on_kafka(calendars: &Calendars) -> Result<(), StartError> {
-    if calendars.is_empty() { Ok(()) } else { Err(StartError::SchedulesOnKafka { count: calendars.len() }) }
-}
-
 /// Starts the scheduler on a thread of its own: after a long outage it has many slots to count.
 pub(crate) fn start(parts: &Parts, calendars: Calendars, tasks_live_max: usize) {
     if calendars.is_empty() {

@@ -77,7 +77,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
     crate::sources::check(&builder)?;
     #[cfg(feature = "kafka")]
     if let Some(settings) = builder.kafka.clone() {
-        scheduler::refuse_on_kafka(&calendars)?;
         crate::sources::refuse_on_kafka(&builder)?;
         let data = builder.store.dir().map_or_else(|| crate::builder::DATA_DEFAULT.into(), std::path::Path::to_owned);
         let engine = crate::kafka::Engine::start(builder.clone(), settings, data).await?;

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Enough that each of two engines leads one with tasks, wherever the log of pools is.
 pub(crate) const SHARDS: u16 = 4;
 
+/// The configuration of all engines, beside their directories.
+const CONFIG: &str = "ergate.toml";
+
 /// Some engines and their log.
 pub(crate) struct Engines {
     pub(crate) namespace: Namespace,
@@ -31,7 +34,13 @@ impl Engines {
 
     /// The same with variables of their environments.
     pub(crate) fn with(test: &str, kafka: &Cluster, variables: [&[(&str, &str)]; 2]) -> Engines {
+        Engines::configured(test, kafka, "", variables)
+    }
+
+    /// The same with a configuration that all have.
+    pub(crate) fn configured(test: &str, kafka: &Cluster, config: &str, variables: [&[(&str, &str)]; 2]) -> Engines {
         let namespace = Namespace::init(test, kafka.bootstrap(), i32::from(SHARDS));
+        std::fs::write(namespace.data.path().join(CONFIG), config).unwrap();
         let mut engines = Engines { namespace, all: Vec::new() };
         variables.into_iter().for_each(|variables| engines.add(variables));
         engines.until_shared();
@@ -42,7 +51,8 @@ impl Engines {
     pub(crate) fn add(&mut self, variables: &[(&str, &str)]) {
         let dir = self.namespace.data.path().join(format!("engine-{}", self.all.len()));
         std::fs::create_dir_all(&dir).unwrap();
-        self.all.push(Service::start_with(&dir, &["--log", &self.namespace.log()], variables));
+        let config = self.namespace.data.path().join(CONFIG).display().to_string();
+        self.all.push(Service::start_with(&dir, &["--log", &self.namespace.log(), "--config", &config], variables));
     }
 
     /// Waits until all shards are led, and each engine leads one at least.

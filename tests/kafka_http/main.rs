@@ -16,6 +16,7 @@ mod one;
 mod packages;
 #[path = "../support/producers.rs"]
 mod producers;
+mod schedules;
 #[allow(dead_code, reason = "the tests of one service need all of it")]
 #[path = "../http/service.rs"]
 mod service;

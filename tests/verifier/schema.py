@@ -67,7 +67,7 @@ Outcome Succeeded, Partial, Failed, Cancelled, Skipped
 Cause AttemptsExhausted, NotRetryable, TimedOut(Timeout), LossesExhausted, Cancelled, Killed, Dependency(u64)
 Timeout ScheduleToStart, StartToClose, ScheduleToClose, Heartbeat, CancelGrace
 Departure Drained, Lost
-Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text), ReplyTo(text), CorrelationId(text), After(Dependency), OnFailure(OnFailure)
+Ask Priority(u8), NotBefore(time), Retry(RetryPolicy), Timeouts(Timeouts), ContentType(text), TraceParent(text), Label(text, text), ReplyTo(text), CorrelationId(text), After(Dependency), OnFailure(OnFailure), FiredBy(u16)
 Dependency Task(u64), Ended(u64, Outcome), Key(optional text, text)
 OnFailure Cancel, Run
 When Cron(text), Every(span), At(time)
@@ -267,7 +267,9 @@ class Writer:
         self.format = max(self.format, needs(kind, number))
         self.integer(number)
         for inner, item in zip(kinds, values):
-            # The only such numbers in an enumeration are ordinals of tasks, which JSON has as texts.
+            # The only such numbers in an enumeration are ordinals of tasks and ids of schedules, which JSON has as texts.
+            if inner == "u16":
+                item = numbered(name, PREFIXES["schedule"], item)
             self.write(inner, decimal(item) if inner == "u64" else item)
 
     def event(self, shard, name, value):

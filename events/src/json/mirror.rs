@@ -430,6 +430,7 @@ asks! {
     CorrelationId(id: Text<'a>),
     After(dependency: DependencyMirror<'a>),
     OnFailure(policy: OnFailure),
+    FiredBy(schedule: ScheduleId),
 }
 
 same!(u8, RetryPolicy, Timeouts, OnFailure);

@@ -665,7 +665,7 @@ fn take_asks(task: &mut Task, asks: &[Ask<'_>]) -> Option<Timestamp> {
             Ask::TraceParent(text) => task.extra_mut().trace_parent = Some(text.into()),
             Ask::ReplyTo(text) => task.extra_mut().reply_to = Some(text.into()),
             Ask::CorrelationId(text) => task.extra_mut().correlation_id = Some(text.into()),
-            Ask::Label(_, _) | Ask::After(_) | Ask::OnFailure(_) => {}
+            Ask::Label(_, _) | Ask::After(_) | Ask::OnFailure(_) | Ask::FiredBy(_) => {}
         }
     }
     not_before

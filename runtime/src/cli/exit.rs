@@ -124,7 +124,6 @@ fn code(error: &anyhow::Error) -> u8 {
                 StartError::TypeTwice { .. }
                 | StartError::Executor { .. }
                 | StartError::Schedule { .. }
-                | StartError::SchedulesOnKafka { .. }
                 | StartError::Source { .. }
                 | StartError::SourcesOnKafka { .. },
             ) = cause.downcast_ref::<StartError>()

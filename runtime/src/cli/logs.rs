@@ -8,8 +8,8 @@ use ergate::events::id::{ShardId, TaskId};
 use ergate::events::log::directory::{self, identity};
 use ergate::events::log::kafka::Patience;
 use ergate::events::log::{Cursor, LogError};
-use ergate::kafka::logs::{shard_name, shard_named};
-use ergate::kafka::{KafkaSettings, Logs};
+use ergate::kafka::logs::{CAPACITY, shard_name, shard_named};
+use ergate::kafka::{KafkaSettings, Logs, home};
 
 use super::exit::Trouble;
 use super::offline::{self, Place, Topic};
@@ -106,6 +106,16 @@ impl LogArgs {
     /// Opens the one log that is asked for.
     pub(crate) fn open_one(&self, globals: &Globals) -> anyhow::Result<Place> {
         only(self.open(globals)?)
+    }
+
+    /// Opens the log that has a schedule of this name.
+    pub(crate) fn open_home(&self, name: &str, globals: &Globals) -> anyhow::Result<Place> {
+        let mut places = self.open(globals)?;
+        let shards = u16::try_from(places.iter().filter(|place| place.shard != CAPACITY).count()).unwrap_or(CAPACITY.0);
+        if self.shard.is_none() {
+            places.retain(|place| place.shard == home(name, shards));
+        }
+        only(places)
     }
 
     fn directory(&self, dir: &Path) -> anyhow::Result<Place> {

@@ -2,6 +2,7 @@
 
 use ergate::clock::{Clock, SystemClock};
 use ergate::events::time::Timestamp;
+use ergate::kafka::logs::CAPACITY;
 use ergate::look::record::plain;
 use ergate::look::schedule::{PREVIEW, find, missing, preview, schedule_json, schedules};
 use serde_json::{Value, json};
@@ -102,8 +103,12 @@ fn list(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
             told["schedules"].as_array().cloned().unwrap_or_default()
         }
         Side::Directory => {
-            let place = args.log.open_one(globals)?;
-            schedules(place.shard, &place.fold_all(globals)?, now())
+            let mut all = Vec::new();
+            for place in args.log.open(globals)?.iter().filter(|place| place.shard != CAPACITY) {
+                all.extend(schedules(place.shard, &place.fold_all(globals)?, now()));
+            }
+            all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+            all
         }
     };
     match globals.output {
@@ -138,7 +143,7 @@ fn show(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let known = match choice::side(globals, args.log.flag())? {
         Side::Service(remote) => remote.get(Path::new("/v1/schedules").below(&args.name))?,
         Side::Directory => {
-            let place = args.log.open_one(globals)?;
+            let place = args.log.open_home(&args.name, globals)?;
             let state = place.fold_all(globals)?;
             let known = find(&state, &args.name).ok_or_else(|| Trouble::NotFound(missing(&args.name)))?;
             schedule_json(place.shard, &state, known, now())
@@ -156,7 +161,7 @@ fn foresee(args: &PreviewArgs, globals: &Globals) -> anyhow::Result<Exit> {
             told["firings"].as_array().cloned().unwrap_or_default()
         }
         Side::Directory => {
-            let state = args.log.open_one(globals)?.fold_all(globals)?;
+            let state = args.log.open_home(&args.name, globals)?.fold_all(globals)?;
             let known = find(&state, &args.name).ok_or_else(|| Trouble::NotFound(missing(&args.name)))?;
             preview(known, args.after.unwrap_or_else(now), usize::try_from(args.limit).unwrap_or(PREVIEW.1))
         }

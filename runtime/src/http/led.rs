@@ -30,6 +30,8 @@ pub(super) enum Of {
     Task,
     /// By the parameter `shard`; without it, it is about all of them.
     Parameter,
+    /// By the name of a schedule in its path.
+    Home,
 }
 
 impl Of {
@@ -40,6 +42,7 @@ impl Of {
                 let id: TaskId = request.match_info().get("id")?.parse().ok()?;
                 (id.shard.0 < service.runtime.shards()).then_some(id.shard)
             }
+            Of::Home => Some(service.runtime.home(request.match_info().get("name")?)),
             Of::Parameter => service.named(Parameters::any(request).ok()?.text("shard")).ok()?,
         }
     }

@@ -40,13 +40,12 @@ pub(super) const INVALID: Kind = (422, "invalid", "the request is not what it sh
 pub(super) const BUSY: Kind = (429, "busy", "not now");
 pub(super) const HEAD_TOO_LARGE: Kind = (431, "head-too-large", "the headers are too large");
 pub(super) const INTERNAL: Kind = (500, "internal", "the service failed");
-pub(super) const NOT_HERE: Kind = (501, "not-here", "this log cannot do that yet");
 pub(super) const CLOSED: Kind = (503, "closed", "the service is stopping or has failed");
 pub(super) const ELSEWHERE: Kind = (503, "led-elsewhere", "another engine leads the shard, or none for a moment");
 pub(super) const UNKNOWN: Kind = (503, "answer-unknown", "the request may or may not have been recorded");
 
 /// Every kind, for the document and for tests.
-pub(super) const ALL: [Kind; 23] = [
+pub(super) const ALL: [Kind; 22] = [
     MALFORMED,
     UNAUTHORIZED,
     FORBIDDEN,
@@ -66,7 +65,6 @@ pub(super) const ALL: [Kind; 23] = [
     BUSY,
     HEAD_TOO_LARGE,
     INTERNAL,
-    NOT_HERE,
     CLOSED,
     ELSEWHERE,
     UNKNOWN,

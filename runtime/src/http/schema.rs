@@ -286,6 +286,8 @@ describe! {
     Schedules {
         /// Every schedule.
         schedules: Vec<Schedule>,
+        /// On Kafka, shards that nobody leads at the moment, whose schedules are left out.
+        missing_shards: Option<Vec<String>>,
     }
     /// A schedule. It has one of `cron`, `every` and `at`.
     Schedule {

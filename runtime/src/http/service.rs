@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::client::{self, TlsConnector};
 use super::forward::FORWARDS_MAX;
-use super::problem::{INVALID, NOT_FOUND, NOT_HERE, Problem, elsewhere, internal};
+use super::problem::{INVALID, NOT_FOUND, Problem, elsewhere, internal};
 use super::token::Tokens;
 use crate::Runtime;
 use crate::shards::{CAPACITY, shard_named};
@@ -136,12 +136,6 @@ impl Service {
     /// A durable copy of the state of a shard that is led here.
     pub(super) async fn state(&self, id: ShardId) -> Result<Box<State>, Problem> {
         Ok(self.runtime.durable_state_of(id).await?)
-    }
-
-    /// The shard of schedules.
-    pub(super) fn schedules(&self) -> Result<ShardId, Problem> {
-        let none = || Problem::new(NOT_HERE, "schedules do not fire yet where the log is on Kafka");
-        self.named(None)?.ok_or_else(none)
     }
 
     /// What is needed to trust other engines.

@@ -26,11 +26,13 @@ use super::feed::Feed;
 use super::group::{Group, GroupEvent, Held};
 use super::logs::CAPACITY;
 use super::open::Opening;
+use super::partition::home;
 use super::settings::KafkaSettings;
 use super::shard::{Outcome, close, start};
 use super::standby::Standby;
 use super::stuck::{QUIET, Watch};
 use crate::builder::Builder;
+use crate::scheduler::{self, Calendars};
 use crate::wiring::{self, Figures, Parts};
 
 /// How long a shard that could not be opened is left alone.
@@ -72,6 +74,8 @@ pub(super) struct Lead {
     /// The id of the cluster, and how many shards there are.
     cluster: Cluster,
     group: Group,
+    /// When schedules are due, whichever shard they are of.
+    calendars: Calendars,
     /// Follows the shards of other engines, where that is wanted.
     standby: Option<Standby>,
     /// Counts openings, so that a late one is told from the one that counts.
@@ -118,6 +122,7 @@ impl Lead {
         let watch = Watch::new(Arc::clone(&settings), Arc::clone(&ends), QUIET);
         let group = Group::join(&settings, Feed::new(types, settings.reply_topics()), clock, told, watch)?;
         let (tell, news) = mpsc::unbounded_channel();
+        let calendars = scheduler::calendars(&builder).map_err(|error| error.to_string())?;
         let projectors = Arbiter::new();
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());
         let place = Place::new(&settings, CAPACITY, &data, &builder.options, &cluster.id);
@@ -128,6 +133,7 @@ impl Lead {
             data,
             cluster,
             group,
+            calendars,
             standby: None,
             number: 0,
             shards: BTreeMap::new(),
@@ -253,6 +259,9 @@ impl Lead {
         // Sizes that were decided count over those that this program was built with.
         builder.pools_least.retain(|name, _| !self.pools.borrow().sizes.contains_key(name));
         builder.pools.extend(self.pools.borrow().sizes.iter().map(|(name, size)| (name.clone(), *size)));
+        if let Some(schedules) = &mut builder.schedules {
+            schedules.retain(|name, _| self.is_home(name, shard));
+        }
         if shard == CAPACITY {
             builder.pools.clone_from(&self.builder.pools);
             builder.pools_least.clone_from(&self.builder.pools_least);
@@ -286,6 +295,7 @@ impl Lead {
                 self.troubles.remove(&shard);
                 if shard != CAPACITY {
                     follow(&parts, &self.pools.borrow());
+                    self.fire_schedules(&parts);
                 }
                 self.leading.lock().insert(shard, (*parts).clone());
                 self.shards.insert(shard, Shard::Led { parts, unwanted });
@@ -295,6 +305,17 @@ impl Lead {
                 self.shards.insert(shard, Shard::Waiting { until: Instant::now() + OPEN_AGAIN_AFTER });
             }
         }
+    }
+
+    /// Fires the schedules of a shard for as long as it is led here.
+    fn fire_schedules(&self, parts: &Parts) {
+        let homed = self.calendars.iter().filter(|(name, _)| self.is_home(name, parts.shard));
+        let calendars = homed.map(|(name, calendar)| (name.clone(), calendar.clone())).collect();
+        scheduler::start(parts, calendars, self.builder.tasks_live_max);
+    }
+
+    fn is_home(&self, name: &str, shard: ShardId) -> bool {
+        home(name, self.cluster.shards) == shard
     }
 
     /// Says why a shard could not be taken over; one that cannot be for long is tried often and told of seldom.

@@ -56,6 +56,7 @@ pub use engine::Standing;
 pub use logs::{CAPACITY, Logs};
 pub use mended::is_mended;
 #[cfg(feature = "http")]
+pub use partition::home;
 pub(crate) use peers::Leader;
 pub use settings::{KafkaSettings, Topics};
 pub use topics::Topic;

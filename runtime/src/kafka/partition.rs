@@ -1,5 +1,12 @@
 //! Which partition a key goes to.
 
+use ergate_events::id::ShardId;
+
+/// The shard of what has a name and belongs to no task, such as a schedule: the one that a record with this key goes to.
+pub fn home(name: &str, shards: u16) -> ShardId {
+    ShardId(of_key(name.as_bytes(), shards))
+}
+
 /// The partition that Kafka's own clients choose for a key (`BuiltInPartitioner.partitionForKey`): so a request with an idempotency key meets
 /// the same shard whoever publishes it with that key.
 pub(crate) fn of_key(key: &[u8], partitions: u16) -> u16 {

@@ -226,7 +226,9 @@ impl<C: Delivers> KafkaLog<C> {
         loop {
             let reason = match self.producer.client().fetch_watermarks(topic, *partition, ASK_WITHIN) {
                 Ok((_, stable)) if stable > last => return Ok(()),
-                Ok((_, stable)) => format!("the brokers have committed up to offset {last} and show readers what is before {stable}"),
+                Ok((_, stable)) => {
+                    format!("the brokers have committed up to offset {last} and show readers what is before {stable}")
+                }
                 Err(error) => error.to_string(),
             };
             let within = if self.parts.unwanted.load(Ordering::Relaxed) { STABLE_WITHIN } else { self.parts.retry_for };

@@ -154,3 +154,24 @@ fn letters_and_results_are_there_once_whatever_brokers_forgot_to_end() {
     told(&again).all_succeeded();
     verify(&again);
 }
+
+/// A broker that was killed between its promise and the end of the transaction may forget that end, and what it promised is gone with the next
+/// transaction that is given up. A task that had run by it was unknown to the log then.
+#[test]
+fn nothing_follows_from_a_commit_that_readers_do_not_see() {
+    let properties = vec![("transaction.partition.verification.enable", "false".to_owned())];
+    let Some(kafka) = Cluster::start(Options { properties, ..Options::default() }) else { return };
+    let namespace = Namespace::init("unseen", kafka.bootstrap(), 1);
+    let engine = namespace.start(&["--log", &namespace.log()], "", &[("ERGATE_KAFKA__RESULTS", "true")]);
+    let told = || namespace.records("results", 0).len();
+    namespace.publish(0, "k", br#"{"type":"noop"}"#);
+    until("the first task has ended", || told() == 1);
+    // From here on the partition is undecided: a stranger's transaction lies in it and never ends.
+    let stranger = Record { offset: 0, key: None, headers: Vec::new(), value: b"{}".to_vec() };
+    hung::write(kafka.bootstrap(), "stranger", &format!("{}.events", namespace.name), 0, &stranger);
+    let events = namespace.records("events", 0).len();
+    namespace.publish(0, "k", br#"{"type":"noop"}"#);
+    until("the engine says what it waits for", || namespace.said().contains("and show readers what is before"));
+    assert_eq!((namespace.records("events", 0).len(), told()), (events, 1), "{}", namespace.said());
+    drop(engine);
+}

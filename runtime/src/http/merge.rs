@@ -13,7 +13,7 @@ use ergate_events::id::{ShardId, TaskId};
 use serde_json::{Value, json};
 
 use super::forward::{Asked, ask_json};
-use super::look::CURSOR;
+use super::look::{CURSOR, read_cursor};
 use super::places::{Place, Places};
 use super::problem::{ELSEWHERE, INVALID, Problem, internal};
 use super::service::Service;
@@ -115,6 +115,8 @@ pub(super) struct Listing {
     since: &'static str,
     /// Where the list goes on behind a row.
     place: fn(&Value) -> Option<Cursor>,
+    /// Where it goes on behind a page of one shard, as the page's cursor says.
+    next: fn(&str) -> Option<Cursor>,
     /// How one shard is told so.
     text: fn(ShardId, Cursor) -> String,
 }
@@ -124,6 +126,7 @@ pub(super) const TASKS: Listing = Listing {
     member: "tasks",
     since: "since",
     place: |row| row["cursor"].as_str()?.parse().ok(),
+    next: read_cursor,
     text: |_, cursor| cursor.to_string(),
 };
 
@@ -131,12 +134,16 @@ pub(super) const TASKS: Listing = Listing {
 pub(super) const DEAD_LETTERS: Listing = Listing {
     member: "dead_letters",
     since: "requested",
-    place: |row| {
-        let id: TaskId = row["task"].as_str()?.parse().ok()?;
-        Some(Cursor::Live { before: id.ordinal, as_of: None })
-    },
+    place: |row| place_of(row["task"].as_str()?),
+    next: place_of,
     text: |shard, cursor| letter(shard, cursor).map(|id| id.to_string()).unwrap_or_default(),
 };
+
+/// The place of a dead letter.
+fn place_of(id: &str) -> Option<Cursor> {
+    let id: TaskId = id.parse().ok()?;
+    Some(Cursor::Live { before: id.ordinal, as_of: None })
+}
 
 /// The dead letter at a place.
 pub(super) fn letter(shard: ShardId, place: Cursor) -> Option<TaskId> {
@@ -184,32 +191,65 @@ where
     merged(listing, limit, places, gathered)
 }
 
-/// Merges the pages of shards, each of which has its rows in the order of the list.
+/// The page of one shard while it is merged with others.
+struct Part {
+    /// Its rows that are not in the merged page yet.
+    rows: VecDeque<Value>,
+    /// Where it goes on behind them.
+    next: Option<Cursor>,
+    /// What of it is still to come was not later than this, where that is known.
+    looked_to: Option<String>,
+}
+
+impl Part {
+    fn of(listing: &Listing, page: &mut Value) -> Option<Part> {
+        let next = page["cursor"].as_str().and_then(listing.next);
+        let looked_to = page["looked_to"].as_str().map(str::to_owned);
+        let Value::Array(rows) = page[listing.member].take() else { return None };
+        Some(Part { rows: rows.into(), next, looked_to })
+    }
+
+    /// What this shard may have next: its next row, or whatever it tells behind the page. Nothing that comes after it may be shown before that.
+    fn order<'a>(&'a self, listing: &Listing) -> Option<(bool, &'a str)> {
+        let behind = |next| (matches!(next, Cursor::Live { .. }), self.looked_to.as_deref().unwrap_or(LATEST));
+        self.rows.front().map(|row| order(listing, row)).or_else(|| self.next.map(behind))
+    }
+}
+
+/// Is later than every time as it is printed.
+const LATEST: &str = "~";
+
+/// Merges the pages of shards, each of which has its rows in the order of the list. Where one of them ends although its list goes on, the merged
+/// page ends too, before any row that may have to stand behind what that shard has next.
 fn merged(listing: &Listing, limit: usize, mut places: Places, gathered: Gathered) -> Result<Value, Problem> {
     let missing = gathered.missing();
     let mut total = None;
-    let mut parts: BTreeMap<ShardId, (VecDeque<Value>, bool)> = BTreeMap::new();
+    let mut parts: BTreeMap<ShardId, Part> = BTreeMap::new();
     for (shard, mut page) in gathered.told {
         total = page["total"].as_u64().map(|more| more + total.unwrap_or(0)).or(total);
-        let goes_on = page["cursor"].is_string();
-        let Value::Array(rows) = page[listing.member].take() else { continue };
-        parts.insert(shard, (rows.into(), goes_on));
+        parts.extend(Part::of(listing, &mut page).map(|part| (shard, part)));
     }
     let mut rows = Vec::new();
     while rows.len() < limit {
-        let newest = parts.iter().filter_map(|(shard, (rows, _))| Some((order(listing, rows.front()?), Reverse(*shard)))).max();
-        let Some((_, Reverse(shard))) = newest else { break };
-        let Some(mut row) = parts.get_mut(&shard).and_then(|(rows, _)| rows.pop_front()) else { break };
+        // Of those of one time, a row goes before what is not known yet.
+        let next = parts.iter().filter_map(|(shard, part)| Some((part.order(listing)?, !part.rows.is_empty(), Reverse(*shard))));
+        let newest = next.max();
+        let Some((true, shard)) = newest.map(|(_, has_row, Reverse(shard))| (has_row, shard)) else { break };
+        let Some(mut row) = parts.get_mut(&shard).and_then(|part| part.rows.pop_front()) else { break };
         places.0.extend((listing.place)(&row).map(|place| (shard, Place::Behind(place))));
         row["cursor"] = places.write().ok_or_else(too_many)?.into();
         rows.push(row);
     }
-    let ended = parts.iter().filter(|(_, (rows, goes_on))| rows.is_empty() && !goes_on);
-    places.0.extend(ended.map(|(shard, _)| (*shard, Place::End)));
-    let is_last = parts.iter().all(|(_, (rows, goes_on))| rows.is_empty() && !goes_on);
+    let looked_to = parts.values().filter(|part| part.rows.is_empty()).filter_map(|part| part.looked_to.clone()).max();
+    let done = parts.iter().filter(|(_, part)| part.rows.is_empty());
+    places.0.extend(done.map(|(shard, part)| (*shard, part.next.map_or(Place::End, Place::Behind))));
+    let is_last = parts.values().all(|part| part.rows.is_empty() && part.next.is_none());
     let cursor = if is_last { Value::Null } else { places.write().ok_or_else(too_many)?.into() };
+    let is_short = rows.len() < limit;
     let mut page = json!({ listing.member: rows, "cursor": cursor, "missing_shards": missing });
-    page.as_object_mut().into_iter().for_each(|page| page.extend(total.map(|total| ("total".to_owned(), total.into()))));
+    let extra = [("total", total.map(Value::from)), ("looked_to", looked_to.filter(|_| is_short).map(Value::from))];
+    let extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    page.as_object_mut().into_iter().for_each(|page| page.extend(extra.clone()));
     Ok(page)
 }
 

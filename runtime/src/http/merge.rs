@@ -263,3 +263,77 @@ fn order<'a>(listing: &Listing, row: &'a Value) -> (bool, &'a str) {
     let was_live = matches!((listing.place)(row), Some(Cursor::Live { .. }));
     (was_live, row[listing.since].as_str().unwrap_or_default())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ergate_events::id::{Ordinal, Position};
+
+    use super::*;
+
+    /// A page of a shard: live tasks and then ended ones, each by its time, and where it goes on.
+    fn told(live: &[u64], ended: &[u64], next: Option<&str>, looked_to: Option<u64>) -> Value {
+        let row = |kind: &str, at: u64| json!({"task": "0-0", "since": at.to_string(), "cursor": format!("{kind}-{at}")});
+        let rows: Vec<_> = live.iter().map(|at| row("live", *at)).chain(ended.iter().map(|at| row("ended", *at))).collect();
+        let mut page = json!({"tasks": rows, "cursor": next.map(|next| URL_SAFE_NO_PAD.encode(next))});
+        looked_to.into_iter().for_each(|at| page["looked_to"] = at.to_string().into());
+        page
+    }
+
+    /// The times of the merged rows, what follows in each shard, and how far was looked.
+    fn page(told: Vec<Value>, limit: usize) -> (Vec<u64>, Option<Places>, Option<String>) {
+        let shards = told.len() as u16;
+        let told = told.into_iter().zip(0..).map(|(page, shard)| (ShardId(shard), page)).collect();
+        let page = merged(&TASKS, limit, Places::default(), Gathered { told, missing: Vec::new() }).unwrap();
+        let times = page["tasks"].as_array().unwrap().iter().map(|row| row["since"].as_str().unwrap().parse().unwrap()).collect();
+        let places = page["cursor"].as_str().map(|cursor| Places::read(cursor, shards).unwrap());
+        (times, places, page["looked_to"].as_str().map(str::to_owned))
+    }
+
+    fn behind(ended: u64) -> Place {
+        Place::Behind(Cursor::Ended(Position(ended)))
+    }
+
+    fn places(all: &[(u16, Place)]) -> Option<Places> {
+        Some(Places(all.iter().map(|(shard, place)| (ShardId(*shard), *place)).collect()))
+    }
+
+    #[test]
+    fn full_pages_are_merged_by_time_and_the_last_one_says_so() {
+        let both = || vec![told(&[95], &[80, 60], None, None), told(&[90], &[70], None, None)];
+        assert_eq!(page(both(), 10), (vec![95, 90, 80, 70, 60], None, None));
+        let (times, next, _) = page(both(), 3);
+        assert_eq!(times, [95, 90, 80]);
+        let live = Place::Behind(Cursor::Live { before: Ordinal(90), as_of: None });
+        assert_eq!(next, places(&[(0, behind(80)), (1, live)]));
+    }
+
+    #[test]
+    fn nothing_is_shown_before_what_a_short_page_may_have_left_out() {
+        // The first shard has looked back to 50 and found one; the second has rows on both sides of that.
+        let (times, next, looked_to) =
+            page(vec![told(&[], &[80], Some("ended-55"), Some(50)), told(&[], &[70, 50, 40], None, None)], 10);
+        assert_eq!((times, looked_to.as_deref()), (vec![80, 70, 50], Some("50")));
+        assert_eq!(next, places(&[(0, behind(55)), (1, behind(50))]));
+    }
+
+    #[test]
+    fn a_page_without_rows_goes_on_in_every_shard_that_does() {
+        let empty = |next, at| told(&[], &[], Some(next), Some(at));
+        let (times, next, looked_to) = page(vec![empty("ended-55", 52), empty("ended-30", 20), told(&[], &[], None, None)], 10);
+        assert_eq!((times, looked_to.as_deref()), (vec![], Some("52")));
+        assert_eq!(next, places(&[(0, behind(55)), (1, behind(30)), (2, Place::End)]));
+    }
+
+    #[test]
+    fn live_tasks_are_shown_before_what_has_ended_and_none_while_others_may_come() {
+        let (times, ..) = page(vec![told(&[], &[], Some("ended-55"), Some(99)), told(&[90], &[70], None, None)], 10);
+        assert_eq!(times, [90], "no ended task of the first stands before a live one of the second");
+        let (times, next, looked_to) = page(vec![told(&[97], &[], Some("live-7-3"), None), told(&[90], &[], None, None)], 10);
+        assert_eq!((times, looked_to), (vec![97], None));
+        let live = Place::Behind(Cursor::Live { before: Ordinal(7), as_of: Some(Position(3)) });
+        assert_eq!(next, places(&[(0, live)]));
+    }
+}

@@ -195,6 +195,17 @@ fn pages_have_every_match_once_while_tasks_end_however_little_a_page_may_read() 
 }
 
 #[test]
+fn tasks_that_all_end_at_once_are_each_listed_once_however_little_a_page_may_read() {
+    for bytes_max in [1, 20_000, PAGE_BYTES_MAX] {
+        let mut ground = Ground::new();
+        let mut live: Vec<_> = (0..20).map(|_| ground.request(&[("team", "red")])).collect();
+        let expected: Vec<_> = live.iter().rev().copied().collect();
+        let found = ground.pages(&by(&["team=red"], 2), bytes_max, |ground| live.drain(..).for_each(|task| ground.kill(task)));
+        assert_eq!(found.0, expected, "{bytes_max} bytes");
+    }
+}
+
+#[test]
 fn a_page_is_short_where_its_bound_is_reached_and_says_how_far_it_looked() {
     let mut ground = busy(160);
     let query = TaskQuery { state: Some(Filter::Ended), ..by(&["none=yes"], 5) };

@@ -59,6 +59,40 @@ fn the_list_is_filtered_by_type_outcome_and_state() {
 }
 
 #[test]
+fn the_list_is_filtered_by_labels() {
+    let holder = tempfile::tempdir().unwrap();
+    let dir = holder.path().join("data");
+    let labelled = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ergate::Extras { labels, ..ergate::Extras::default() }
+    };
+    with_runtime(builder(&dir), async |runtime| {
+        for number in 0..300 {
+            let (team, parity) = (["red", "blue", "green"][number % 3], (number % 2).to_string());
+            let extras = labelled(&[("team", team), ("parity", &parity)]);
+            runtime.submit_with("greet", "you", extras).await.unwrap().result::<String>().await.unwrap();
+        }
+        let red = labelled(&[("team", "red")]);
+        runtime.submit_with("fail", &1, red.clone()).await.unwrap().end().await.unwrap();
+        runtime.redrive("0-300".parse().unwrap(), "test", "try again").await.unwrap();
+        runtime.wait("0-301".parse().unwrap()).await.unwrap();
+        runtime.submit_with("sleep", &1, red).await.unwrap();
+    });
+    let list = |args: &[&str]| {
+        let rows = json(&dir, &[&["task", "list", "--limit", "500"], args].concat());
+        ids(&rows).iter().map(|id| id[2..].parse::<u32>().unwrap()).collect::<Vec<_>>()
+    };
+    let those = |wanted: fn(&u32) -> bool| (0..300).rev().filter(wanted).collect::<Vec<_>>();
+    assert_eq!(list(&["--label", "team=red"]), [vec![302, 301, 300], those(|n| n % 3 == 0)].concat());
+    assert_eq!(list(&["--label", "team=red", "--label", "parity=1"]), those(|n| n % 6 == 3));
+    assert_eq!(list(&["--label", "team=red", "--state", "dead"]), [301]);
+    assert_eq!(list(&["--label", "team=red", "--outcome", "failed"]), [301, 300]);
+    assert_eq!(list(&["--label", "team=red", "--state", "live"]), [302]);
+    assert_eq!(list(&["--label", "team=r"]), [0; 0]);
+    run(&dir, &["task", "list", "--label", "team"]).refuses(2, &["a label NAME=VALUE"]);
+}
+
+#[test]
 fn pages_follow_each_other_without_gap_or_repetition() {
     let (_holder, dir) = log();
     let (mut seen, mut before) = (Vec::new(), None::<String>);

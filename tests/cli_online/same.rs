@@ -7,10 +7,11 @@ use crate::support::{ask, run, submit};
 /// A service with tasks in every state that lasts; its log can be read beside it.
 fn service(home: &std::path::Path) -> Service {
     let service = Service::start_with(home, &[], &[("ERGATE_LOG__ENGINE", "file")]);
-    let done = submit(&service, &["noop", "[1]", "--key", "first", "--priority", "7"]);
+    let done = submit(&service, &["noop", "[1]", "--key", "first", "--priority", "7", "--label", "team=red"]);
     ask(&service, &["task", "result", &done, "--wait", "60s"]).expect(0);
     for _ in 0..3 {
-        let failed = submit(&service, &["fail", r#"{"class":"c","message":"it is \u001b[31mred"}"#]);
+        let labels = ["--label", "team=red", "--label", "a=b=c & d"];
+        let failed = submit(&service, &[&["fail", r#"{"class":"c","message":"it is \u001b[31mred"}"#], &labels[..]].concat());
         ask(&service, &["task", "result", &failed, "--wait", "60s"]).expect(3);
     }
     ask(&service, &["task", "retry", "0-1", "--reason", "once more"]).expect(0);
@@ -36,6 +37,11 @@ fn a_service_and_its_log_are_shown_alike() {
         &["task", "list", "--outcome", "succeeded"],
         &["task", "list", "--state", "delayed", "--pool", "default"],
         &["task", "list", "--since", "2020-01-01T00:00:00Z", "--until", "2020-01-02T00:00:00Z"],
+        &["task", "list", "--label", "a=b"],
+        &["task", "list", "--label", "team=red"],
+        &["task", "list", "--label", "team=red", "--label", "a=b=c & d", "--limit", "1"],
+        &["task", "list", "--label", "team=red", "--state", "ended", "--type", "noop"],
+        &["task", "list", "--label", "team=blue"],
         &["task", "show", "0-0"],
         &["task", "show", "0-1"],
         &["task", "show", "0-2"],
@@ -73,7 +79,7 @@ fn a_service_and_its_log_are_shown_alike() {
             told_alike(&args, &online, &offline);
         }
     }
-    assert!(printed >= 45, "only {printed} verbs printed something");
+    assert!(printed >= 54, "only {printed} verbs printed something");
 }
 
 /// What is not there is told in one line, here and there.

@@ -11,6 +11,7 @@ mod dependencies;
 mod exposition;
 mod follow;
 mod hostile;
+mod labels;
 mod limits;
 mod metrics;
 mod operate;

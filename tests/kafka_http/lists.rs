@@ -67,6 +67,44 @@ fn pages_of_all_shards_have_every_task_once_while_tasks_end() {
     engines.all[1].get("/v1/tasks?type=nobody").problem(422, "invalid");
 }
 
+#[test]
+fn tasks_of_all_shards_are_listed_by_label_while_they_end() {
+    let Some(kafka) = shared() else { return };
+    let engines = Engines::two("labels", kafka);
+    let lines: String = (0..300)
+        .map(|n| {
+            let payload = [0, 300 + 4 * n, 600_000][n % 3];
+            let labels = if n % 10 == 0 { json!({"tenth": "yes", "team": (n % 4).to_string()}) } else { json!({"team": "x"}) };
+            format!("{}\n", json!({"type": "sleep", "key": format!("k{n}"), "payload": {"ms": payload}, "labels": labels}))
+        })
+        .collect();
+    let taken = engines.all[0].ask("POST", "/v1/tasks", &[("content-type", "application/x-ndjson")], lines.as_bytes());
+    assert_eq!(taken.expect(200).json()["accepted"], 300);
+    let between = || std::thread::sleep(std::time::Duration::from_millis(100));
+    let rows = pages(&engines.all, "/v1/tasks?limit=4&label=tenth=yes", "tasks", between);
+    let found: BTreeSet<_> = ids(&rows).into_iter().collect();
+    assert_eq!((rows.len(), found.len()), (30, 30));
+    assert_eq!(found, (0..300).step_by(10).map(|line| id_of(&engines, line)).collect());
+    let states: BTreeSet<_> = rows.iter().map(|row| row["state"].as_str().unwrap()).collect();
+    assert!(states.contains("ended") && states.len() > 1, "{states:?}");
+    let both = pages(&engines.all, "/v1/tasks?limit=4&label=tenth=yes&label=team=2", "tasks", || ());
+    assert_eq!(both.len(), 15);
+    assert!(ids(&both).iter().all(|id| found.contains(id)));
+    assert_eq!(pages(&engines.all, "/v1/tasks?label=tenth=no", "tasks", || ()).len(), 0);
+    let problem = engines.all[1].get("/v1/tasks?label=tenth").problem(422, "invalid");
+    assert_eq!(problem["field"], "label");
+}
+
+/// The task of the line with this number, which its key names.
+fn id_of(engines: &Engines, line: usize) -> String {
+    let payload = [0, 300 + 4 * line, 600_000][line % 3];
+    let labels = json!({"tenth": "yes", "team": (line % 4).to_string()});
+    let again = json!({"type": "sleep", "key": format!("k{line}"), "payload": {"ms": payload}, "labels": labels});
+    let told = engines.all[0].post("/v1/tasks", &again.to_string()).expect(200).json();
+    assert_eq!(told["duplicate"], true);
+    told["id"].as_str().unwrap().to_owned()
+}
+
 fn pages_of_one(engine: &Service, shard: &str) -> BTreeSet<String> {
     let page = engine.get(&format!("/v1/tasks?limit=1000&shard={shard}")).expect(200).json();
     ids(page["tasks"].as_array().unwrap()).into_iter().collect()

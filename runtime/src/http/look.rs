@@ -16,8 +16,10 @@ use super::problem::{INVALID, Problem, UNSUCCESSFUL};
 use super::query::Parameters;
 use super::service::{Service, Shard, blocking, no_task, task_id};
 use super::wait::end_within;
+use crate::look::label::{LABELS_MAX, Label};
 use crate::look::life::Life;
-use crate::look::list::{Filter, TaskQuery, names_in};
+use crate::look::list::{Filter, Log, Page, TaskQuery, names_in};
+use crate::look::moment::time;
 use crate::look::named::{name_others, name_type};
 use crate::look::record::{self, Record};
 use crate::look::row::{Cursor, Row};
@@ -30,9 +32,10 @@ pub(super) const PAGE: (usize, usize) = (20, 1_000);
 const EVENTS: (usize, usize) = (1_000, 10_000);
 
 /// Lists tasks, the newest first: live ones, then ended ones.
-#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(("shard" = Option<String>, Query, description = "Only tasks of this shard, on Kafka"), ("type" = Option<String>, Query, description = "Only tasks of this type"), ("pool" = Option<String>, Query, description = "Only tasks of types of this pool"), ("state" = Option<String>, Query, description = "live, ended, dead, held, delayed, limited, ready, running, cancelling or backoff"), ("outcome" = Option<String>, Query, description = "succeeded, partial, failed, cancelled or skipped"), ("since" = Option<String>, Query, description = "Only those of this time or later, such as 2030-01-31T12:00:00Z"), ("until" = Option<String>, Query, description = "Only those before this time"), ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "The cursor of the page before, or of a task on it")), responses((status = 200, description = "A page of tasks", body = super::schema::TaskPage)), security(("bearer" = ["read"])))]
+#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(("shard" = Option<String>, Query, description = "Only tasks of this shard, on Kafka"), ("type" = Option<String>, Query, description = "Only tasks of this type"), ("pool" = Option<String>, Query, description = "Only tasks of types of this pool"), ("state" = Option<String>, Query, description = "live, ended, dead, held, delayed, limited, ready, running, cancelling or backoff"), ("outcome" = Option<String>, Query, description = "succeeded, partial, failed, cancelled or skipped"), ("label" = Option<Vec<String>>, Query, description = "Only tasks with this label, NAME=VALUE; several times for tasks that have all of them. A page may then be short, or empty, before the list ends: its cursor goes on", max_items = 16), ("since" = Option<String>, Query, description = "Only those of this time or later, such as 2030-01-31T12:00:00Z"), ("until" = Option<String>, Query, description = "Only those before this time"), ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query, description = "The cursor of the page before, or of a task on it")), responses((status = 200, description = "A page of tasks", body = super::schema::TaskPage)), security(("bearer" = ["read"])))]
 pub(super) async fn list(request: HttpRequest, service: Data<Service>) -> Result<HttpResponse, Problem> {
-    let given = Parameters::read(&request, &["type", "pool", "state", "outcome", "since", "until", "limit", "cursor", "shard"])?;
+    let known = ["type", "pool", "state", "outcome", "label", "since", "until", "limit", "cursor", "shard"];
+    let given = Parameters::with_repeated(&request, &known, Some("label"))?;
     let state_named = |text: &str| Filter::NAMES.into_iter().find(|(name, _)| *name == text).map(|(_, filter)| filter);
     let wanted = Wanted {
         type_name: given.text("type").map(str::to_owned),
@@ -44,6 +47,7 @@ pub(super) async fn list(request: HttpRequest, service: Data<Service>) -> Result
                 state_named,
                 "live, ended, dead, held, delayed, limited, ready, running, cancelling or backoff",
             )?,
+            labels: given.all("label", Label::read, LABELS_MAX, Label::EXPECTED)?,
             since: given.parsed("since", parse_moment, MOMENT)?,
             until: given.parsed("until", parse_moment, MOMENT)?,
             before: None,
@@ -54,13 +58,13 @@ pub(super) async fn list(request: HttpRequest, service: Data<Service>) -> Result
     let page = match service.named(given.text("shard"))? {
         Some(shard) => {
             let before = given.parsed("cursor", read_cursor, CURSOR)?;
-            page(&service, shard, wanted.behind(before)).await?
+            page(service, shard, wanted.behind(before)).await?
         }
         None => {
             let what = (&merge::TASKS, wanted.query.limit, given.text("cursor"));
             let local = move |service: Data<Service>, shard, before| {
                 let wanted = wanted.behind(before);
-                async move { page(&service, shard, wanted).await }
+                async move { page(service, shard, wanted).await }
             };
             merge::page(&service, &request, what, local).await?
         }
@@ -87,17 +91,24 @@ impl Wanted {
 }
 
 /// A page of the tasks of a shard that is led here.
-async fn page(service: &Service, id: ShardId, wanted: Wanted) -> Result<Value, Problem> {
+async fn page(service: Data<Service>, id: ShardId, wanted: Wanted) -> Result<Value, Problem> {
     let (shard, state) = (service.shard(id)?, service.state(id).await?);
     let types = types(&state, wanted.type_name.as_deref(), wanted.pool.as_deref())?;
     let query = TaskQuery { types, ..wanted.query };
-    let (rows, limit) = blocking(move || {
-        let log = (shard.reader.as_ref(), shard.index.as_ref());
-        Ok((query.rows(shard.id, Some(&state), &names_in(&state), log)?, query.limit))
+    let Page { rows, next, looked_to } = blocking(move || {
+        let names = names_in(&state);
+        // What is kept here may begin behind the requests of tasks that end in it.
+        let begins_later = !query.labels.is_empty() && shard.reader.span().first > Position(0);
+        let whole = if begins_later { service.runtime.whole_log(id)? } else { None };
+        let (reader, index, older) =
+            (shard.reader.as_ref(), shard.index.as_ref(), whole.as_ref().map(|kept| kept.reader.as_ref()));
+        Ok(query.page(Some(&state), &Log { shard: id, reader, older, index, names: &names })?)
     })
     .await?;
-    let cursor = rows.last().filter(|_| rows.len() >= limit).map(|last| write_cursor(last.cursor));
-    Ok(json!({ "tasks": rows.iter().map(Row::json).collect::<Vec<_>>(), "cursor": cursor }))
+    let rows: Vec<_> = rows.iter().map(Row::json).collect();
+    let mut page = json!({ "tasks": rows, "cursor": next.map(write_cursor) });
+    page.as_object_mut().into_iter().for_each(|page| page.extend(looked_to.map(|at| ("looked_to".to_owned(), time(at).into()))));
+    Ok(page)
 }
 
 /// The definitions of a type, and of all types whose tasks go to a pool.
@@ -127,7 +138,7 @@ fn write_cursor(cursor: Cursor) -> String {
 }
 
 /// Reads the cursor of a page, or of a task on it.
-fn read_cursor(text: &str) -> Option<Cursor> {
+pub(super) fn read_cursor(text: &str) -> Option<Cursor> {
     if let Ok(cursor) = text.parse() {
         return Some(cursor);
     }

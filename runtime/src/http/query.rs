@@ -17,6 +17,11 @@ pub(super) struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// Takes them apart. One that is not among these names, or is there twice, is refused.
     pub(super) fn read(request: &HttpRequest, known: &[&str]) -> Result<Parameters, Problem> {
+        Parameters::with_repeated(request, known, None)
+    }
+
+    /// The same, where one of them may be there several times.
+    pub(super) fn with_repeated(request: &HttpRequest, known: &[&str], repeated: Option<&str>) -> Result<Parameters, Problem> {
         let Parameters(pairs) = Parameters::any(request)?;
         for (index, (name, _)) in pairs.iter().enumerate() {
             let name = name.chars().take(64).collect::<String>();
@@ -27,7 +32,7 @@ impl Parameters {
                     Problem::new(INVALID, format!("`{}` is not a known parameter; {names}", name.escape_debug())).field(name)
                 );
             }
-            if pairs[..index].iter().any(|(before, _)| *before == name) {
+            if repeated != Some(&*name) && pairs[..index].iter().any(|(before, _)| *before == name) {
                 return Err(Problem::new(INVALID, format!("`{name}` is given twice; it is expected once")).field(name));
             }
         }
@@ -53,11 +58,23 @@ impl Parameters {
         parse: impl FnOnce(&str) -> Option<T>,
         expected: &str,
     ) -> Result<Option<T>, Problem> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        parse(text).map(Some).ok_or_else(|| {
-            let shown: String = text.chars().take(64).collect();
-            Problem::new(INVALID, format!("`{name}` is {shown:?} where {expected} is expected")).field(name)
-        })
+        self.text(name).map(|text| parse(text).ok_or_else(|| unexpected(name, text, expected))).transpose()
+    }
+
+    /// A parameter that may be there several times, and stands for something each time.
+    pub(super) fn all<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        max: usize,
+        expected: &str,
+    ) -> Result<Vec<T>, Problem> {
+        let texts: Vec<_> = self.0.iter().filter(|(known, _)| known == name).map(|(_, text)| text).collect();
+        if texts.len() > max {
+            let detail = format!("`{name}` is given {} times; it is expected at most {max} times", texts.len());
+            return Err(Problem::new(INVALID, detail).field(name));
+        }
+        texts.into_iter().map(|text| parse(text).ok_or_else(|| unexpected(name, text, expected))).collect()
     }
 
     /// How many are wanted.
@@ -72,4 +89,9 @@ impl Parameters {
         let span = |text: &str| parse_span(text).map(|span| span.to_std()).filter(|span| *span <= WAIT_MAX);
         Ok(self.parsed("wait", span, "a span of at most 60s such as 10s")?.unwrap_or_default())
     }
+}
+
+fn unexpected(name: &str, text: &str, expected: &str) -> Problem {
+    let shown: String = text.chars().take(64).collect();
+    Problem::new(INVALID, format!("`{name}` is {shown:?} where {expected} is expected")).field(name)
 }

@@ -121,6 +121,8 @@ describe! {
         tasks: Vec<TaskRow>,
         /// Where the next page begins; null where this is the last one.
         cursor: Option<String>,
+        /// Of a list by label, when the next task ended that is to be looked at, where the page ends before its limit because too much had to be read.
+        looked_to: Option<String>,
         /// On Kafka, the shards without a leader at the moment, of which nothing is told.
         missing_shards: Option<Vec<String>>,
     }

@@ -1,16 +1,19 @@
 //! Lists of tasks: live ones from a state, ended ones from the log's indexes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 
 use ergate_events::id::{Ordinal, Position, ShardId, TypeId};
 use ergate_events::log::LogReader;
 use ergate_events::log::index::{Ending, EndingQuery, TaskIndex, TypeNames};
-use ergate_events::slab::{Phase, Task};
+use ergate_events::slab::Task;
 use ergate_events::state::State;
 use ergate_events::task::Outcome;
 use ergate_events::time::{Micros, Timestamp};
 
 use super::LookError;
+pub use super::filter::Filter;
+use super::label::{Label, Labelled, PAGE_BYTES_MAX};
 use super::row::{Cursor, Row, ended_row, live_row};
 
 /// Endings that are looked at together where few of them are shown.
@@ -18,59 +21,30 @@ const PAGE: usize = 1_024;
 /// Most endings since a list was begun that are looked at for a page of it: each page looks at all of them anew, and they take a tenth of a second.
 const ENDED_SINCE_MAX: usize = 100_000;
 
-/// States to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Filter {
-    /// Not ended
-    Live,
-    /// Ended, dead letters included
-    Ended,
-    /// Failed for good and kept for redrive
-    Dead,
-    /// Waits for the moment that its request named
-    Delayed,
-    /// Waits for a slot
-    Ready,
-    /// Has a slot
-    Running,
-    /// Has a slot and was asked to give it up
-    Cancelling,
-    /// Waits for its next attempt
-    Backoff,
-    /// Waits for a limit on the flow
-    Limited,
-    /// Waits for the end of other tasks
-    Held,
+/// The log of a shard.
+#[derive(Clone, Copy)]
+pub struct Log<'a> {
+    /// Whose log it is.
+    pub shard: ShardId,
+    /// Reads it.
+    pub reader: &'a dyn LogReader,
+    /// The same log from an earlier beginning, where that one begins later and there is another.
+    pub older: Option<&'a dyn LogReader>,
+    /// Its indexes.
+    pub index: &'a TaskIndex,
+    /// What its task types are called.
+    pub names: &'a TypeNames,
 }
 
-impl Filter {
-    /// All of them with their names.
-    pub const NAMES: [(&'static str, Filter); 10] = [
-        ("live", Filter::Live),
-        ("ended", Filter::Ended),
-        ("dead", Filter::Dead),
-        ("delayed", Filter::Delayed),
-        ("ready", Filter::Ready),
-        ("running", Filter::Running),
-        ("cancelling", Filter::Cancelling),
-        ("backoff", Filter::Backoff),
-        ("limited", Filter::Limited),
-        ("held", Filter::Held),
-    ];
-
-    const fn phase(self) -> Option<Phase> {
-        match self {
-            Filter::Live | Filter::Ended | Filter::Dead => None,
-            Filter::Delayed => Some(Phase::Delayed),
-            Filter::Ready => Some(Phase::Ready),
-            Filter::Running => Some(Phase::Running),
-            Filter::Cancelling => Some(Phase::Cancelling),
-            Filter::Backoff => Some(Phase::Backoff),
-            Filter::Limited => Some(Phase::Limited),
-            Filter::Held => Some(Phase::Held),
-        }
-    }
+/// A part of the list.
+#[derive(Default)]
+pub struct Page {
+    /// Its tasks, the newest first.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; `None` where nothing follows.
+    pub next: Option<Cursor>,
+    /// Of a page that ends before it has all it might have, because too much had to be read for it: when the next task ended that is to be looked at.
+    pub looked_to: Option<Timestamp>,
 }
 
 /// Which tasks, and how many of them.
@@ -82,6 +56,8 @@ pub struct TaskQuery {
     pub outcome: Option<Outcome>,
     /// Only tasks in this state.
     pub state: Option<Filter>,
+    /// Only tasks with all of these labels.
+    pub labels: Vec<Label>,
     /// Only live tasks that were requested, and others that ended, at this time or later.
     pub since: Option<Timestamp>,
     /// The same, before this time.
@@ -116,58 +92,79 @@ impl TaskQuery {
         self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
     }
 
-    /// The tasks that are asked for, the newest first, in pages until there are enough; `state` is needed where [`TaskQuery::wants_any_live`]. What
-    /// the indexes do not cover yet is read from the log, at most some hundred thousand events.
+    /// The tasks that are asked for, the newest first, in pages until there are enough; `state` is needed where [`TaskQuery::wants_any_live`], and
+    /// it knows the labels of dead letters whose requests retention has dropped. What the indexes do not cover yet is read from the log, at most
+    /// some hundred thousand events.
     ///
     /// # Errors
     /// [`LookError::Stale`] when too much has ended since the list was begun, and what the log meets.
-    pub fn rows(
-        &self,
-        shard: ShardId,
-        state: Option<&State>,
-        names: &TypeNames,
-        log: (&dyn LogReader, &TaskIndex),
-    ) -> Result<Vec<Row>, LookError> {
+    pub fn page(&self, state: Option<&State>, log: &Log<'_>) -> Result<Page, LookError> {
+        self.page_within(PAGE_BYTES_MAX, state, log)
+    }
+
+    /// The same, with another bound on what is read because of labels.
+    pub(super) fn page_within(&self, bytes_max: u64, state: Option<&State>, log: &Log<'_>) -> Result<Page, LookError> {
         let begun = match (self.before, state) {
             (Some(Cursor::Ended(before)), _) => Some(before),
             (Some(Cursor::Live { as_of: Some(as_of), .. }), _) => Some(as_of),
             (Some(Cursor::Live { as_of: None, .. }) | None, state) => state.map(|state| state.position),
         };
-        let mut rows = match state.filter(|_| self.wants_any_live()) {
-            Some(state) => self.were_live(shard, state, begun.unwrap_or(state.position), names, log)?,
-            None => Vec::new(),
+        let mut labelled = Labelled::new(&self.labels, state, log, bytes_max);
+        let mut page = match state.filter(|_| self.wants_any_live()) {
+            Some(state) => self.were_live(state, begun.unwrap_or(state.position), log, &mut labelled)?,
+            None => Page::default(),
         };
-        self.ended(shard, names, log, begun, &mut rows)?;
-        Ok(rows)
+        if page.next.is_none() {
+            self.ended(begun, log, &mut labelled, &mut page)?;
+        }
+        if page.rows.len() >= self.limit {
+            page.next = page.rows.last().map(|last| last.cursor);
+        }
+        Ok(page)
     }
 
     /// The newest tasks that were live at a position: those that still are, and those that have ended since.
-    fn were_live(
-        &self,
-        shard: ShardId,
-        state: &State,
-        as_of: Position,
-        names: &TypeNames,
-        log: (&dyn LogReader, &TaskIndex),
-    ) -> Result<Vec<Row>, LookError> {
+    fn were_live(&self, state: &State, as_of: Position, log: &Log<'_>, labelled: &mut Labelled<'_>) -> Result<Page, LookError> {
         let before = match self.before {
             Some(Cursor::Live { before, .. }) => before,
             Some(Cursor::Ended(_)) | None => state.next_ordinal(),
         };
-        let mut rows = self.live(shard, state, before, as_of);
-        if as_of < state.position && self.wants_ended() {
-            rows.extend(self.ended_since(shard, as_of, before, state.position, names, log)?);
-            rows.sort_by_key(|row| std::cmp::Reverse(row.task.ordinal));
-            rows.truncate(self.limit);
+        let live = self.live(state, before, as_of, log.shard, labelled);
+        if as_of == state.position || !self.wants_ended() {
+            return Ok(Page { rows: live, ..Page::default() });
         }
-        Ok(rows)
+        let mut since = self.ended_since(as_of, before, state.position, log)?;
+        since.sort_by_key(|row| Reverse(row.task.ordinal));
+        self.joined(live, since, as_of, labelled)
+    }
+
+    /// Joins live tasks with those that have ended since a position and have the labels, both the newest first.
+    fn joined(&self, live: Vec<Row>, since: Vec<Row>, as_of: Position, labelled: &mut Labelled<'_>) -> Result<Page, LookError> {
+        let (mut live, mut page) = (live.into_iter().peekable(), Page::default());
+        for row in since {
+            page.rows.extend(std::iter::from_fn(|| live.next_if(|live| live.task.ordinal > row.task.ordinal)));
+            if page.rows.len() >= self.limit {
+                break;
+            }
+            match labelled.has(row.task.ordinal)? {
+                Some(true) => page.rows.push(row),
+                Some(false) => {}
+                None => {
+                    let before = Ordinal(row.task.ordinal.0 + 1);
+                    return Ok(Page { next: Some(Cursor::Live { before, as_of: Some(as_of) }), ..page });
+                }
+            }
+        }
+        page.rows.extend(live);
+        page.rows.truncate(self.limit);
+        Ok(page)
     }
 
     /// The newest live tasks before one. Only as many as are shown are kept, however many there are.
-    fn live(&self, shard: ShardId, state: &State, before: Ordinal, as_of: Position) -> Vec<Row> {
+    fn live(&self, state: &State, before: Ordinal, as_of: Position, shard: ShardId, labelled: &Labelled<'_>) -> Vec<Row> {
         let mut newest = VecDeque::new();
         for (ordinal, task, _) in state.work.tasks.iter().take_while(|(ordinal, ..)| *ordinal < before) {
-            if self.wants(task) {
+            if self.wants(task) && labelled.live(state, ordinal) {
                 newest.push_back((ordinal, task));
                 if newest.len() > self.limit {
                     newest.pop_front();
@@ -177,24 +174,16 @@ impl TaskQuery {
         newest.into_iter().rev().map(|(ordinal, task)| live_row(shard, state, ordinal, task, as_of)).collect()
     }
 
-    /// Tasks before one that have ended since a position.
-    fn ended_since(
-        &self,
-        shard: ShardId,
-        as_of: Position,
-        task: Ordinal,
-        until: Position,
-        names: &TypeNames,
-        log: (&dyn LogReader, &TaskIndex),
-    ) -> Result<Vec<Row>, LookError> {
+    /// Tasks before one that have ended since a position, whatever their labels.
+    fn ended_since(&self, as_of: Position, task: Ordinal, until: Position, log: &Log<'_>) -> Result<Vec<Row>, LookError> {
         let (mut rows, mut before, mut seen) = (Vec::new(), Some(until), 0);
         loop {
-            let endings = self.endings(before, PAGE, log.1)?;
+            let endings = self.endings(before, PAGE, log.index)?;
             let since = endings.iter().take_while(|(ending, _)| ending.position >= as_of);
             let wanted = since.filter(|(ending, _)| ending.task < task && self.in_time(ending.at));
             rows.extend(wanted.map(|(ending, dead)| {
                 let cursor = Cursor::Live { before: ending.task, as_of: Some(as_of) };
-                Row { cursor, ..ended_row(shard, names, ending, *dead) }
+                Row { cursor, ..ended_row(log.shard, log.names, ending, *dead) }
             }));
             seen += endings.len();
             match endings.last() {
@@ -222,25 +211,23 @@ impl TaskQuery {
     /// Adds the newest ended tasks before a position.
     fn ended(
         &self,
-        shard: ShardId,
-        names: &TypeNames,
-        log: (&dyn LogReader, &TaskIndex),
         mut before: Option<Position>,
-        rows: &mut Vec<Row>,
+        log: &Log<'_>,
+        labelled: &mut Labelled<'_>,
+        page: &mut Page,
     ) -> Result<(), LookError> {
-        let (reader, index) = log;
-        let dead_only = self.state == Some(Filter::Dead);
         if let Some(until) = self.until {
-            let end = end_of(reader, until)?;
+            let end = end_of(log.reader, until)?;
             before = Some(before.map_or(end, |before| before.min(end)));
         }
-        while self.wants_ended() && rows.len() < self.limit {
+        while self.wants_ended() && page.rows.len() < self.limit {
             // Of some endings few are shown, so more of them are looked at.
-            let few = dead_only || self.until.is_some();
-            let limit = if few { (self.limit - rows.len()).max(PAGE) } else { self.limit - rows.len() };
-            let endings = self.endings(before, limit, index)?;
-            let wanted = endings.iter().filter(|(ending, dead)| (!dead_only || dead.is_some()) && self.in_time(ending.at));
-            rows.extend(wanted.take(self.limit - rows.len()).map(|(ending, dead)| ended_row(shard, names, ending, *dead)));
+            let few = self.state == Some(Filter::Dead) || self.until.is_some() || !self.labels.is_empty();
+            let limit = if few { (self.limit - page.rows.len()).max(PAGE) } else { self.limit - page.rows.len() };
+            let endings = self.endings(before, limit, log.index)?;
+            if !self.show(&endings, before, log, labelled, page)? {
+                break;
+            }
             match endings.last() {
                 // Time never goes back, so what follows is older still.
                 Some((last, _)) if self.since.is_some_and(|since| last.at < since) => break,
@@ -249,6 +236,34 @@ impl TaskQuery {
             }
         }
         Ok(())
+    }
+
+    /// Adds those of some endings that are wanted; false where their labels take too much reading, and the page ends before the first of those.
+    fn show(
+        &self,
+        endings: &[(Ending, Option<u32>)],
+        mut before: Option<Position>,
+        log: &Log<'_>,
+        labelled: &mut Labelled<'_>,
+        page: &mut Page,
+    ) -> Result<bool, LookError> {
+        for (ending, dead) in endings {
+            if page.rows.len() >= self.limit {
+                break;
+            }
+            let wanted = (self.state != Some(Filter::Dead) || dead.is_some()) && self.in_time(ending.at);
+            match if wanted { labelled.has(ending.task)? } else { Some(false) } {
+                Some(true) => page.rows.push(ended_row(log.shard, log.names, ending, *dead)),
+                Some(false) => {}
+                None => {
+                    page.next = Some(Cursor::Ended(before.unwrap_or_else(|| log.reader.span().next)));
+                    page.looked_to = Some(ending.at);
+                    return Ok(false);
+                }
+            }
+            before = Some(ending.position);
+        }
+        Ok(true)
     }
 }
 

@@ -3,7 +3,9 @@
 //! Everything here reads what is durable and changes nothing. What it costs is said where it is more than one block.
 
 pub mod dead;
+pub mod filter;
 pub mod fold;
+pub mod label;
 pub mod life;
 pub mod list;
 pub mod moment;

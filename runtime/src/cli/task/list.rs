@@ -8,7 +8,9 @@ use ergate::events::state::State;
 use ergate::events::task::Outcome;
 use ergate::events::time::Timestamp;
 use ergate::kafka::logs::shard_name;
-use ergate::look::list::{Filter, TaskQuery, names_in, types_of};
+use ergate::look::LookError;
+use ergate::look::label::Label;
+use ergate::look::list::{Filter, Log, TaskQuery, names_in, types_of};
 use ergate::look::record::plain;
 use ergate::look::row::{Cursor, Row};
 use serde_json::Value;
@@ -44,6 +46,9 @@ pub(crate) struct ListArgs {
     /// Only tasks in this state
     #[arg(long, value_enum)]
     state: Option<Filter>,
+    /// Only tasks with this label; given several times, only tasks with all of them
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<Label>,
     /// Only live tasks that were requested, and others that ended, at this moment or later, such as 2030-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     since: Option<Timestamp>,
@@ -84,7 +89,7 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> anyhow::Result<Exit> {
 /// The tasks of a service, in as many pages as they take.
 fn online(remote: &Remote, args: &ListArgs) -> anyhow::Result<Vec<Value>> {
     let name = |filter| Filter::NAMES.into_iter().find(|(_, known)| *known == filter).map(|(name, _)| name);
-    let path = Path::new("/v1/tasks")
+    let mut path = Path::new("/v1/tasks")
         .with("type", args.type_name.as_deref())
         .with("pool", args.pool.as_deref())
         .with("outcome", args.outcome.map(|outcome| outcome.name().to_ascii_lowercase()))
@@ -92,6 +97,9 @@ fn online(remote: &Remote, args: &ListArgs) -> anyhow::Result<Vec<Value>> {
         .with("since", args.since.map(Timestamp::rfc3339))
         .with("until", args.until.map(Timestamp::rfc3339))
         .with("shard", args.log.shard.map(shard_name));
+    for label in &args.labels {
+        path = path.with("label", Some(label));
+    }
     let (mut rows, mut cursor) = (Vec::new(), args.before.clone());
     while rows.len() < args.limit {
         let limit = (args.limit - rows.len()).min(PAGE_MAX);
@@ -123,13 +131,31 @@ fn offline(args: &ListArgs, globals: &Globals) -> anyhow::Result<Vec<Value>> {
         .map(str::parse::<Cursor>)
         .transpose()
         .map_err(|error| Trouble::Usage(format!("--before: {error}")))?;
-    let query = TaskQuery { types: None, outcome, state, since, until, before, limit };
-    let state = (query.wants_any_live() || args.pool.is_some()).then(|| place.fold_all(globals)).transpose()?;
+    let labels = args.labels.clone();
+    let query = TaskQuery { types: None, outcome, state, labels, since, until, before, limit };
+    let needs_state = query.wants_any_live() || args.pool.is_some() || !query.labels.is_empty();
+    let state = needs_state.then(|| place.fold_all(globals)).transpose()?;
     let names = names(&place, &index, state.as_ref(), globals)?;
     let types = args.type_name.as_deref().map(|name| types_of(&names, name)).transpose().map_err(looked)?;
     let query = TaskQuery { types: within(types, args.pool.as_deref(), state.as_ref())?, ..query };
-    let rows = query.rows(place.shard, state.as_ref(), &names, (place.reader.as_ref(), &index)).map_err(looked)?;
+    let log = Log { shard: place.shard, reader: place.reader.as_ref(), older: None, index: &index, names: &names };
+    let rows = all_pages(query, state.as_ref(), &log).map_err(looked)?;
     Ok(rows.iter().map(Row::json).collect())
+}
+
+/// The tasks that are asked for, in as many pages as they take.
+fn all_pages(mut query: TaskQuery, state: Option<&State>, log: &Log<'_>) -> Result<Vec<Row>, LookError> {
+    let mut rows = Vec::new();
+    while query.limit > 0 {
+        let page = query.page(state, log)?;
+        query.limit -= page.rows.len();
+        rows.extend(page.rows);
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    Ok(rows)
 }
 
 /// Of these types, or of all, those whose tasks go to a pool.
@@ -149,6 +175,10 @@ fn names(place: &Place, index: &TaskIndex, state: Option<&State>, globals: &Glob
     }
     let known = index.type_names()?;
     if known.is_whole() { Ok(known) } else { place.fold_all(globals).map(|state| names_in(&state)) }
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    Label::read(text).ok_or_else(|| format!("write {}", Label::EXPECTED))
 }
 
 fn outcome(text: &str) -> Result<Outcome, String> {

@@ -45,6 +45,8 @@ impl Up {
         let binary = std::env::var("ERGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ergate").to_owned());
         let mut command = Command::new(binary);
         command.args(["up", "--log", &log, "--data"]).arg(dir.join("data")).stdin(Stdio::null()).stderr(errors);
+        // What it leads is read from what it says.
+        command.env("ERGATE_LOG_FORMAT", "pretty");
         Up(command.spawn().unwrap())
     }
 

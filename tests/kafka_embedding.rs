@@ -11,6 +11,8 @@
 
 #[path = "http/exposition.rs"]
 mod exposition;
+#[path = "kafka_embedding/generators.rs"]
+mod generators;
 #[path = "support/kafka/mod.rs"]
 mod kafka;
 #[allow(dead_code, reason = "its `main` is not called here")]

@@ -1,22 +1,35 @@
-//! Starts the generators of a shard that only this process has, on a thread of their own.
+//! Starts the generators of a shard that only this process has, and on Kafka those of the shards that are led here.
 
 use std::sync::Arc;
 
 use actix::{Actor, Arbiter};
 use ergate_actors::generate::{Desk, Generator, LocalFuture};
 use ergate_actors::submission::{BatchAnswer, RequestBatch, SubmitError};
-use ergate_events::id::ShardId;
+use ergate_events::id::{ShardId, TypeId};
 use ergate_events::log::index::TaskIndex;
 use ergate_events::state::State;
 use ergate_events::time::Timestamp;
 
+#[cfg(feature = "kafka")]
+pub(crate) use self::led::follow;
 use crate::builder::Builder;
+#[cfg(feature = "kafka")]
+use crate::runtime::WeakRuntime;
 use crate::wiring::Parts;
 
 /// A shard as its generators need it.
 struct ShardDesk {
     parts: Parts,
-    tasks_live_max: usize,
+    requests: Requests,
+}
+
+/// Where what they generate goes.
+enum Requests {
+    /// To the shard itself, which has at most so many live tasks.
+    Shard(usize),
+    /// To the shard by its topic: who leads a shard on Kafka decides what is there.
+    #[cfg(feature = "kafka")]
+    Topic(WeakRuntime),
 }
 
 /// Starts them; they end with the system, or when their hosts are stopped.
@@ -24,7 +37,7 @@ pub(crate) fn start(builder: &Builder, parts: &Parts) {
     if builder.plugins.generators().is_empty() {
         return;
     }
-    let desk = Arc::new(ShardDesk { parts: parts.clone(), tasks_live_max: builder.tasks_live_max });
+    let desk = Arc::new(ShardDesk { parts: parts.clone(), requests: Requests::Shard(builder.tasks_live_max) });
     let arbiter = Arbiter::new().handle();
     for host in builder.plugins.generators() {
         let (host, desk) = (host.clone(), Arc::clone(&desk));
@@ -43,8 +56,17 @@ impl ShardDesk {
     }
 
     async fn record(&self, requests: RequestBatch) -> Result<BatchAnswer, SubmitError> {
-        self.parts.admit(requests.len(), self.tasks_live_max)?;
-        Ok(self.parts.submit(requests, None).await?.answer)
+        match &self.requests {
+            Requests::Shard(tasks_live_max) => {
+                self.parts.admit(requests.len(), *tasks_live_max)?;
+                Ok(self.parts.submit(requests, None).await?.answer)
+            }
+            #[cfg(feature = "kafka")]
+            Requests::Topic(runtime) => {
+                let runtime = runtime.upgrade().ok_or_else(|| self.parts.closed())?;
+                Ok(runtime.submit_to(self.parts.shard, requests).await?.answer)
+            }
+        }
     }
 }
 
@@ -65,7 +87,85 @@ impl Desk for ShardDesk {
         Box::pin(self.durable_state())
     }
 
+    #[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "there is one numbering"))]
+    fn request_type(&self, name: &str, defined: TypeId) -> TypeId {
+        match &self.requests {
+            Requests::Shard(_) => defined,
+            // Shards number their types on their own, and requests by the topic name them by the engine's numbers.
+            #[cfg(feature = "kafka")]
+            Requests::Topic(runtime) => {
+                runtime.upgrade().and_then(|runtime| runtime.task_types().get(name).copied()).unwrap_or(defined)
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.requests {
+            Requests::Shard(_) => false,
+            #[cfg(feature = "kafka")]
+            Requests::Topic(runtime) => {
+                let led = runtime.upgrade().and_then(|runtime| runtime.on_kafka()?.leading.get(self.parts.shard));
+                led.is_none_or(|led| led.writer != self.parts.writer)
+            }
+        }
+    }
+
     fn submit(&self, requests: RequestBatch) -> LocalFuture<'_, Result<BatchAnswer, SubmitError>> {
         Box::pin(self.record(requests))
+    }
+}
+
+/// On Kafka: a generator belongs to one shard, and runs where that is led.
+#[cfg(feature = "kafka")]
+mod led {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use actix::{Actor, Addr};
+    use ergate_actors::generate::{Generator, GeneratorHost};
+
+    use super::{Requests, ShardDesk};
+    use crate::builder::Builder;
+    use crate::runtime::{Runtime, WeakRuntime};
+
+    /// How often it is looked which shards are led here: a small part of the shortest time between two questions to a generator.
+    const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+    /// A generator, and who asks it while its shard is led here.
+    struct Known {
+        host: GeneratorHost,
+        asks: Option<Addr<Generator<ShardDesk>>>,
+    }
+
+    /// Lets each generator be asked while the shard of its task type's name is led here.
+    pub(crate) fn follow(builder: &Builder, runtime: &Runtime) {
+        let hosts = builder.plugins.generators().to_vec();
+        let Some(engine) = runtime.on_kafka().filter(|_| !hosts.is_empty()) else { return };
+        let (arbiter, runtime) = (engine.system.arbiter().clone(), runtime.downgrade());
+        // An engine that has ended runs nothing more.
+        arbiter.spawn_fn(move || drop(actix::spawn(look_after(hosts, runtime))));
+    }
+
+    async fn look_after(hosts: Vec<GeneratorHost>, runtime: WeakRuntime) {
+        let mut all: Vec<_> = hosts.into_iter().map(|host| Known { host, asks: None }).collect();
+        while let Some(now) = runtime.upgrade() {
+            all.iter_mut().for_each(|known| known.look(&now));
+            drop(now);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    impl Known {
+        fn look(&mut self, runtime: &Runtime) {
+            if self.asks.as_ref().is_some_and(Addr::connected) {
+                return;
+            }
+            let shard = runtime.home(self.host.task_type());
+            let led = runtime.on_kafka().and_then(|engine| engine.leading.get(shard));
+            self.asks = led.map(|parts| {
+                let desk = ShardDesk { parts, requests: Requests::Topic(runtime.downgrade()) };
+                Generator::new(self.host.clone(), Arc::new(desk)).start()
+            });
+        }
     }
 }

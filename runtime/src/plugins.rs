@@ -76,14 +76,6 @@ pub enum PluginError {
         #[source]
         source: FactoryError,
     },
-    /// No engine on Kafka sees all shards.
-    #[error(
-        "generators do not run on Kafka: no engine has a view of all shards; run the generator of the task type {name:?} in a program that submits its tasks with keys"
-    )]
-    OnKafka {
-        /// The task type of one of them.
-        name: String,
-    },
 }
 
 fn article(kind: &str) -> String {
@@ -231,10 +223,6 @@ impl Builder {
         self.check(GENERATOR, GENERATORS_MAX, made.iter().map(|(generator, _)| generator.task_type()))?;
         self.check(OBSERVER, OBSERVERS_MAX, factories.iter().map(|factory| factory.task_type()))?;
         self.check_configurations(made.iter().map(|(generator, _)| generator.task_type()))?;
-        #[cfg(feature = "kafka")]
-        if let (Some(_), Some((generator, _))) = (&self.kafka, made.first()) {
-            return Err(PluginError::OnKafka { name: generator.task_type().to_owned() });
-        }
         let mut observers = Vec::with_capacity(factories.len());
         for factory in factories {
             let name = factory.task_type().to_owned();

@@ -154,6 +154,18 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// A runtime, if it is still there.
+#[cfg(feature = "kafka")]
+#[derive(Clone)]
+pub(crate) struct WeakRuntime(std::sync::Weak<Inner>);
+
+#[cfg(feature = "kafka")]
+impl WeakRuntime {
+    pub(crate) fn upgrade(&self) -> Option<Runtime> {
+        self.0.upgrade().map(|inner| Runtime { inner })
+    }
+}
+
 struct Inner {
     front: Front,
     /// What may have work outside this process.
@@ -373,8 +385,29 @@ impl Runtime {
             Front::Local(parts) if requests.names_tasks() => self.submit_dependents(parts, &requests, room).await,
             Front::Local(parts) => parts.submit(requests, Some(room)).await,
             #[cfg(feature = "kafka")]
-            Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
+            Front::Kafka(engine) => Ok(engine.submit(requests, None, room).await?.or_ask(self.clone())),
         }
+    }
+
+    /// As [`Runtime::submit_batch`], all of it to one shard whatever the keys are.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn submit_to(&self, shard: ShardId, requests: RequestBatch) -> Result<Batch, SubmitError> {
+        let Front::Kafka(engine) = &self.inner.front else { return self.submit_batch(requests).await };
+        self.admit(&requests)?;
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(permits(&requests)).await.map_err(|_| self.closed())?;
+        engine.submit(requests, Some(shard), room).await
+    }
+
+    /// A handle that keeps the runtime from nothing.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn downgrade(&self) -> WeakRuntime {
+        WeakRuntime(Arc::downgrade(&self.inner))
+    }
+
+    /// The engine, where the log is on Kafka.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn on_kafka(&self) -> Option<&crate::kafka::Engine> {
+        if let Front::Kafka(engine) = &self.inner.front { Some(engine) } else { None }
     }
 
     /// As [`Runtime::submit_batch`], but answers [`SubmitError::Busy`] where that would wait for room.
@@ -388,7 +421,7 @@ impl Runtime {
             Front::Local(parts) if requests.names_tasks() => self.submit_dependents(parts, &requests, room).await,
             Front::Local(parts) => self.noted(parts.try_submit(requests, room).await),
             #[cfg(feature = "kafka")]
-            Front::Kafka(engine) => Ok(engine.submit(requests, room).await?.or_ask(self.clone())),
+            Front::Kafka(engine) => Ok(engine.submit(requests, None, room).await?.or_ask(self.clone())),
         }
     }
 

@@ -80,7 +80,9 @@ pub(crate) async fn start(builder: Builder) -> Result<Runtime, StartError> {
         crate::sources::refuse_on_kafka(&builder)?;
         let data = builder.store.dir().map_or_else(|| crate::builder::DATA_DEFAULT.into(), std::path::Path::to_owned);
         let engine = crate::kafka::Engine::start(builder.clone(), settings, data).await?;
-        return Ok(Runtime::new(&builder, Front::Kafka(Box::new(engine)), None));
+        let runtime = Runtime::new(&builder, Front::Kafka(Box::new(engine)), None);
+        crate::generators::follow(&builder, &runtime);
+        return Ok(runtime);
     }
     let (ready, started) = oneshot::channel();
     let settings = builder.clone();

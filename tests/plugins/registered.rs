@@ -91,16 +91,6 @@ fn a_plug_in_that_cannot_be_used_stops_the_start_and_says_why() {
     });
 }
 
-#[cfg(feature = "kafka")]
-#[test]
-fn on_kafka_generators_are_refused_in_one_sentence() {
-    block_on(PATIENCE, async {
-        let url: ergate::kafka::KafkaUrl = "kafka://127.0.0.1:1/none".parse().unwrap();
-        let refused = refused(memory().generator(Jobs::many(1).maker()).kafka(url)).await;
-        assert!(refused.starts_with("generators do not run on Kafka"), "{refused}");
-    });
-}
-
 #[test]
 fn the_program_of_the_examples_makes_each_report_once() {
     block_on(PATIENCE, async {

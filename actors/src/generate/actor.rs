@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
-use ergate_events::id::ShardId;
+use ergate_events::id::{ShardId, TypeId};
 use ergate_events::log::index::TaskIndex;
 use ergate_events::state::State;
 use ergate_events::time::{Micros, Timestamp};
@@ -35,6 +35,10 @@ pub trait Desk {
     fn index(&self) -> Arc<TaskIndex>;
     /// A copy of its state of which everything is durable; the error says why there is none.
     fn look(&self) -> LocalFuture<'_, Result<Box<State>, String>>;
+    /// The number of a task type in requests, which the shard's state has under this one.
+    fn request_type(&self, name: &str, defined: TypeId) -> TypeId;
+    /// Whether the shard is led here no more.
+    fn is_over(&self) -> bool;
     /// Records requests; the answer is durable.
     fn submit(&self, requests: RequestBatch) -> LocalFuture<'_, Result<BatchAnswer, SubmitError>>;
 }
@@ -163,6 +167,10 @@ impl<D: Desk + 'static> Handler<Tick> for Generator<D> {
         if self.host.context().is_stopping() {
             return context.stop();
         }
+        if self.desk.is_over() {
+            self.host.rest();
+            return context.stop();
+        }
         let now = self.desk.now();
         if let Some(since) = self.asking {
             return self.look_after(since, now);
@@ -221,7 +229,7 @@ async fn submit(generator: &str, desk: &impl Desk, view: &View, batch: super::Ge
         return (BatchOutcome::Failed, false);
     };
     let name = batch.name(view.slot());
-    let answer = match desk.submit(batch.into_requests(generator, id, &name, key_window)).await {
+    let answer = match desk.submit(batch.into_requests(generator, desk.request_type(generator, id), &name, key_window)).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::warn!(

@@ -29,16 +29,17 @@ struct Inner {
     every: Duration,
     within: Duration,
     /// `None` once it was told to end.
-    asks: Mutex<Option<SyncSender<Ask>>>,
+    orders: Mutex<Option<SyncSender<Order>>>,
     context: GeneratorContext,
     counts: GeneratorCounts,
     /// Closed when the thread has ended.
     ended: watch::Receiver<()>,
 }
 
-struct Ask {
-    view: Box<View>,
-    reply: oneshot::Sender<(Box<View>, Answer)>,
+/// What its thread is told.
+enum Order {
+    Ask { view: Box<View>, reply: oneshot::Sender<(Box<View>, Answer)> },
+    Rest,
 }
 
 /// What a generator says.
@@ -65,7 +66,7 @@ impl GeneratorHost {
     ) -> Result<Self, GenerateError> {
         let context = GeneratorContext { configuration: Arc::new(configuration), stopping: Arc::new(AtomicBool::new(false)) };
         let (task_type, every, within) = (generator.task_type().to_owned(), generator.every(), generator.within());
-        let (asks, asked) = sync_channel(1);
+        let (orders, told) = sync_channel(1);
         let (end, ended) = watch::channel(());
         let (ready, started) = oneshot::channel();
         let mut life = Life { make, context: context.clone(), generator: None };
@@ -73,12 +74,19 @@ impl GeneratorHost {
             let initiated = life.init(generator);
             let is_ready = initiated.is_ok();
             if ready.send(initiated).is_ok() && is_ready {
-                life.answer(&asked);
+                life.follow(&told);
             }
             drop(end);
         })?;
-        let inner =
-            Inner { task_type, every, within, asks: Mutex::new(Some(asks)), context, counts: GeneratorCounts::default(), ended };
+        let inner = Inner {
+            task_type,
+            every,
+            within,
+            orders: Mutex::new(Some(orders)),
+            context,
+            counts: GeneratorCounts::default(),
+            ended,
+        };
         match tokio::time::timeout(INIT_WITHIN, started).await {
             Ok(Ok(Ok(()))) => Ok(GeneratorHost(Arc::new(inner))),
             Ok(Ok(Err(NoBatch::Failed(reason)))) => Err(reason.into()),
@@ -114,8 +122,16 @@ impl GeneratorHost {
     /// Asks for a batch; the answer comes with the view. `None` when the thread is gone.
     pub(super) async fn ask(&self, view: Box<View>) -> Option<(Box<View>, Answer)> {
         let (reply, answer) = oneshot::channel();
-        self.lock().as_ref()?.try_send(Ask { view, reply }).ok()?;
+        self.lock().as_ref()?.try_send(Order::Ask { view, reply }).ok()?;
         answer.await.ok()
+    }
+
+    /// Lets the generator clean up, because its shard is led here no more. If the shard comes back another one is made.
+    pub(super) fn rest(&self) {
+        // One that is busy is still at work for the shard that went: it stays ready.
+        if let Some(orders) = &*self.lock() {
+            let _ = orders.try_send(Order::Rest);
+        }
     }
 
     /// Tells it to end; it cleans up first.
@@ -133,8 +149,8 @@ impl GeneratorHost {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Ask>>> {
-        self.0.asks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<SyncSender<Order>>> {
+        self.0.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,7 +164,7 @@ impl Drop for Inner {
 struct Life {
     make: Arc<MakeGenerator>,
     context: GeneratorContext,
-    /// `None` after a panic, which may have left it in any state.
+    /// `None` after a panic, which may have left it in any state, and after it has cleaned up.
     generator: Option<Box<dyn TaskGenerator>>,
 }
 
@@ -160,12 +176,21 @@ impl Life {
         Ok(())
     }
 
-    fn answer(&mut self, asked: &Receiver<Ask>) {
-        while let Ok(Ask { view, reply }) = asked.recv() {
-            let answer = self.generate(&view);
-            // An actor that has stopped wants nothing more; the next start asks for the same slot.
-            let _ = reply.send((view, answer));
+    fn follow(&mut self, told: &Receiver<Order>) {
+        while let Ok(order) = told.recv() {
+            match order {
+                Order::Ask { view, reply } => {
+                    let answer = self.generate(&view);
+                    // An actor that has stopped wants nothing more; the next start asks for the same slot.
+                    let _ = reply.send((view, answer));
+                }
+                Order::Rest => self.clean_up(),
+            }
         }
+        self.clean_up();
+    }
+
+    fn clean_up(&mut self) {
         if let Some(mut generator) = self.generator.take() {
             let cleaned: Answer = caught(|| {
                 generator.clean_up();

@@ -105,7 +105,7 @@ pub(crate) struct Engine {
     /// Started by the first submission; gone when the engine has ended.
     pub(crate) requests: Mutex<Publishing>,
     stop: mpsc::UnboundedSender<Stop>,
-    system: System,
+    pub(crate) system: System,
     thread: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 

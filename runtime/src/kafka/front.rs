@@ -38,16 +38,21 @@ pub(crate) enum Publishing {
 }
 
 impl Engine {
-    /// Publishes a batch and waits until its answers are committed.
-    pub(crate) async fn submit(&self, requests: RequestBatch, room: OwnedSemaphorePermit) -> Result<Batch, SubmitError> {
+    /// Publishes a batch, all of it to one shard where that is said, and waits until its answers are committed.
+    pub(crate) async fn submit(
+        &self,
+        requests: RequestBatch,
+        shard: Option<ShardId>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Batch, SubmitError> {
         let (reply, answer) = oneshot::channel();
         let (done, end) = oneshot::channel();
-        self.publish(requests, Asked { reply, done, room: Some(room) })?;
+        self.publish(requests, shard, Asked { reply, done, room: Some(room) })?;
         let lost = || SubmitError::Unknown { reason: "the runtime stopped before the answer was committed".to_owned() };
         Awaited { answer, end }.batch().await.ok_or_else(lost)?
     }
 
-    fn publish(&self, requests: RequestBatch, asked: Asked) -> Result<(), SubmitError> {
+    fn publish(&self, requests: RequestBatch, shard: Option<ShardId>, asked: Asked) -> Result<(), SubmitError> {
         let closed = |reason: String| SubmitError::Closed { reason };
         self.answers.start().map_err(|error| closed(format!("failed to start a thread: {error}")))?;
         let mut publishing = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +63,7 @@ impl Engine {
         }
         let Publishing::Yes(publisher) = &*publishing else { return Err(closed("it was shut down".to_owned())) };
         let batch = self.answers.shared.book(|book| book.open(requests.len(), asked));
-        publisher.publish(batch, requests);
+        publisher.publish(batch, requests, shard);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::submission::{AnswerRun, Extras, RequestBatch, SubmitError};
 use ergate_events::command::Rejection;
-use ergate_events::id::TypeId;
+use ergate_events::id::{ShardId, TypeId};
 use ergate_events::log::kafka::{MOMENT, rest};
 use ergate_events::time::Micros;
 use rdkafka::client::ClientContext;
@@ -34,6 +34,8 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 struct Job {
     batch: u64,
     requests: RequestBatch,
+    /// The shard that gets all of them, whatever their keys.
+    shard: Option<ShardId>,
 }
 
 /// The engine's end of the thread.
@@ -70,9 +72,9 @@ impl Requests {
     }
 
     /// Publishes the requests of a batch that is waited for.
-    pub(crate) fn publish(&self, batch: u64, requests: RequestBatch) {
+    pub(crate) fn publish(&self, batch: u64, requests: RequestBatch, shard: Option<ShardId>) {
         // A thread that is gone was ended, and with it whoever waits.
-        let _ = self.jobs.send(Job { batch, requests });
+        let _ = self.jobs.send(Job { batch, requests, shard });
     }
 
     /// Ends the thread after what is on its way has arrived.
@@ -213,19 +215,28 @@ impl Publisher {
         self.turn = (self.turn + 1) % self.shards.max(1);
         for (index, (task_type, payload, extras)) in (0..=u16::MAX).zip(job.requests.iter()) {
             let ticket = Ticket { batch: job.batch, index };
-            if let Err(answer) = self.send(ticket, task_type, payload, extras) {
+            let of_key = |key: &str| partition::of_key(key.as_bytes(), self.shards);
+            let by_key = extras.and_then(|extras| extras.key.as_deref()).map_or(self.turn, of_key);
+            let shard = job.shard.map_or(by_key, |shard| shard.0);
+            if let Err(answer) = self.send(ticket, shard, task_type, payload, extras) {
                 self.shared.book(|book| book.refuse(ticket, answer));
             }
         }
     }
 
-    /// Publishes a request, or says why it cannot be.
-    fn send(&self, ticket: Ticket, task_type: TypeId, payload: &[u8], extras: Option<&Extras>) -> Result<(), AnswerRun> {
+    /// Publishes a request to a shard, or says why it cannot be.
+    fn send(
+        &self,
+        ticket: Ticket,
+        shard: u16,
+        task_type: TypeId,
+        payload: &[u8],
+        extras: Option<&Extras>,
+    ) -> Result<(), AnswerRun> {
         let refused = |reason: String| AnswerRun::Refused(reason.into());
         let name = self.names.get(&task_type).ok_or(AnswerRun::Rejected(Rejection::UnknownType(task_type)))?;
         let value = request::record(name, payload, extras).map_err(|error| refused(error.to_string()))?;
         let key = extras.and_then(|extras| extras.key.as_deref());
-        let shard = key.map_or(self.turn, |key| partition::of_key(key.as_bytes(), self.shards));
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&self.topic, ticket.to_number())
             .partition(i32::from(shard))
             .payload(&value);

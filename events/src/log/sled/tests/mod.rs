@@ -49,9 +49,18 @@ fn the_sled_log_conforms_with_default_databases() {
 }
 
 /// What docs/log-format.md says to whoever reads the databases with a sled of their own.
-/// A database opened by other means. It has no thread that flushes, for that one may hold its lock for a moment longer.
+/// A database opened by other means. It has no thread that flushes, for that one may hold its lock for a moment longer; sled's other threads may
+/// do so, too, after the log is closed.
 fn foreign(database: &Path) -> sled::Db {
-    sled::Config::new().path(database).flush_every_ms(None).open().unwrap()
+    let started = std::time::Instant::now();
+    loop {
+        match sled::Config::new().path(database).flush_every_ms(None).open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") && started.elapsed().as_secs() < 10 => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 #[test]

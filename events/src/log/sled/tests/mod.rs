@@ -52,15 +52,16 @@ fn the_sled_log_conforms_with_default_databases() {
 /// A database opened by other means. It has no thread that flushes, for that one may hold its lock for a moment longer; sled's other threads may
 /// do so, too, after the log is closed.
 fn foreign(database: &Path) -> sled::Db {
-    let started = std::time::Instant::now();
-    loop {
-        match sled::Config::new().path(database).flush_every_ms(None).open() {
-            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") && started.elapsed().as_secs() < 10 => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+    let open = || sled::Config::new().path(database).flush_every_ms(None).open();
+    let is_locked = |error: &sled::Error| error.to_string().contains("acquire lock");
+    // Ten seconds.
+    for _ in 0..1_000 {
+        match open() {
+            Err(error) if is_locked(&error) => std::thread::sleep(std::time::Duration::from_millis(10)),
             opened => return opened.unwrap(),
         }
     }
+    open().unwrap()
 }
 
 #[test]

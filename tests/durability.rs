@@ -146,6 +146,10 @@ async fn anchor(dir: &Path) {
     tell("closed");
 }
 
+/// The file of the anchor, and its name while its syncs fail.
+const ANCHOR: &str = "anchor";
+const FAILING: &str = "failing-anchor";
+
 /// Waits for a task that outlives the log, which fails while there is nothing to write.
 async fn failure_at_rest(dir: &Path) {
     let long = |(): ()| async move {
@@ -156,6 +160,10 @@ async fn failure_at_rest(dir: &Path) {
     let task = ergate.submit("work", &()).await.expect("accepted");
     let again = task.id;
     tell(&format!("ack {} {}", task.position.0, task.id.ordinal.0));
+    // From here on the syncs of the anchor fail: whoever watches for its new name lets them.
+    std::fs::rename(dir.join(ANCHOR), dir.join(FAILING)).expect("the anchor is renamed");
+    // Whether it is taken depends on how soon the writer has nothing to do; that it then fails does not.
+    let _ = ergate.submit("work", &()).await;
     let reason = tokio::time::timeout(Duration::from_secs(20), ergate.failed()).await;
     tell(&format!("failed {reason:?}"));
     for waited in [task.end().await, ergate.wait(again).await] {
@@ -353,12 +361,12 @@ fn a_log_that_fails_at_rest_leaves_nobody_waiting_and_denies_no_task() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
-    // Only what concerns the anchor fails, and only after the log was made and opened: that is the sync of an idle writer.
-    let anchor = data.join("anchor").display().to_string();
-    let by =
-        ["strace", "-f", "-o", "/dev/null", "-P", &anchor, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2+"];
+    // Only what concerns the anchor fails, and only once the child has renamed it: that is the sync of an idle writer.
+    let failing = data.join(FAILING).display().to_string();
+    let by = ["strace", "-f", "-o", "/dev/null", "-P", &failing, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"];
     let ran = run(wrapped(&by, "failure at rest", &data, ""), LIMIT);
     let told: Vec<_> = ran.told.iter().map(String::as_str).collect();
+    assert_eq!(told.len(), 5, "{told:?} {}", ran.stderr);
     assert!(told[1].starts_with("failed Ok(Some(") && told[1].contains("anchor"), "{told:?} {}", ran.stderr);
     assert_eq!(told[2..], ["wait Err(Stopped)", "wait Err(Stopped)", "over true"], "{}", ran.stderr);
 }

@@ -1,5 +1,6 @@
 //! Starts the generators of a shard that only this process has, and on Kafka those of the shards that are led here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Actor, Arbiter};
@@ -20,6 +21,8 @@ use crate::wiring::Parts;
 /// A shard as its generators need it.
 struct ShardDesk {
     parts: Parts,
+    /// The numbers of task types in requests. By a topic these are the engine's own, for each shard numbers its types by itself.
+    types: BTreeMap<String, TypeId>,
     requests: Requests,
 }
 
@@ -37,7 +40,8 @@ pub(crate) fn start(builder: &Builder, parts: &Parts) {
     if builder.plugins.generators().is_empty() {
         return;
     }
-    let desk = Arc::new(ShardDesk { parts: parts.clone(), requests: Requests::Shard(builder.tasks_live_max) });
+    let (types, requests) = (parts.types.clone(), Requests::Shard(builder.tasks_live_max));
+    let desk = Arc::new(ShardDesk { parts: parts.clone(), types, requests });
     let arbiter = Arbiter::new().handle();
     for host in builder.plugins.generators() {
         let (host, desk) = (host.clone(), Arc::clone(&desk));
@@ -87,16 +91,8 @@ impl Desk for ShardDesk {
         Box::pin(self.durable_state())
     }
 
-    #[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "there is one numbering"))]
-    fn request_type(&self, name: &str, defined: TypeId) -> TypeId {
-        match &self.requests {
-            Requests::Shard(_) => defined,
-            // Shards number their types on their own, and requests by the topic name them by the engine's numbers.
-            #[cfg(feature = "kafka")]
-            Requests::Topic(runtime) => {
-                runtime.upgrade().and_then(|runtime| runtime.task_types().get(name).copied()).unwrap_or(defined)
-            }
-        }
+    fn request_type(&self, name: &str) -> Option<TypeId> {
+        self.types.get(name).copied()
     }
 
     fn is_over(&self) -> bool {
@@ -163,7 +159,8 @@ mod led {
             let shard = runtime.home(self.host.task_type());
             let led = runtime.on_kafka().and_then(|engine| engine.leading.get(shard));
             self.asks = led.map(|parts| {
-                let desk = ShardDesk { parts, requests: Requests::Topic(runtime.downgrade()) };
+                let (types, requests) = (runtime.task_types().clone(), Requests::Topic(runtime.downgrade()));
+                let desk = ShardDesk { parts, types, requests };
                 Generator::new(self.host.clone(), Arc::new(desk)).start()
             });
         }

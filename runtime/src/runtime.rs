@@ -593,7 +593,7 @@ impl Runtime {
         Ok((TaskId { shard, ordinal: entry.task }, position))
     }
 
-    /// The shard whose log has a schedule: without Kafka the only one, and there the one that a record with the schedule's name as its key
+    /// The shard that a schedule or a generator belongs to: without Kafka the only one, and there the one that a record with its name as the key
     /// goes to.
     #[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "there is one shard"))]
     pub fn home(&self, name: &str) -> ShardId {

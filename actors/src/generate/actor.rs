@@ -35,8 +35,8 @@ pub trait Desk {
     fn index(&self) -> Arc<TaskIndex>;
     /// A copy of its state of which everything is durable; the error says why there is none.
     fn look(&self) -> LocalFuture<'_, Result<Box<State>, String>>;
-    /// The number of a task type in requests, which the shard's state has under this one.
-    fn request_type(&self, name: &str, defined: TypeId) -> TypeId;
+    /// The number of a task type in requests, if it is registered.
+    fn request_type(&self, name: &str) -> Option<TypeId>;
     /// Whether the shard is led here no more.
     fn is_over(&self) -> bool;
     /// Records requests; the answer is durable.
@@ -224,12 +224,12 @@ async fn submit(generator: &str, desk: &impl Desk, view: &View, batch: super::Ge
     if batch.is_empty() {
         return (BatchOutcome::Empty, true);
     }
-    let Some((id, key_window)) = view.definition() else {
+    let Some((id, key_window)) = desk.request_type(generator).zip(view.key_window()) else {
         tracing::error!(generator, "the task type of a generator is not defined on this shard");
         return (BatchOutcome::Failed, false);
     };
     let name = batch.name(view.slot());
-    let answer = match desk.submit(batch.into_requests(generator, desk.request_type(generator, id), &name, key_window)).await {
+    let answer = match desk.submit(batch.into_requests(generator, id, &name, key_window)).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::warn!(

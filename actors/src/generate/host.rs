@@ -17,6 +17,8 @@ use crate::observe::drop_quietly;
 
 /// How long a generator may take to be ready before the runtime does not start.
 pub const INIT_WITHIN: Duration = Duration::from_secs(30);
+/// Orders that wait for a generator that is at work: to clean up after a shard that went, and to generate for one that came back meanwhile.
+const ORDERS_MAX: usize = 2;
 /// How long the end of a runtime waits for generators that work or clean up.
 pub const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -66,7 +68,7 @@ impl GeneratorHost {
     ) -> Result<Self, GenerateError> {
         let context = GeneratorContext { configuration: Arc::new(configuration), stopping: Arc::new(AtomicBool::new(false)) };
         let (task_type, every, within) = (generator.task_type().to_owned(), generator.every(), generator.within());
-        let (orders, told) = sync_channel(1);
+        let (orders, told) = sync_channel(ORDERS_MAX);
         let (end, ended) = watch::channel(());
         let (ready, started) = oneshot::channel();
         let mut life = Life { make, context: context.clone(), generator: None };
@@ -128,8 +130,8 @@ impl GeneratorHost {
 
     /// Lets the generator clean up, because its shard is led here no more. If the shard comes back another one is made.
     pub(super) fn rest(&self) {
-        // One that is busy is still at work for the shard that went: it stays ready.
         if let Some(orders) = &*self.lock() {
+            // One that was told so already, and has not come to it, needs not be told again.
             let _ = orders.try_send(Order::Rest);
         }
     }

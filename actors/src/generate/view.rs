@@ -116,11 +116,10 @@ impl View {
         Ok(endings.iter().map(|ending| EndedTask { id: id(ending.task), outcome: ending.outcome, at: ending.at }).collect())
     }
 
-    /// The definition that new tasks get, and how long their keys stay valid: for this slot at least, whenever it is asked for again.
-    pub(super) fn definition(&self) -> Option<(TypeId, Micros)> {
-        let id = *self.ids.last()?;
-        let window = self.state.work.types.get(usize::from(id.0))?.settings.key_window;
-        Some((id, window.max(Micros(self.slot.every().0.saturating_mul(2)))))
+    /// How long the keys of new tasks stay valid: for this slot at least, whenever it is asked for again.
+    pub(super) fn key_window(&self) -> Option<Micros> {
+        let window = self.state.work.types.get(usize::from(self.ids.last()?.0))?.settings.key_window;
+        Some(window.max(Micros(self.slot.every().0.saturating_mul(2))))
     }
 
     fn live_task<'a>(&self, ordinal: Ordinal, task: &Task, payload: &'a [u8]) -> LiveTask<'a> {

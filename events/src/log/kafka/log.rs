@@ -146,9 +146,12 @@ impl<C: Delivers> KafkaLog<C> {
         for (topic, partition) in places {
             self.put(BaseRecord::<[u8], [u8]>::to(topic).partition(partition)).map_err(Trouble::for_good)?;
         }
-        // What has not arrived when it is given up leaves no marker.
+        // What has not arrived when it is given up leaves no marker, and what was forgotten stays forgotten.
         let until = Instant::now() + self.parts.retry_for;
-        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() >= until {
+                return Err(Trouble::Fatal("the brokers did not take what ends the messages of a transaction".to_owned()));
+            }
             rest(&self.producer);
         }
         if let Some(reason) = self.producer.context().take_failure() {

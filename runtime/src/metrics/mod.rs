@@ -22,7 +22,7 @@ use prometheus::proto::MetricFamily;
 use self::family::{Family, Form};
 use self::labels::Names;
 use crate::Runtime;
-use crate::runtime::Handle;
+use crate::runtime::WeakRuntime;
 use crate::tallies::Kind as TaskKind;
 
 pub use self::labels::{OTHER, POOLS_MAX, SHARDS_MAX, TYPES_MAX};
@@ -52,12 +52,12 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// ```
 #[derive(Clone)]
 pub struct Metrics {
-    runtime: Handle,
+    runtime: WeakRuntime,
     descs: Arc<Vec<Desc>>,
 }
 
 impl Metrics {
-    pub(crate) fn new(runtime: Handle) -> Metrics {
+    pub(crate) fn new(runtime: WeakRuntime) -> Metrics {
         let labels = |metric: &Metric| metric.labels.iter().map(|label| (*label).to_owned()).collect();
         let desc =
             |metric: &&Metric| Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels(metric), Default::default());
@@ -126,6 +126,6 @@ impl Labels {
 impl Runtime {
     /// The figures of this runtime for Prometheus.
     pub fn metrics(&self) -> Metrics {
-        Metrics::new(self.handle())
+        Metrics::new(self.downgrade())
     }
 }

@@ -15,8 +15,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use command::{run, signal, until};
+use ergate::events::id::{Position, ShardId};
+use ergate::events::log::Span;
+use ergate::events::log::kafka::{KafkaReader, Watermarks};
 use kafka::{Cluster, Options, shared};
 use kafka_log::{Namespace, as_bytes, copied, forged};
+use rdkafka::config::ClientConfig;
 use serde_json::Value;
 
 /// A namespace of two shards in which so many tasks of `noop` were done and one record was refused, its engine gone.
@@ -290,6 +294,23 @@ fn verify_ends_although_an_engine_goes_on_writing() {
         drop(stop);
     });
     engine.stop();
+}
+
+/// An owner begins with a transaction that it gives up; a look that sees only that must not count what comes after it meanwhile.
+#[test]
+fn what_comes_after_the_ends_were_asked_for_is_not_there_yet() {
+    let Some(kafka) = shared() else { return };
+    let namespace = worked("young", kafka.bootstrap(), 6);
+    let topic = format!("{}.events", namespace.name);
+    let reader = KafkaReader::new(ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()), &topic, 1, ShardId(1));
+    let all = reader.extent().unwrap();
+    let within = |stable| reader.extent_within(Watermarks { low: 0, stable }).unwrap();
+    assert!(all.span.next.0 > 6 && all.offsets.low == 0, "{all:?}");
+    assert_eq!(within(all.offsets.stable), all);
+    let before = within(FIRST);
+    assert_eq!((before.span, before.last_time), (Span::default(), None));
+    let one = within(FIRST + 1).span;
+    assert!(one.first == Position(0) && one.next > Position(0) && one.next < all.span.next, "{one:?} of {all:?}");
 }
 
 #[test]

@@ -138,13 +138,22 @@ impl KafkaReader {
     /// # Errors
     /// As [`KafkaReader::measure`].
     pub fn extent(&self) -> Result<Extent, LogError> {
-        let mut walk = self.walk()?;
-        let offsets = walk.watermarks()?;
+        self.extent_within(self.watermarks()?)
+    }
+
+    /// Which records there are, and where, between these offsets; more may have come since somebody asked for them.
+    ///
+    /// # Errors
+    /// As [`KafkaReader::measure`].
+    pub fn extent_within(&self, offsets: Watermarks) -> Result<Extent, LogError> {
         let empty = Extent { span: Span::default(), offsets, last_time: None };
         if offsets.low >= offsets.stable {
             return Ok(empty);
         }
-        let Some(first) = walk.at(offsets.low)? else { return Ok(empty) };
+        let mut walk = self.walk()?;
+        // Only markers may lie before the end, and a block be written behind it since.
+        let first = walk.at(offsets.low)?.filter(|first| first.offset < offsets.stable);
+        let Some(first) = first else { return Ok(empty) };
         let last = walk.last(offsets)?.unwrap_or_else(|| first.clone());
         let span = Span { first: first.block.header.first_position, next: last.block.header.next_position() };
         Ok(Extent { span, offsets, last_time: Some(last_time(&last.block)) })

@@ -6,9 +6,10 @@ mod process;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ergate::clock::ManualClock;
+use ergate::clock::{Clock, ManualClock};
 use ergate::events::block::Block;
 use ergate::events::event::Event;
 use ergate::events::id::Position;
@@ -259,6 +260,46 @@ fn a_slot_whose_request_is_refused_holds_up_no_other() {
         clock.advance(Micros::from_secs(3 * 3_600 + 60));
         until_dealt(&runtime, slots[2]).await;
         assert_eq!(facts(&runtime), ["fired 03-28T01:00", "passed 1 refused to 03-28T02:00", "fired 03-28T03:00"]);
+        runtime.shutdown().await.expect("it closes");
+    });
+}
+
+/// Shows the wall to the scheduler, which is the only one to look at it unless asked, and panics when it is told to.
+struct BadClock {
+    clock: ManualClock,
+    panics: AtomicU32,
+}
+
+impl Clock for BadClock {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        let left = self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_err(), "the clock fails");
+        self.clock.now()
+    }
+}
+
+#[test]
+fn a_scheduler_that_fails_starts_again_and_fires_what_fell_due_meanwhile_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    block_on(LIMIT, async {
+        let clock = Arc::new(BadClock { clock: ManualClock::at(MARCH), panics: AtomicU32::new(0) });
+        let every = ScheduleSettings { catch_up: CatchUp::RunAll, ..ScheduleSettings::new(When::Every(HOUR), "clean") };
+        let builder = Runtime::builder().file(dir.path()).log_options(small_files()).task("clean", clean);
+        let runtime = builder.clock(Arc::clone(&clock) as Arc<_>).schedule("hourly", every).start().await.expect("it starts");
+        let slots = [1, 2, 3].map(|hour| MARCH.after(Micros::from_secs(3_600 * hour)));
+        clock.clock.advance(HOUR);
+        until_dealt(&runtime, slots[0]).await;
+        clock.panics.store(2, Ordering::SeqCst);
+        clock.clock.advance(HOUR);
+        until_dealt(&runtime, slots[1]).await;
+        assert_eq!(runtime.restarts().schedulers.load(Ordering::Relaxed), 2);
+        clock.clock.advance(HOUR);
+        until_dealt(&runtime, slots[2]).await;
+        assert_eq!(facts(&runtime), ["fired 03-28T01:00", "fired 03-28T02:00", "fired 03-28T03:00"]);
         runtime.shutdown().await.expect("it closes");
     });
 }

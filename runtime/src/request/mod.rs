@@ -46,6 +46,8 @@ pub const HEADERS_MAX: usize = 64;
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Deepest nesting of a payload: serde_json, which task functions read it with, gives up at 128.
 pub const DEPTH_MAX: usize = 100;
+/// The label that a source gives its tasks, by which it knows them again; no request may have it.
+pub(crate) const SOURCE_LABEL: &str = "ergate.source";
 /// Longest span, and furthest moment ahead, that a request may name: a hundred years, beyond which lies a slip in the unit.
 pub const AHEAD_MAX: Micros = Micros::from_secs(36_525 * 24 * 3_600);
 

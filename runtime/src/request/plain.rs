@@ -10,7 +10,7 @@ use super::headers::Headers;
 use super::json;
 use super::policy::{RetryWish, TimeoutsWish, limit, span};
 use super::refusal::{Refusal, instead};
-use super::{Request, after, boxed, scalar};
+use super::{Request, SOURCE_LABEL, after, boxed, scalar};
 
 /// Everything that a request may say. A name that is not here is refused, one that begins with `x-` too: one's own names belong into
 /// `labels`, where they are kept and found again, and a field of a later version must not be lost on an earlier engine.
@@ -130,7 +130,10 @@ fn label_list(raw: &RawValue) -> Result<Vec<(String, String)>, Refusal> {
     let labels = json::texts("labels", raw)?;
     for (name, value) in &labels {
         let checked = scalar::short(name).and_then(|_| if value.is_empty() { Ok("") } else { scalar::short(value) });
-        checked.map_err(|reason| Refusal::new(&format!("labels.{name}"), reason))?;
+        let free = checked.and_then(|_| {
+            if name == SOURCE_LABEL { Err("is what sources name their lines by; leave it out".to_owned()) } else { Ok(()) }
+        });
+        free.map_err(|reason| Refusal::new(&format!("labels.{name}"), reason))?;
     }
     Ok(labels)
 }

@@ -87,9 +87,6 @@ impl Desk {
             None => request.extras.take(),
         };
         let mut extras = extras.unwrap_or_default();
-        if extras.labels.iter().any(|(name, _)| name == LABEL) {
-            return Err(Refusal::new("labels", format!("has `{LABEL}`, which a source gives itself; leave it out")));
-        }
         if extras.asks(ShardId(0)).len() >= ASKS_MAX {
             let reason =
                 format!("makes {ASKS_MAX} settings; {} are expected, for a source adds the label `{LABEL}`", ASKS_MAX - 1);

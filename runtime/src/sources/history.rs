@@ -8,7 +8,7 @@ use ergate_events::log::{LogError, LogReader};
 use ergate_events::task::Ask;
 
 /// The label of a task that comes from a source: `NAME/FILE@OFFSET`.
-pub(super) const LABEL: &str = "ergate.source";
+pub(super) use crate::request::SOURCE_LABEL as LABEL;
 
 /// The value of the label of a line.
 pub(super) fn label(source: &str, file: &str, offset: u64) -> String {

@@ -1,7 +1,7 @@
 //! When the engine that a request is sent on to is not there, does not lead the shard, or does not let the caller in.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -232,4 +232,48 @@ fn a_task_from_before_the_copy_of_its_leader_is_told_from_its_topic() {
     let task = engine.get(&format!("/v1/tasks/{id}")).expect(200).json();
     assert_eq!((task["outcome"].as_str(), task["type"].as_str()), (Some("SUCCEEDED"), Some("noop")));
     engine.get("/v1/tasks/0-999999").problem(404, "not-found");
+}
+
+/// How many requests an engine sends on at one time.
+const FORWARDS_MAX: usize = 256;
+
+#[test]
+fn only_so_many_requests_are_with_other_engines_and_those_for_this_one_are_answered() {
+    let Some(kafka) = shared() else { return };
+    let engines = Engines::two("forwards", kafka);
+    let long = json!({"type": "sleep", "payload": {"ms": 600_000}});
+    let ids: Vec<_> = (0..SHARDS).map(|shard| engines.submit(shard, &long)).collect();
+    let there = ids.iter().find(|id| engines.leader(shard_of(id)) == 1).unwrap();
+    let here = ids.iter().find(|id| engines.leader(shard_of(id)) == 0).unwrap();
+    let engine = &engines.all[0];
+    let waits = format!("GET /v1/tasks/{there}/result?wait=60s HTTP/1.1\r\nhost: {}\r\n\r\n", engine.address);
+    let wait = || {
+        let mut connection = TcpStream::connect(engine.address).unwrap();
+        connection.write_all(waits.as_bytes()).unwrap();
+        connection
+    };
+    let mut waiting: Vec<_> = (0..FORWARDS_MAX).map(|_| wait()).collect();
+    until("no more are sent on", || {
+        let answer = engine.get(&format!("/v1/tasks/{there}"));
+        if answer.status == 429 {
+            assert_eq!(answer.header("retry-after").as_deref(), Some("1"));
+            let problem = answer.problem(429, "busy");
+            assert!(problem["detail"].as_str().unwrap().contains(&FORWARDS_MAX.to_string()), "{problem}");
+            return true;
+        }
+        // This question may have had the place of one that waits.
+        waiting.push(wait());
+        false
+    });
+    engine.get(&format!("/v1/tasks/{here}")).expect(200);
+    // What those wait for comes to each of them, and there is room again.
+    engines.all[1].post(&format!("/v1/tasks/{there}/kill"), "").expect(200);
+    let answers = waiting.into_iter().map(|mut connection| {
+        let mut head = [0; 12];
+        connection.read_exact(&mut head).unwrap();
+        String::from_utf8_lossy(&head).into_owned()
+    });
+    let (ended, refused): (Vec<_>, Vec<_>) = answers.partition(|head| head == "HTTP/1.1 409");
+    assert!(ended.len() >= FORWARDS_MAX && refused.iter().all(|head| head == "HTTP/1.1 429"), "{} {refused:?}", ended.len());
+    until("there is room again", || engine.get(&format!("/v1/tasks/{there}")).status == 200);
 }

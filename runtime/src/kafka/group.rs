@@ -41,6 +41,8 @@ const GIVE_BACK_WITHIN: Duration = Duration::from_secs(4);
 const SAY_HELD_UP_EVERY: Duration = Duration::from_secs(30);
 /// How long a new place to read from may take to come into force.
 const SEEK_WITHIN: Duration = Duration::from_millis(500);
+/// How long brokers are waited for that were asked something only to wake the client: it is awake when the question is sent.
+const WAKE_WITHIN: Duration = Duration::from_millis(5);
 
 /// What the group tells the engine.
 #[derive(Debug)]
@@ -413,6 +415,18 @@ impl Poller {
                 (fed.unsought, fed.paused, fed.read_at) = (false, false, Instant::now());
             }
         }
+        self.wake(resumed);
+    }
+
+    /// Lets the client read partitions at once that were resumed.
+    ///
+    /// Its threads, one for each broker, sleep for up to a second while there is nothing to read. They wake when reading begins somewhere and not
+    /// when it is resumed (librdkafka 2.12), but also when their brokers are to be asked something: where these partitions end, which nobody
+    /// wants to know.
+    fn wake(&self, mut resumed: TopicPartitionList) {
+        if resumed.count() > 0 && resumed.set_all_offsets(Offset::End).is_ok() {
+            drop(self.consumer.offsets_for_times(resumed, WAKE_WITHIN));
+        }
     }
 
     /// Takes what has arrived.
@@ -475,6 +489,7 @@ impl Poller {
                 tracing::warn!(%error, partitions = list.count(), "a partition could not be paused or resumed");
             }
         }
+        self.wake(resume);
     }
 }
 

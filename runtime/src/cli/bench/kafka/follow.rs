@@ -1,6 +1,6 @@
 //! Reads the committed events of a run and measures how long each request took.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use ergate::events::time::Micros;
 use ergate::events::view::Histogram;
 use ergate::kafka::KafkaSettings;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::publish::{INDEX_DIGITS, client, due};
@@ -34,15 +35,25 @@ pub(super) fn reader(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer> {
     Ok(consumer)
 }
 
+/// A consumer that has read everything until now: how long it takes to find the partitions is no wait of a task.
+///
+/// # Errors
+/// When the brokers let no reader come to the ends.
+pub(super) fn reader_at_end(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer> {
+    let (consumer, until) = (reader(settings)?, Instant::now() + STUCK_AFTER);
+    let mut ended = BTreeSet::new();
+    while ended.len() < SHARDS as usize {
+        anyhow::ensure!(Instant::now() < until, "only {} of {SHARDS} partitions of events can be read", ended.len());
+        if let Some(Err(KafkaError::PartitionEOF(partition))) = consumer.poll(POLL) {
+            ended.insert(partition);
+        }
+    }
+    Ok(consumer)
+}
+
 /// Starts the thread, which ends with the last task.
-pub(super) fn start(
-    settings: &KafkaSettings,
-    tasks: u64,
-    rate: f64,
-    began: Instant,
-) -> anyhow::Result<JoinHandle<anyhow::Result<Histogram>>> {
-    let consumer = reader(settings)?;
-    Ok(std::thread::spawn(move || {
+pub(super) fn start(consumer: BaseConsumer, tasks: u64, rate: f64, began: Instant) -> JoinHandle<anyhow::Result<Histogram>> {
+    std::thread::spawn(move || {
         let mut follower = Follower { began, rate, running: HashMap::new(), waits: Histogram::default(), ended: 0 };
         let mut heard = Instant::now();
         while follower.ended < tasks {
@@ -54,7 +65,7 @@ pub(super) fn start(
             }
         }
         Ok(follower.waits)
-    }))
+    })
 }
 
 struct Follower {

@@ -77,10 +77,11 @@ pub(super) async fn run(url: &KafkaUrl, args: &BenchArgs, globals: &Globals) -> 
     let builder = Runtime::builder().data(data.data()).kafka(place.clone());
     let runtime = builder.task("noop", noop).pool("default", 1, args.slots).by("ergate bench").start().await?;
     led(&runtime).await?;
+    let reader = args.rate.map(|_| follow::reader_at_end(&place)).transpose()?;
     usage::forget_peak();
     let began = usage::Usage::now();
     let start = Instant::now();
-    let follower = args.rate.map(|rate| follow::start(&place, args.tasks, rate, start)).transpose()?;
+    let follower = reader.zip(args.rate).map(|(reader, rate)| follow::start(reader, args.tasks, rate, start));
     let publisher = publish::start(&place, args, start)?;
     let waits = match follower {
         Some(follower) => Some(joined(follower).await?),

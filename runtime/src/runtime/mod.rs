@@ -128,7 +128,7 @@ impl Runtime {
         Runtime { inner: Arc::new(inner) }
     }
 
-    /// The id of a registered task type, for filling a [`RequestBatch`] of this runtime.
+    /// The id of a registered task type, for filling a [`RequestBatch`](ergate_actors::submission::RequestBatch) of this runtime.
     ///
     /// # Errors
     /// [`SubmitError::UnknownType`] with the registered names.

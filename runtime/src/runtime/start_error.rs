@@ -13,7 +13,7 @@ pub enum StartError {
     /// A task type, pool or schedule was refused.
     #[error("a task type, pool or schedule was refused")]
     Refused(#[from] SubmitError),
-    /// The log has work that this process cannot do; see [`Builder::own_tasks_only`].
+    /// The log has work that this process cannot do; see [`Builder::own_tasks_only`](crate::builder::Builder::own_tasks_only).
     #[error(
         "the log has {tasks} unfinished tasks of types that are not known here ({types}); run them with the program that submitted them, or use another data directory"
     )]

@@ -7,6 +7,7 @@ use crate::limit::LimitSettings;
 use crate::schedule::{Passed, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
+use crate::worker::WorkerFacts;
 
 /// Something somebody wants, in the imperative; [`crate::decide::decide`] answers with events or a [`Rejection`].
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,16 @@ pub enum Command<'a> {
     PassOver { schedule: ScheduleId, after: Option<Timestamp>, passed: Passed },
     /// Make sure that a pool starts tasks, or does not.
     SetPoolMode { pool: &'a str, mode: PoolMode, by: &'a str, reason: &'a str },
+    /// Make sure that it is known which types this process can run itself.
+    ServeTypes { types: &'a [String] },
+    /// Take a worker into a pool, under the id that the next worker gets.
+    JoinWorker { replica: ReplicaId, pool: &'a str, slots: u32, worker: &'a WorkerFacts },
+    /// Give a worker up to so many attempts now.
+    AskWork { replica: ReplicaId, slots: u32 },
+    /// A worker was last seen then, longer ago than its lease.
+    MissWorker { replica: ReplicaId, last_seen: Timestamp },
+    /// A worker will not end this attempt.
+    ReturnAttempt { task: Ordinal, attempt: u32 },
 }
 
 impl Rejection {
@@ -140,6 +151,11 @@ impl<'a> Command<'a> {
                 Command::PassOver { schedule, after: None, passed: Passed { from, to, count, because } }
             }
             Event::PoolModeSet { name, mode, by, reason, .. } => Command::SetPoolMode { pool: name, mode, by, reason },
+            Event::TypesServed { ref types } => Command::ServeTypes { types },
+            Event::WorkerJoined { replica, pool, slots, ref worker } => Command::JoinWorker { replica, pool, slots, worker },
+            Event::WorkAsked { replica, slots } => Command::AskWork { replica, slots },
+            Event::WorkerMissed { replica, last_seen } => Command::MissWorker { replica, last_seen },
+            Event::AttemptReturned { task, attempt } => Command::ReturnAttempt { task, attempt },
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }

@@ -5,6 +5,7 @@ use crate::dependency;
 use crate::event::{Cause, Digest, Event, PoolMode, RuleVersions, Timeout};
 use crate::firing;
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, ReplicaId, TypeId};
+use crate::leases;
 use crate::limit::{LIMITS_MAX, LimitSettings, TYPE_LIMITS_MAX};
 use crate::retry;
 use crate::slab::{Phase, Task};
@@ -108,6 +109,11 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         }
         Command::PassOver { schedule, after, passed } => firing::pass_over(state, schedule, after, passed, out),
         Command::SetPoolMode { pool, mode, by, reason } => set_pool_mode(&state.control, pool, mode, (by, reason), out),
+        Command::ServeTypes { types } => leases::serve_types(&state.work, types, out),
+        Command::JoinWorker { replica, pool, slots, worker } => leases::join(&state.work, replica, (pool, slots), worker, out),
+        Command::AskWork { replica, slots } => leases::ask(&state.work, replica, slots, out),
+        Command::MissWorker { replica, last_seen } => leases::miss(&state.work, replica, last_seen, at, out),
+        Command::ReturnAttempt { task, attempt } => leases::give_back(state, task, attempt, out),
     }
 }
 
@@ -374,7 +380,7 @@ pub(crate) fn request<'a>(
 }
 
 /// The task if `attempt` is its current one and has a slot.
-fn current(work: &Work, ordinal: Ordinal, attempt: u32) -> Result<&Task, Rejection> {
+pub(crate) fn current(work: &Work, ordinal: Ordinal, attempt: u32) -> Result<&Task, Rejection> {
     let stale = Rejection::StaleAttempt { task: ordinal, attempt };
     let task =
         live(work, ordinal).map_err(|rejection| if rejection == Rejection::TaskEnded(ordinal) { stale } else { rejection })?;
@@ -391,7 +397,13 @@ fn live(work: &Work, ordinal: Ordinal) -> Result<&Task, Rejection> {
 }
 
 /// What a report leads to whose attempt no longer counts: it is refused, and the slot it held is free again.
-fn stale<'a>(work: &Work, task: Ordinal, attempt: u32, rejection: Rejection, out: &mut Vec<Event<'a>>) -> Result<(), Rejection> {
+pub(crate) fn stale<'a>(
+    work: &Work,
+    task: Ordinal,
+    attempt: u32,
+    rejection: Rejection,
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
     match work.holder(task, attempt) {
         Some(replica) => {
             out.push(Event::SlotReleased { task, attempt, replica });
@@ -532,6 +544,14 @@ fn join_replica<'a>(
     slots: u32,
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
+    room_for_slots(work, pool, slots)?;
+    known(!work.replicas.knows(replica), replica)?;
+    out.push(Event::ReplicaJoined { replica, pool, slots });
+    Ok(())
+}
+
+/// Whether a pool can have another replica with so many slots.
+pub(crate) fn room_for_slots(work: &Work, pool: &str, slots: u32) -> Result<(), Rejection> {
     texts(&[("the pool's name", pool)])?;
     if pool.is_empty() {
         return Err(Rejection::OutOfRange { what: "the pool's name", rule: "at least one byte" });
@@ -548,8 +568,6 @@ fn join_replica<'a>(
     if work.pools.len() >= NAMED_POOLS_MAX && work.pools.iter().all(|known| known.name != pool) {
         return Err(Rejection::OutOfRange { what: "the number of pools", rule: "at most 5120 that types and replicas name" });
     }
-    known(!work.replicas.knows(replica), replica)?;
-    out.push(Event::ReplicaJoined { replica, pool, slots });
     Ok(())
 }
 
@@ -626,11 +644,11 @@ fn room_for(work: &Work, payload: usize) -> Result<(), Rejection> {
     Ok(())
 }
 
-const fn known(condition: bool, replica: ReplicaId) -> Result<(), Rejection> {
+pub(crate) const fn known(condition: bool, replica: ReplicaId) -> Result<(), Rejection> {
     if condition { Ok(()) } else { Err(Rejection::WrongReplica(replica)) }
 }
 
-fn within(what: &'static str, bytes: usize, max: usize) -> Result<(), Rejection> {
+pub(crate) fn within(what: &'static str, bytes: usize, max: usize) -> Result<(), Rejection> {
     if bytes <= max { Ok(()) } else { Err(Rejection::TooLarge { what, bytes, max }) }
 }
 

@@ -1,10 +1,11 @@
 //! Which ready task goes to which free slot, and in what order.
 
-use crate::id::{Ordinal, ReplicaId};
+use crate::id::{Ordinal, ReplicaId, TypeId};
 use crate::slab::Slab;
 use crate::state::queue::{Entry, ReadyQueue};
 use crate::state::{State, Work};
-use crate::time::Micros;
+use crate::time::{Micros, Timestamp};
+use crate::worker::WORKER_FIRST;
 
 /// Most tasks started in one batch, so that a batch stays well below the size of a block.
 pub const STARTS_MAX: usize = 4_096;
@@ -26,96 +27,156 @@ pub struct Assignment {
     pub replica: ReplicaId,
 }
 
-/// Fills `out` with the tasks to start now, at most [`STARTS_MAX`], by the dispatch rule that the log names.
-pub fn assignments(state: &State, out: &mut Vec<Assignment>) {
-    // One version so far; a changed rule becomes a second arm and the first one stays as it is.
-    if state.rules.dispatch == 1 {
-        assignments_v1(state, out);
+/// Fills `out` with the tasks to start at this moment, at most [`STARTS_MAX`], by the dispatch rule that the log names.
+pub fn assignments(state: &State, at: Timestamp, out: &mut Vec<Assignment>) {
+    match state.rules.dispatch {
+        1 => deal(state, out, free_replicas_v1),
+        2 => deal(state, out, |work, pool| free_replicas_v2(work, pool, at)),
+        _ => {}
     }
 }
 
-/// Version 1: pools in order; in each, tasks by (ready time − priority × [`PRIORITY_STEP`]), dealt in turn to the replicas with
-/// free slots, beginning with the least used one; none in a pool that is paused or drained. Waiting time and priority are compared at the moment a task became ready, so the order
-/// among ready tasks never changes and costs nothing to keep.
-fn assignments_v1(State { work, control, .. }: &State, out: &mut Vec<Assignment>) {
+/// A replica with free slots.
+struct Free {
+    id: ReplicaId,
+    /// How many may be given out.
+    slots: usize,
+    /// Of which it can run tasks, of the pool's types in their order; `None` for all.
+    serves: Option<Vec<TypeId>>,
+}
+
+impl Free {
+    fn serves(&self, task_type: TypeId) -> bool {
+        self.serves.as_ref().is_none_or(|known| known.binary_search(&task_type).is_ok())
+    }
+}
+
+/// Versions 1 and 2, which differ in whose slots are free: pools in order; in each, tasks by (ready time − priority × [`PRIORITY_STEP`]), dealt in turn
+/// to the replicas with free slots that can run them, beginning with the least used one; a task that none of them can run keeps none from others; none
+/// in a pool that is paused or drained. Waiting time and priority are compared at the moment a task became ready, so the order among ready tasks never
+/// changes and costs nothing to keep.
+fn deal(State { work, control, .. }: &State, out: &mut Vec<Assignment>, free_replicas: impl Fn(&Work, u32) -> Vec<Free>) {
     for (index, pool) in (0_u32..).zip(&work.pools) {
-        if pool.queue.is_empty() || out.len() >= STARTS_MAX || control.holds(&pool.name) {
+        if pool.ready == 0 || out.len() >= STARTS_MAX || control.holds(&pool.name) {
             continue;
         }
         let mut replicas = free_replicas(work, index);
-        let mut order = Order::new(&pool.queue, &work.tasks);
+        let mut order = Order::new(work.ready(pool), &work.tasks);
         let mut turn = 0;
         while !replicas.is_empty() && out.len() < STARTS_MAX {
-            let Some(task) = order.next() else { break };
-            turn = if turn < replicas.len() { turn } else { 0 };
-            let (id, free) = &mut replicas[turn];
-            out.push(Assignment {
-                task,
-                attempt: work.tasks.get(task).map_or(1, |task| task.attempt.saturating_add(1)),
-                replica: *id,
-            });
-            *free -= 1;
-            if *free == 0 {
-                replicas.remove(turn);
+            let Some((task_type, task)) = order.next() else { break };
+            let from = if turn < replicas.len() { turn } else { 0 };
+            let mut indices = (from..replicas.len()).chain(0..from);
+            let Some(index) = indices.find(|index| replicas[*index].serves(task_type)) else {
+                order.give_up(task_type);
+                continue;
+            };
+            let replica = &mut replicas[index];
+            let attempt = work.tasks.get(task).map_or(1, |task| task.attempt.saturating_add(1));
+            out.push(Assignment { task, attempt, replica: replica.id });
+            replica.slots -= 1;
+            if replica.slots == 0 {
+                replicas.remove(index);
+                turn = index;
             } else {
-                turn += 1;
+                turn = index + 1;
             }
         }
     }
 }
 
-/// Replicas of a pool with free slots and how many, the least used first.
-fn free_replicas(work: &Work, pool: u32) -> Vec<(ReplicaId, usize)> {
-    let mut replicas: Vec<_> = work
-        .replicas
-        .iter()
-        .filter(|(_, replica)| replica.pool == pool && replica.free() > 0)
-        .map(|(id, replica)| (replica.used(), id, replica.free()))
-        .collect();
-    replicas.sort_unstable();
-    replicas.into_iter().map(|(_, id, free)| (id, free)).collect()
+/// Version 1: every replica of a pool with free slots, the least used first; each can run every task of its pool.
+fn free_replicas_v1(work: &Work, pool: u32) -> Vec<Free> {
+    least_used_first(free_of(work, pool).map(|(used, id, slots)| (used, Free { id, slots, serves: None })))
 }
 
-/// Walks over the ready tasks of a queue in dispatch order.
+/// Version 2: the same of replicas that are no workers, which can run what their process can; and workers that ask in this batch, for as many attempts
+/// as they ask for, which can run what they say.
+fn free_replicas_v2(work: &Work, pool: u32, at: Timestamp) -> Vec<Free> {
+    let types = work.pools.get(pool as usize).map_or(&[][..], |pool| &pool.types);
+    let serves = |can: &dyn Fn(&str) -> bool| {
+        let known: Vec<TypeId> = types.iter().copied().filter(|id| can(&work.types[usize::from(id.0)].name)).collect();
+        if known.len() == types.len() { None } else { Some(known) }
+    };
+    let own = work.serves.as_ref().map(|names| serves(&|name| names.binary_search_by(|known| known.as_str().cmp(name)).is_ok()));
+    let own = own.flatten();
+    let local = free_of(work, pool).take_while(|(_, id, _)| *id < WORKER_FIRST);
+    let local = local.map(|(used, id, slots)| (used, Free { id, slots, serves: own.clone() }));
+    let workers = work.asked.at(at).iter().filter_map(|(id, asked)| {
+        let replica = work.replicas.get(*id).filter(|replica| replica.pool == pool)?;
+        let facts = work.workers.get(id)?;
+        let slots = replica.free().min(*asked as usize);
+        let free = Free { id: *id, slots, serves: serves(&|name| facts.serves(name)) };
+        (slots > 0).then_some((replica.used(), free))
+    });
+    least_used_first(local.chain(workers))
+}
+
+/// Replicas of a pool with free slots, by their ids: how many are used, and how many are free.
+fn free_of(work: &Work, pool: u32) -> impl Iterator<Item = (usize, ReplicaId, usize)> {
+    let free = work.replicas.iter().filter(move |(_, replica)| replica.pool == pool && replica.free() > 0);
+    free.map(|(id, replica)| (replica.used(), id, replica.free()))
+}
+
+fn least_used_first(replicas: impl Iterator<Item = (usize, Free)>) -> Vec<Free> {
+    let mut replicas: Vec<_> = replicas.collect();
+    replicas.sort_by_key(|(used, replica)| (*used, replica.id));
+    replicas.into_iter().map(|(_, replica)| replica).collect()
+}
+
+/// Walks over the ready tasks of a pool in dispatch order.
 struct Order<'a> {
-    queue: &'a ReadyQueue,
     tasks: &'a Slab,
-    cursors: [usize; crate::task::PRIORITY_MAX as usize + 1],
+    /// The rows with tasks that are left.
+    heads: Vec<Head<'a>>,
+}
+
+/// The next task of one type and one priority.
+struct Head<'a> {
+    key: (i128, u64),
+    task: Ordinal,
+    task_type: TypeId,
+    queue: &'a ReadyQueue,
+    row: usize,
+    cursor: usize,
 }
 
 impl<'a> Order<'a> {
-    fn new(queue: &'a ReadyQueue, tasks: &'a Slab) -> Order<'a> {
-        Order { queue, tasks, cursors: [0; crate::task::PRIORITY_MAX as usize + 1] }
+    fn new(queues: impl Iterator<Item = (TypeId, &'a ReadyQueue)>, tasks: &'a Slab) -> Order<'a> {
+        let rows = queues.flat_map(|(task_type, queue)| (0..queue.rows().len()).map(move |row| (task_type, queue, row)));
+        let heads = rows.filter_map(|(task_type, queue, row)| Head::find(task_type, queue, row, 0, tasks)).collect();
+        Order { tasks, heads }
     }
 
-    /// The first live entry of a row at or after its cursor, which moves there.
-    fn head(&mut self, row: usize) -> Option<Entry> {
-        let entries = &self.queue.rows()[row];
+    fn next(&mut self) -> Option<(TypeId, Ordinal)> {
+        let (index, first) = self.heads.iter().enumerate().min_by_key(|(_, head)| head.key)?;
+        let next = (first.task_type, first.task);
+        match Head::find(first.task_type, first.queue, first.row, first.cursor + 1, self.tasks) {
+            Some(head) => self.heads[index] = head,
+            None => drop(self.heads.swap_remove(index)),
+        }
+        Some(next)
+    }
+
+    /// Leaves out the tasks of this type from here on.
+    fn give_up(&mut self, task_type: TypeId) {
+        self.heads.retain(|head| head.task_type != task_type);
+    }
+}
+
+impl<'a> Head<'a> {
+    /// The first task of a row at or after the cursor that is still ready.
+    fn find(task_type: TypeId, queue: &'a ReadyQueue, row: usize, mut cursor: usize, tasks: &Slab) -> Option<Head<'a>> {
+        let entries = &queue.rows()[row];
         loop {
-            let entry = *entries.get(self.cursors[row])?;
-            if entry.is_live(self.tasks) {
-                return Some(entry);
+            let entry: Entry = *entries.get(cursor)?;
+            if entry.is_live(tasks) {
+                let ready_at = tasks.get(entry.task).map_or(0, |task| task.ready_at.0);
+                let headstart = i128::from(PRIORITY_STEP.0) * row as i128;
+                let key = (i128::from(ready_at) - headstart, entry.ready_position.0);
+                return Some(Head { key, task: entry.task, task_type, queue, row, cursor });
             }
-            self.cursors[row] += 1;
+            cursor += 1;
         }
-    }
-
-    fn next(&mut self) -> Option<Ordinal> {
-        let mut best: Option<((i128, u64), usize, Ordinal)> = None;
-        for row in 0..self.cursors.len() {
-            if self.queue.rows()[row].len() == self.cursors[row] {
-                continue;
-            }
-            let Some(entry) = self.head(row) else { continue };
-            let ready_at = self.tasks.get(entry.task).map_or(0, |task| task.ready_at.0);
-            let headstart = i128::from(PRIORITY_STEP.0) * row as i128;
-            let key = (i128::from(ready_at) - headstart, entry.ready_position.0);
-            if best.is_none_or(|(other, _, _)| key < other) {
-                best = Some((key, row, entry.task));
-            }
-        }
-        let (_, row, task) = best?;
-        self.cursors[row] += 1;
-        Some(task)
     }
 }

@@ -1,8 +1,9 @@
 //! What follows from the passing of time and from what is gone: the first step of every batch (task rule version 1).
 
 use crate::decide::{after_failure, end_failed};
-use crate::event::{Cause, Departure, Event, Timeout};
+use crate::event::{Cause, Event, Timeout};
 use crate::id::{Ordinal, ReplicaId};
+use crate::leases::lost;
 use crate::slab::{Phase, Task};
 use crate::state::State;
 use crate::state::control::Adjustment;
@@ -26,7 +27,9 @@ pub fn next_due(state: &State, at: Timestamp, out: &mut Vec<Event<'static>>) {
     } else if let Some((ordinal, attempt)) = state.work.replicas.iter().find_map(|(_, replica)| replica.overdue(at)) {
         overdue(state, ordinal, attempt, at, out);
     } else if let Some((ordinal, attempt, departure)) = state.work.replicas.to_return() {
-        lost(state, ordinal, attempt, departure, out);
+        if let Some(task) = state.work.tasks.get(ordinal).filter(|task| task.attempt == attempt) {
+            lost(state, ordinal, task, departure, out);
+        }
     } else if state.is_unsettled() {
         adjust(state, out);
     }
@@ -60,18 +63,6 @@ fn overdue(state: &State, ordinal: Ordinal, attempt: u32, at: Timestamp, out: &m
     let Some(task) = state.work.tasks.get(ordinal) else { return };
     out.push(Event::TimedOut { task: ordinal, attempt, timeout: Timeout::StartToClose });
     after_failure(state, ordinal, task, true, None, at, out);
-}
-
-fn lost(state: &State, ordinal: Ordinal, attempt: u32, departure: Departure, out: &mut Vec<Event<'static>>) {
-    let Some(task) = state.work.tasks.get(ordinal) else { return };
-    out.push(Event::Lost { task: ordinal, attempt, departure });
-    // A drain that did not wait long enough says nothing about the task.
-    let losses = task.losses.saturating_add(u32::from(departure == Departure::Lost));
-    if task.phase == Phase::Cancelling {
-        out.push(Event::Ended { task: ordinal, outcome: Outcome::Cancelled, cause: Cause::Cancelled });
-    } else if losses > state.work.settings(task).losses_max {
-        end_failed(&state.work, ordinal, task, Cause::LossesExhausted, out);
-    }
 }
 
 fn adjust(state: &State, out: &mut Vec<Event<'static>>) {

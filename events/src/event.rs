@@ -14,6 +14,7 @@ use crate::limit::LimitSettings;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::Timestamp;
+use crate::worker::WorkerFacts;
 
 /// An event with its place and time in the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,7 +63,7 @@ pub struct RuleVersions {
 
 impl RuleVersions {
     /// What this build decides new events with.
-    pub const CURRENT: RuleVersions = RuleVersions { task: 1, retry: 1, dispatch: 1 };
+    pub const CURRENT: RuleVersions = RuleVersions { task: 1, retry: 1, dispatch: 2 };
 
     /// Whether this build has all of these rules. Versions count from 1, so 0 is nobody's rule.
     pub const fn are_known(self) -> bool {
@@ -279,6 +280,17 @@ pub enum Event<'a> {
 
     /// Derived: a task has ended that this one comes after, and so many are left; with the last, nothing but time and limits keep it.
     DependencyMet { task: Ordinal, dependency: Ordinal, left: u32 },
+
+    /// Input: the process that has the log can itself run tasks of these types, and none of others.
+    TypesServed { types: Vec<String> },
+    /// Input: a worker joined a pool. Its slots count when it asks.
+    WorkerJoined { replica: ReplicaId, pool: &'a str, slots: u32, worker: Box<WorkerFacts> },
+    /// Input: a worker asked for up to so many attempts; what this batch does not give it, it is not given.
+    WorkAsked { replica: ReplicaId, slots: u32 },
+    /// Input: a worker was silent for as long as its lease; its attempts return to the queue.
+    WorkerMissed { replica: ReplicaId, last_seen: Timestamp },
+    /// Input: a worker gave an attempt back without an outcome.
+    AttemptReturned { task: Ordinal, attempt: u32 },
 }
 
 /// How far a shard is.
@@ -367,6 +379,11 @@ impl Event<'_> {
             Event::SlotsPassed { .. } => "slots_passed",
             Event::PoolModeSet { .. } => "pool_mode_set",
             Event::DependencyMet { .. } => "dependency_met",
+            Event::TypesServed { .. } => "types_served",
+            Event::WorkerJoined { .. } => "worker_joined",
+            Event::WorkAsked { .. } => "work_asked",
+            Event::WorkerMissed { .. } => "worker_missed",
+            Event::AttemptReturned { .. } => "attempt_returned",
         }
     }
 
@@ -406,6 +423,11 @@ impl Event<'_> {
             | Event::Fired { .. }
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
+            | Event::TypesServed { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkAsked { .. }
+            | Event::WorkerMissed { .. }
+            | Event::AttemptReturned { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -470,6 +492,11 @@ impl Event<'_> {
             | Event::Progressed { .. }
             | Event::Limited { .. }
             | Event::Admitted { .. }
+            | Event::TypesServed { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkAsked { .. }
+            | Event::WorkerMissed { .. }
+            | Event::AttemptReturned { .. }
             | Event::DependencyMet { .. } => Half::Work,
         }
     }
@@ -503,7 +530,8 @@ impl Event<'_> {
             | Event::Admitted { task }
             | Event::Fired { task, .. }
             | Event::Triggered { task, .. }
-            | Event::DependencyMet { task, .. } => Some(*task),
+            | Event::DependencyMet { task, .. }
+            | Event::AttemptReturned { task, .. } => Some(*task),
             Event::Deduplicated { of, .. } => Some(*of),
             Event::Opened { .. }
             | Event::TypeDefined { .. }
@@ -528,6 +556,10 @@ impl Event<'_> {
             | Event::SchedulePaused { .. }
             | Event::ScheduleResumed { .. }
             | Event::SlotsPassed { .. }
+            | Event::TypesServed { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkAsked { .. }
+            | Event::WorkerMissed { .. }
             | Event::PoolModeSet { .. } => None,
         }
     }
@@ -545,6 +577,11 @@ impl Event<'_> {
             | Event::SlotsPassed { .. }
             | Event::PoolModeSet { .. }
             | Event::DependencyMet { .. }
+            | Event::TypesServed { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkAsked { .. }
+            | Event::WorkerMissed { .. }
+            | Event::AttemptReturned { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

@@ -208,7 +208,7 @@ pub struct ParseIdError {
 }
 
 impl ParseIdError {
-    fn new(text: &str, expected: &'static str) -> Self {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
         ParseIdError { text: text.chars().take(64).collect(), expected }
     }
 }

@@ -7,6 +7,7 @@ use crate::id::{Ordinal, ReplicaId};
 use crate::shared::SharedQueue;
 use crate::slab::Phase;
 use crate::state::flow::Passage;
+use crate::state::queue::ReadyQueue;
 use crate::state::replicas::Slot;
 use crate::state::work::TimerKind;
 use crate::state::{State, Work};
@@ -93,13 +94,19 @@ fn timers_match_tasks(state: &State) -> Result<(), String> {
 
 fn queues_match_tasks(state: &State) -> Result<(), String> {
     let ready = state.work.tasks.iter().filter(|(_, task, _)| task.phase == Phase::Ready).count();
-    let counted: usize = state.work.pools.iter().map(|pool| pool.queue.len()).sum();
-    let queued: usize = state.work.pools.iter().map(|pool| live_entries(pool, &state.work)).sum();
-    if ready == counted && ready == queued { Ok(()) } else { Err(format!("{ready} ready, {counted} counted, {queued} queued")) }
+    let work = &state.work;
+    let counted: usize = work.queues.iter().map(ReadyQueue::len).sum();
+    let by_pool: usize = work.pools.iter().map(|pool| pool.ready).sum();
+    let queued: usize = work.queues.iter().map(|queue| live_entries(queue, work)).sum();
+    if [counted, by_pool, queued] == [ready; 3] {
+        Ok(())
+    } else {
+        Err(format!("{ready} ready, {counted} and {by_pool} counted, {queued} queued"))
+    }
 }
 
-fn live_entries(pool: &crate::state::work::Pool, work: &Work) -> usize {
-    pool.queue.rows().iter().flat_map(SharedQueue::iter).filter(|entry| entry.is_live(&work.tasks)).count()
+fn live_entries(queue: &ReadyQueue, work: &Work) -> usize {
+    queue.rows().iter().flat_map(SharedQueue::iter).filter(|entry| entry.is_live(&work.tasks)).count()
 }
 
 fn flow_matches_tasks(state: &State) -> Result<(), String> {

@@ -16,6 +16,7 @@ pub mod id;
 pub mod invariant;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod leases;
 pub mod limit;
 pub mod log;
 pub mod mates;
@@ -31,3 +32,4 @@ pub mod state;
 pub mod task;
 pub mod time;
 pub mod view;
+pub mod worker;

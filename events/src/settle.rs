@@ -45,7 +45,7 @@ impl Settling {
             if self.is_dealt {
                 return None;
             }
-            self.deal(state);
+            self.deal(state, at);
         }
     }
 
@@ -55,9 +55,9 @@ impl Settling {
     }
 
     /// Deals free slots to ready tasks.
-    fn deal(&mut self, state: &State) {
+    fn deal(&mut self, state: &State, at: Timestamp) {
         self.is_dealt = true;
-        assignments(state, &mut self.starts);
+        assignments(state, at, &mut self.starts);
         self.starts.truncate(STARTS_MAX - self.started);
         self.started += self.starts.len();
         self.starts.reverse();

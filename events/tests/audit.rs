@@ -167,6 +167,11 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "SlotsPassed",
         "PoolModeSet",
         "DependencyMet",
+        "TypesServed",
+        "WorkerJoined",
+        "WorkAsked",
+        "WorkerMissed",
+        "AttemptReturned",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }

@@ -13,13 +13,14 @@ use ergate_events::task::{Ask, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
 
 const PAGE: &str = include_str!("../../docs/log-format.md");
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("../src/event.rs"),
     include_str!("../src/task.rs"),
     include_str!("../src/limit.rs"),
     include_str!("../src/schedule.rs"),
+    include_str!("../src/worker.rs"),
 ];
-const STRUCTURES: [&str; 11] = [
+const STRUCTURES: [&str; 12] = [
     "RuleVersions",
     "TypeSettings",
     "RetryPolicy",
@@ -31,6 +32,7 @@ const STRUCTURES: [&str; 11] = [
     "Rate",
     "ScheduleSettings",
     "Label",
+    "WorkerFacts",
 ];
 const ENUMERATIONS: [&str; 12] = [
     "Outcome",
@@ -88,7 +90,7 @@ fn page_type(rust: &str) -> String {
     match rust.trim_end_matches("<'a>") {
         "&'a str" | "String" => "text",
         "&'a [u8]" => "bytes",
-        "Digest" => "16 bytes",
+        "Digest" | "WorkerId" => "16 bytes",
         "Timestamp" => "time",
         "Micros" => "span",
         "Ordinal" | "Position" => "u64",

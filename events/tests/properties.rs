@@ -15,6 +15,7 @@ use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, O
 use ergate_events::time::{Micros, Timestamp};
 use ergate_events::view::Tally;
 use ergate_events::view::tally::Counts;
+use ergate_events::worker::{WORKER_FIRST, WorkerFacts, WorkerId};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -28,8 +29,24 @@ fn attempt() -> impl Strategy<Value = u32> {
     prop_oneof![20 => 0_u32..4, 1 => Just(u32::MAX)]
 }
 
+/// Any replica, workers among them.
 fn replica() -> impl Strategy<Value = ReplicaId> {
-    prop_oneof![20 => (0_u32..4).prop_map(ReplicaId), 1 => Just(ReplicaId(u32::MAX))]
+    prop_oneof![20 => (0_u32..4).prop_map(ReplicaId), 5 => worker_replica(), 1 => Just(ReplicaId(u32::MAX))]
+}
+
+fn worker_replica() -> impl Strategy<Value = ReplicaId> {
+    (0_u32..3).prop_map(|number| ReplicaId(WORKER_FIRST.0 + number))
+}
+
+fn worker() -> impl Strategy<Value = WorkerFacts> {
+    let types = proptest::collection::vec(name().prop_map(str::to_owned), 0..2);
+    (any::<[u8; 16]>(), name(), types, span()).prop_map(|(id, name, types, lease)| WorkerFacts {
+        id: WorkerId(id),
+        name: name.to_owned(),
+        types,
+        labels: Vec::new(),
+        lease,
+    })
 }
 
 fn type_id() -> impl Strategy<Value = TypeId> {
@@ -186,17 +203,23 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         1 => (task(), outcome(), cause()).prop_map(|(task, outcome, cause)| Event::Ended { task, outcome, cause }),
         1 => (task(), cause()).prop_map(|(task, cause)| Event::DeadLettered { task, cause }),
         1 => task().prop_map(|task| Event::DeadLetterDropped { task }),
+        1 => (task(), attempt()).prop_map(|(task, attempt)| Event::AttemptReturned { task, attempt }),
         3 => (task(), task(), 0_u32..3).prop_map(|(task, dependency, left)| Event::DependencyMet { task, dependency, left }),
     ];
     let control = prop_oneof![
         1 => (0_u32..5, 0_u16..3).prop_map(|(epoch, version)| Event::Opened {
             epoch: Epoch(epoch),
-            rules: RuleVersions { task: 1, retry: version, dispatch: 1 },
+            rules: RuleVersions { task: 1, retry: version, dispatch: version },
             writer: "w",
         }),
         3 => (type_id(), name(), settings())
             .prop_map(|(task_type, name, settings)| Event::TypeDefined { task_type, name, settings: Box::new(settings), by: "" }),
         4 => (replica(), name(), 0_u32..4).prop_map(|(replica, pool, slots)| Event::ReplicaJoined { replica, pool, slots }),
+        3 => (worker_replica(), name(), 0_u32..4, worker())
+            .prop_map(|(replica, pool, slots, worker)| Event::WorkerJoined { replica, pool, slots, worker: Box::new(worker) }),
+        3 => (worker_replica(), 0_u32..4).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
+        1 => (worker_replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
+        1 => proptest::collection::vec(name().prop_map(str::to_owned), 0..2).prop_map(|types| Event::TypesServed { types }),
         1 => replica().prop_map(|replica| Event::ReplicaDraining { replica }),
         2 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaLeft { replica, departure }),
         2 => (0_u16..3, name(), 0_u32..4).prop_map(|(pool, name, replicas)| Event::PoolDefined {

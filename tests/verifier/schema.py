@@ -48,6 +48,11 @@ EVENTS = """
 44 slots_passed schedule: u16, from: time, to: time, count: u64, because: PassedOver
 45 pool_mode_set pool: u16, name: text, mode: PoolMode, by: text, reason: text
 46 dependency_met task: u64, dependency: u64, left: u32
+47 types_served types: list of text
+48 worker_joined replica: u32, pool: text, slots: u32, worker: WorkerFacts
+49 work_asked replica: u32, slots: u32
+50 worker_missed replica: u32, last_seen: time
+51 attempt_returned task: u64, attempt: u32
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -61,6 +66,7 @@ LimitSettings key: optional text, concurrency: optional u32, rate: optional Rate
 Rate permits: u32, per: span, burst: u32
 ScheduleSettings when: When, timezone: text, task: text, payload: text, labels: list of Label, priority: optional u8, catch_up: CatchUp, overlap: Overlap
 Label name: text, value: text
+WorkerFacts id: 16 bytes, name: text, types: list of text, labels: list of Label, lease: span
 """
 ENUMERATIONS = """
 Outcome Succeeded, Partial, Failed, Cancelled, Skipped

@@ -15,6 +15,7 @@ use crate::limit::LimitSettings;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
+use crate::worker::WorkerFacts;
 
 /// Declares the fields that are not the same for every event.
 macro_rules! fields {
@@ -87,6 +88,8 @@ fields! {
     task_type: TypeId,
     timeout: Timeout,
     to: Timestamp,
+    types: Vec<String>,
+    worker: Box<WorkerFacts>,
     writer: Text<'a>,
 }
 
@@ -191,6 +194,11 @@ events! {
     SlotsPassed { schedule, from, to, count, because },
     PoolModeSet { pool, name, mode, by, reason },
     DependencyMet { task, dependency, left },
+    TypesServed { types },
+    WorkerJoined { replica, pool, slots, worker },
+    WorkAsked { replica, slots },
+    WorkerMissed { replica, last_seen },
+    AttemptReturned { task, attempt },
 }
 
 /// What the message of an unknown event begins with.
@@ -279,6 +287,8 @@ same!(
     ScheduleId,
     LimitId,
     Vec<LimitId>,
+    Vec<String>,
+    Box<WorkerFacts>,
     Epoch,
     ReplicaId,
     TypeId

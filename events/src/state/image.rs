@@ -23,10 +23,12 @@ use crate::id::{Epoch, Ordinal, Position, ReplicaId, TypeId};
 use crate::slab::{Phase, Task};
 use crate::task::TypeSettings;
 use crate::time::Timestamp;
+use crate::worker::{WORKER_FIRST, WorkerFacts};
 
-/// Version of the layout below. Those before had no modes of pools and no [`HoldsImage`] at their end, no [`Schedules`] before that, and no
-/// [`FlowImage`] before that; a state without them is still written like that: older builds can read it, and its digest is what it was.
-const IMAGE_VERSION: u16 = 5;
+/// Version of the layout below. Those before had no [`WorkersImage`] at their end, no modes of pools and no [`HoldsImage`] before that, no
+/// [`Schedules`] before that, and no [`FlowImage`] before that; a state without them is still written like that: older builds can read it, and its digest is what it was.
+const IMAGE_VERSION: u16 = 6;
+const IMAGE_VERSION_WITHOUT_WORKERS: u16 = 5;
 const IMAGE_VERSION_WITHOUT_HOLDS: u16 = 4;
 const IMAGE_VERSION_WITHOUT_SCHEDULES: u16 = 3;
 const IMAGE_VERSION_WITHOUT_FLOW: u16 = 2;
@@ -64,6 +66,33 @@ struct Pools {
     next_replica: u32,
 }
 
+/// Workers, and what the process can run itself.
+#[derive(Encode, Decode)]
+struct WorkersImage {
+    serves: Option<Vec<String>>,
+    seen: u32,
+    workers: Vec<(ReplicaId, WorkerFacts)>,
+}
+
+impl WorkersImage {
+    fn of(work: &Work) -> WorkersImage {
+        WorkersImage {
+            serves: work.serves.as_deref().cloned(),
+            seen: work.workers_seen,
+            workers: work.workers.iter().map(|(id, facts)| (*id, (**facts).clone())).collect(),
+        }
+    }
+
+    /// Puts them back; says whether they are possible.
+    fn restore(self, work: &mut Work) -> bool {
+        work.serves = self.serves.map(Arc::new);
+        work.workers_seen = self.seen;
+        work.workers = self.workers.into_iter().map(|(id, facts)| (id, Arc::new(facts))).collect();
+        let is_possible = |id: ReplicaId| id >= WORKER_FIRST && work.replicas.get(id).is_some();
+        work.workers.iter().all(|(id, _)| is_possible(*id) && work.next_worker().is_none_or(|next| *id < next))
+    }
+}
+
 #[derive(Encode, Decode)]
 struct Top {
     version: u16,
@@ -89,15 +118,17 @@ impl State {
     /// What `out` answers.
     pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
         let Control { pools, replicas, next_replica, held, schedules } = &self.control;
-        let has_holds = !held.is_empty() || !self.work.holds.is_empty();
+        let has_workers = self.work.serves.is_some() || self.work.workers_seen > 0;
+        let has_holds = has_workers || !held.is_empty() || !self.work.holds.is_empty();
         let has_schedules = has_holds || !schedules.list.is_empty();
         let has_flow = has_schedules || !self.work.flow.is_empty() || !self.work.progress.is_empty();
         let top = Top {
-            version: match (has_holds, has_schedules, has_flow) {
-                (true, _, _) => IMAGE_VERSION,
-                (false, true, _) => IMAGE_VERSION_WITHOUT_HOLDS,
-                (false, false, true) => IMAGE_VERSION_WITHOUT_SCHEDULES,
-                (false, false, false) => IMAGE_VERSION_WITHOUT_FLOW,
+            version: match (has_workers, has_holds, has_schedules, has_flow) {
+                (true, _, _, _) => IMAGE_VERSION,
+                (false, true, _, _) => IMAGE_VERSION_WITHOUT_WORKERS,
+                (false, false, true, _) => IMAGE_VERSION_WITHOUT_HOLDS,
+                (false, false, false, true) => IMAGE_VERSION_WITHOUT_SCHEDULES,
+                (false, false, false, false) => IMAGE_VERSION_WITHOUT_FLOW,
             },
             epoch: self.epoch,
             rules: self.rules,
@@ -135,6 +166,9 @@ impl State {
         if has_holds {
             put(out, held)?;
             put(out, &self.work.holds.image())?;
+        }
+        if has_workers {
+            put(out, &WorkersImage::of(&self.work))?;
         }
         Ok(())
     }
@@ -207,6 +241,10 @@ impl State {
             state.control.held = take(&mut rest)?;
             holds = take(&mut rest)?;
         }
+        let workers: Option<WorkersImage> = if version > IMAGE_VERSION_WITHOUT_WORKERS { Some(take(&mut rest)?) } else { None };
+        if workers.is_some_and(|workers| !workers.restore(&mut state.work)) {
+            return Err(ImageError::Inconsistent("a worker is not listed"));
+        }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));
         }
@@ -234,7 +272,7 @@ impl State {
 }
 
 fn define(work: &mut Work, types: Vec<(String, TypeSettings)>, pools: Vec<String>) -> Result<(), ImageError> {
-    work.pools = pools.into_iter().map(|name| Pool { name, queue: ReadyQueue::default() }).collect();
+    work.pools = pools.into_iter().map(|name| Pool { name, ..Pool::default() }).collect();
     for (name, settings) in types {
         let id = TypeId(u16::try_from(work.types.len()).map_err(|_| ImageError::Inconsistent("too many types"))?);
         let pool = work.pools.iter().position(|pool| pool.name == settings.pool);
@@ -242,6 +280,8 @@ fn define(work: &mut Work, types: Vec<(String, TypeSettings)>, pools: Vec<String
             pool.and_then(|index| u32::try_from(index).ok()).ok_or(ImageError::Inconsistent("a type's pool is not listed"))?;
         work.types.push(TaskType { name: name.clone(), settings: Arc::new(settings), pool });
         work.type_names.insert(name, id);
+        work.pools[pool as usize].types.push(id);
+        work.queues.push(ReadyQueue::default());
     }
     Ok(())
 }

@@ -104,6 +104,11 @@ impl State {
             | Event::Progressed { .. }
             | Event::Limited { .. }
             | Event::Admitted { .. }
+            | Event::TypesServed { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkAsked { .. }
+            | Event::WorkerMissed { .. }
+            | Event::AttemptReturned { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();
@@ -187,7 +192,7 @@ mod tests {
 
     /// Pointers and values that a clone of the state copies one by one.
     fn clone_work(state: &State) -> usize {
-        let queues: usize = state.work.pools.iter().map(|pool| pool.queue.clone_work()).sum();
+        let queues: usize = state.work.queues.iter().map(crate::state::queue::ReadyQueue::clone_work).sum();
         state.work.tasks.clone_work() + queues + state.work.replicas.clone_work()
     }
 

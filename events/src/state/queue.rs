@@ -1,4 +1,4 @@
-//! Ready tasks of one pool: a row for each priority, in the order in which they became ready.
+//! Ready tasks of one type: a row for each priority, in the order in which they became ready.
 
 use crate::id::{Ordinal, Position};
 use crate::shared::SharedQueue;
@@ -8,7 +8,7 @@ use crate::task::PRIORITY_MAX;
 /// Stale entries that a queue may hold beyond its ready tasks before it is swept.
 const STALE_MAX: usize = 1_024;
 
-/// The ready tasks of a pool. An entry whose task went elsewhere stays until it is met or swept.
+/// The ready tasks of a type. An entry whose task went elsewhere stays until it is met or swept.
 #[derive(Clone, Debug, Default)]
 pub struct ReadyQueue {
     rows: [SharedQueue<Entry>; PRIORITY_MAX as usize + 1],

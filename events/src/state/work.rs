@@ -16,6 +16,7 @@ use crate::shared::{SharedMap, SharedSet};
 use crate::slab::{Phase, Slab, Task};
 use crate::task::{Ask, Dependency, IdempotencyKey, OnFailure, Outcome, PRIORITY_MAX, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::Timestamp;
+use crate::worker::{WORKER_FIRST, WorkerFacts};
 
 /// One definition of a task type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +34,40 @@ pub struct TaskType {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Its ready tasks.
-    pub queue: ReadyQueue,
+    /// The definitions of task types that it runs.
+    pub types: Vec<TypeId>,
+    /// How many of their tasks are ready.
+    pub ready: usize,
+}
+
+/// What workers asked for, for as long as the batch lasts in which they did.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    at: Timestamp,
+    by: Vec<(ReplicaId, u32)>,
+}
+
+impl Asked {
+    /// Who asked at this moment, and for how many attempts they have not been given yet.
+    pub fn at(&self, at: Timestamp) -> &[(ReplicaId, u32)] {
+        if self.at == at { &self.by } else { &[] }
+    }
+
+    fn ask(&mut self, replica: ReplicaId, slots: u32, at: Timestamp) {
+        if self.at != at {
+            self.at = at;
+            self.by.clear();
+        }
+        self.by.push((replica, slots));
+    }
+
+    fn take(&mut self, replica: ReplicaId, at: Timestamp) {
+        if self.at == at
+            && let Some((_, left)) = self.by.iter_mut().find(|(asking, left)| *asking == replica && *left > 0)
+        {
+            *left -= 1;
+        }
+    }
 }
 
 /// What a timer is for.
@@ -83,10 +116,20 @@ pub struct Work {
     pub type_names: BTreeMap<String, TypeId>,
     /// In the order of their first mention.
     pub pools: Vec<Pool>,
+    /// Ready tasks, by [`TypeId`].
+    pub(crate) queues: Vec<ReadyQueue>,
     /// Live tasks.
     pub tasks: Slab,
     /// Slots.
     pub replicas: Replicas,
+    /// The replicas that are workers.
+    pub workers: SharedMap<ReplicaId, Arc<WorkerFacts>>,
+    /// How many workers have joined.
+    pub(crate) workers_seen: u32,
+    /// What workers ask for right now.
+    pub asked: Asked,
+    /// The task types that replicas run that are not workers; every one where nobody has said so.
+    pub serves: Option<Arc<Vec<String>>>,
     /// What happens when, but for the ends of running attempts, which [`Replicas`] knows.
     pub timers: SharedSet<(Timestamp, Ordinal, TimerKind)>,
     /// Idempotency keys.
@@ -132,7 +175,7 @@ impl Work {
     /// Index of the pool with this name, made on its first mention.
     fn pool_index(&mut self, name: &str) -> u32 {
         let index = self.pools.iter().position(|pool| pool.name == name).unwrap_or_else(|| {
-            self.pools.push(Pool { name: name.to_owned(), queue: ReadyQueue::default() });
+            self.pools.push(Pool { name: name.to_owned(), ..Pool::default() });
             self.pools.len() - 1
         });
         u32::try_from(index).expect("there are fewer pools than types and replicas")
@@ -185,7 +228,12 @@ impl Work {
                     replica.draining = true;
                 }
             }
-            Event::ReplicaLeft { replica, departure } => self.replicas.leave(replica, departure),
+            Event::ReplicaLeft { replica, departure } => self.leave(replica, departure),
+            Event::TypesServed { ref types } => self.serves = Some(Arc::new(types.clone())),
+            Event::WorkerJoined { replica, pool, slots, ref worker } => self.join_worker(replica, pool, slots, worker),
+            Event::WorkAsked { replica, slots } => self.asked.ask(replica, slots, at),
+            Event::WorkerMissed { replica, .. } => self.leave(replica, Departure::Lost),
+            Event::AttemptReturned { .. } => {}
             Event::Opened { .. }
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }
@@ -281,7 +329,7 @@ impl Work {
 
     /// Puts a new task where it has to wait.
     fn admit(&mut self, mut task: Task, payload: &[u8], not_before: Option<Timestamp>, at: Timestamp) {
-        let (priority, pool, position) = (task.priority, self.types[usize::from(task.task_type.0)].pool, task.ready_position);
+        let (priority, task_type, position) = (task.priority, task.task_type, task.ready_position);
         let timeouts = *self.timeouts(&task);
         let delayed = not_before.filter(|due| *due > at);
         let limited = delayed.is_none() && self.flow.limits(task.task_type);
@@ -301,7 +349,7 @@ impl Work {
             }
             None if limited => self.flow.arrive(ordinal, position),
             None => {
-                self.pools[pool as usize].queue.push(ordinal, priority, position);
+                self.queue(ordinal, task_type, priority, position);
                 if let Some(limit) = timeouts.schedule_to_start {
                     self.timers.insert((at.after(limit), ordinal, TimerKind::ScheduleToStart));
                 }
@@ -314,7 +362,7 @@ impl Work {
         if task.phase != Phase::Ready {
             return;
         }
-        let (priority, ready_at, pool) = (task.priority, task.ready_at, self.types[usize::from(task.task_type.0)].pool);
+        let (priority, ready_at, task_type) = (task.priority, task.ready_at, task.task_type);
         let timeouts = *self.timeouts(task);
         let deadline = at.after(timeouts.start_to_close);
         let Some(slot) = self.replicas.present.get_mut(&replica).and_then(|replica| replica.take(ordinal, attempt, deadline))
@@ -330,7 +378,10 @@ impl Work {
             task.replica = replica;
             task.slot = slot;
         }
-        self.pools[pool as usize].queue.forget(priority, &self.tasks);
+        self.unqueue(task_type, priority);
+        if replica >= WORKER_FIRST {
+            self.asked.take(replica, at);
+        }
         if !self.flow.passages.is_empty() {
             self.flow.start(ordinal, at);
         }
@@ -463,8 +514,8 @@ impl Work {
         let Some(task) = self.tasks.get_mut(ordinal) else { return };
         task.ready_at = at;
         task.ready_position = position;
-        let (priority, task_type) = (task.priority, usize::from(task.task_type.0));
-        self.pools[self.types[task_type].pool as usize].queue.push(ordinal, priority, position);
+        let (priority, task_type) = (task.priority, task.task_type);
+        self.queue(ordinal, task_type, priority, position);
         let limit = self.tasks.get(ordinal).and_then(|task| self.timeouts(task).schedule_to_start);
         if let Some(limit) = limit {
             self.timers.insert((at.after(limit), ordinal, TimerKind::ScheduleToStart));
@@ -533,8 +584,7 @@ impl Work {
                 if let Some(limit) = timeouts.schedule_to_start {
                     self.timers.remove(&(task.ready_at.after(limit), ordinal, TimerKind::ScheduleToStart));
                 }
-                let pool = self.types[usize::from(task.task_type.0)].pool;
-                self.pools[pool as usize].queue.forget(task.priority, &self.tasks);
+                self.unqueue(task.task_type, task.priority);
             }
             Phase::Limited => {}
             Phase::Held => self.holds.release(ordinal),
@@ -590,13 +640,56 @@ impl Work {
             let pool = self.pool_index(&settings.pool);
             self.types.push(TaskType { name: name.to_owned(), settings: Arc::new(settings.clone()), pool });
             self.type_names.insert(name.to_owned(), id);
+            self.pools[pool as usize].types.push(id);
+            self.queues.push(ReadyQueue::default());
         }
+    }
+
+    /// The ready tasks of a pool, by the definition of their type.
+    pub(crate) fn ready<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = (TypeId, &'a ReadyQueue)> {
+        let queue = |id: &TypeId| Some((*id, self.queues.get(usize::from(id.0))?));
+        pool.types.iter().filter_map(queue).filter(|(_, queue)| !queue.is_empty())
+    }
+
+    /// Puts a ready task in the queue of its type.
+    fn queue(&mut self, ordinal: Ordinal, task_type: TypeId, priority: u8, position: Position) {
+        let index = usize::from(task_type.0);
+        self.queues[index].push(ordinal, priority, position);
+        self.pools[self.types[index].pool as usize].ready += 1;
+    }
+
+    /// Notes that a task of this type is ready no longer.
+    fn unqueue(&mut self, task_type: TypeId, priority: u8) {
+        let index = usize::from(task_type.0);
+        self.queues[index].forget(priority, &self.tasks);
+        let pool = &mut self.pools[self.types[index].pool as usize];
+        pool.ready = pool.ready.saturating_sub(1);
     }
 
     fn join_replica(&mut self, id: ReplicaId, pool: &str, slots: u32) {
         if !self.replicas.knows(id) {
             let pool = self.pool_index(pool);
             self.replicas.join(id, pool, slots);
+        }
+    }
+
+    /// The id that the next worker gets, while there are any left.
+    pub fn next_worker(&self) -> Option<ReplicaId> {
+        WORKER_FIRST.0.checked_add(self.workers_seen).map(ReplicaId)
+    }
+
+    fn join_worker(&mut self, id: ReplicaId, pool: &str, slots: u32, worker: &WorkerFacts) {
+        if !self.replicas.knows(id) && Some(id) == self.next_worker() {
+            self.join_replica(id, pool, slots);
+            self.workers.insert(id, Arc::new(worker.clone()));
+            self.workers_seen += 1;
+        }
+    }
+
+    fn leave(&mut self, id: ReplicaId, departure: Departure) {
+        self.replicas.leave(id, departure);
+        if id >= WORKER_FIRST {
+            self.workers.remove(&id);
         }
     }
 
@@ -638,8 +731,8 @@ impl Work {
         ready.sort_unstable();
         for (position, ordinal) in ready {
             let Some(task) = self.tasks.get(ordinal) else { continue };
-            let pool = self.types[usize::from(task.task_type.0)].pool;
-            self.pools[pool as usize].queue.push(ordinal, task.priority, position);
+            let (task_type, priority) = (task.task_type, task.priority);
+            self.queue(ordinal, task_type, priority, position);
         }
         // In order they fill their nodes.
         timers.sort_unstable();

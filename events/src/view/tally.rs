@@ -226,10 +226,10 @@ impl Tally {
                 self.define(name, &settings.pool);
             }
             Event::TypeLimited { task_type, ref limits, .. } => self.set_limited(task_type, !limits.is_empty()),
-            Event::ReplicaJoined { replica, pool, slots } => {
+            Event::ReplicaJoined { replica, pool, slots } | Event::WorkerJoined { replica, pool, slots, .. } => {
                 self.slots.entry(replica).or_insert_with(|| (pool.to_owned(), u64::from(slots)));
             }
-            Event::ReplicaLeft { replica, .. } => drop(self.slots.remove(&replica)),
+            Event::ReplicaLeft { replica, .. } | Event::WorkerMissed { replica, .. } => drop(self.slots.remove(&replica)),
             _ => self.control.apply(envelope),
         }
     }

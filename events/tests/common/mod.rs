@@ -16,6 +16,7 @@ use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
 use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
+use ergate_events::worker::{WorkerFacts, WorkerId};
 
 /// Batches that a quiet shard may need to settle; more is a loop without end.
 const BATCHES_MAX: usize = 200;
@@ -159,6 +160,13 @@ impl Story {
 
     pub(crate) fn join(&mut self, replica: u32, slots: u32) {
         self.tell(&Command::JoinReplica { replica: ReplicaId(replica), pool: "default", slots }).expect("the replica is new");
+    }
+
+    /// Takes a worker in and says under which id.
+    pub(crate) fn join_worker(&mut self, pool: &str, slots: u32, worker: &WorkerFacts) -> ReplicaId {
+        let replica = self.shard.state().work.next_worker().expect("there are ids left");
+        self.tell(&Command::JoinWorker { replica, pool, slots, worker }).expect("the worker is new");
+        replica
     }
 
     pub(crate) fn leave(&mut self, replica: u32) {
@@ -394,6 +402,11 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::Fired { schedule, slot, task } => format!("fired {schedule} {} as {task}", slot.0 / 1_000_000),
         Event::Triggered { schedule, task, .. } => format!("triggered {schedule} as {task}"),
         Event::PoolModeSet { pool, mode, .. } => format!("{} {pool}", mode.name()),
+        Event::TypesServed { types } => format!("serves {}", types.join(" ")),
+        Event::WorkerJoined { replica, slots, worker, .. } => format!("worker {} {replica} {slots}", worker.name),
+        Event::WorkAsked { replica, slots } => format!("asked {replica} {slots}"),
+        Event::WorkerMissed { replica, last_seen } => format!("missed {replica} {}", envelope.recorded_at.since(*last_seen)),
+        Event::AttemptReturned { task, attempt } => format!("returned {task}.{attempt}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
             format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
         }
@@ -423,6 +436,8 @@ pub(crate) fn everything() -> Vec<Block> {
     planned_day(&mut story);
     story.seal();
     dependent_day(&mut story);
+    story.seal();
+    strangers_day(&mut story);
     let pause = Command::SetPoolMode { pool: "default", mode: PoolMode::Paused, by: "me", reason: "the night is short" };
     story.tell(&pause).expect("it has a size");
     story.log()
@@ -477,6 +492,35 @@ fn dependent_day(story: &mut Story) {
     assert!(story.shard.state().work.tasks.get(last).is_none(), "it came after one that failed");
     let known = Ask::After(Dependency::Ended(first, Outcome::Succeeded));
     story.submit(&once(&[known]));
+}
+
+/// Workers that come, ask, give back and fall silent.
+fn strangers_day(story: &mut Story) {
+    let types = ["job".to_owned(), "once".to_owned()];
+    story.tell(&Command::ServeTypes { types: &types }).expect("they are in order");
+    story.define("abroad", &plain());
+    let abroad = TypeId(3);
+    let worker = worker("a", &["abroad"]);
+    let label = Label { name: "zone".to_owned(), value: "b".to_owned() };
+    let worker = WorkerFacts { labels: vec![label], ..worker };
+    let replica = story.join_worker("default", 2, &worker);
+    let request = Command::Request { task_type: abroad, payload: b"", key: None, asks: &[] };
+    let [first, second] = [(); 2].map(|()| story.submit(&request));
+    story.tell(&Command::AskWork { replica, slots: 2 }).expect("it is there");
+    story.tell(&Command::ReturnAttempt { task: first, attempt: 1 }).expect("it runs");
+    let last_seen = story.now;
+    story.pass(5_000);
+    story.tell(&Command::MissWorker { replica, last_seen }).expect("it was silent for long");
+    story.pass(1);
+    assert!(story.shard.state().work.tasks.get(second).is_some_and(|task| task.losses == 1), "it was lost with its worker");
+}
+
+/// What a worker says of itself, with a lease of five seconds.
+pub(crate) fn worker(name: &str, types: &[&str]) -> WorkerFacts {
+    let mut id = WorkerId::default();
+    id.0[..name.len()].copy_from_slice(name.as_bytes());
+    let types = types.iter().map(|name| (*name).to_owned()).collect();
+    WorkerFacts { id, name: name.to_owned(), types, labels: Vec::new(), lease: Micros::from_secs(5) }
 }
 
 /// Tasks that wait for limits.

@@ -70,7 +70,7 @@ fn limit() -> impl Strategy<Value = Option<Micros>> {
     proptest::option::of(span())
 }
 
-fn replica() -> impl Strategy<Value = ReplicaId> {
+pub(crate) fn replica() -> impl Strategy<Value = ReplicaId> {
     count().prop_map(ReplicaId)
 }
 

@@ -1,14 +1,15 @@
-//! Events of the formats from 3 on: limits, progress, dependencies, schedules, modes of pools.
+//! Events of the formats from 3 on: limits, progress, dependencies, schedules, modes of pools, workers.
 
 use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{LimitId, ScheduleId};
 use ergate_events::limit::{LimitSettings, Rate};
 use ergate_events::schedule::{CatchUp, Label, Overlap, PassedOver, ScheduleSettings, When};
+use ergate_events::worker::{WorkerFacts, WorkerId};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::any::{count, moment, number, pool_id, span, task, text, type_id};
+use crate::any::{count, moment, number, pool_id, replica, span, task, text, type_id};
 
 fn name() -> impl Strategy<Value = String> {
     text().prop_map(str::to_owned)
@@ -97,7 +98,30 @@ fn of_control() -> impl Strategy<Value = Event<'static>> {
     ]
 }
 
+fn worker() -> impl Strategy<Value = Box<WorkerFacts>> {
+    let label = (name(), name()).prop_map(|(name, value)| Label { name, value });
+    let (types, labels) = (proptest::collection::vec(name(), 0..3), proptest::collection::vec(label, 0..3));
+    (any::<[u8; 16]>().prop_map(WorkerId), name(), types, labels, span())
+        .prop_map(|(id, name, types, labels, lease)| Box::new(WorkerFacts { id, name, types, labels, lease }))
+}
+
+/// Workers and what they hold.
+fn of_workers() -> impl Strategy<Value = Event<'static>> {
+    prop_oneof![
+        proptest::collection::vec(name(), 0..3).prop_map(|types| Event::TypesServed { types }),
+        (replica(), text(), count(), worker()).prop_map(|(replica, pool, slots, worker)| Event::WorkerJoined {
+            replica,
+            pool,
+            slots,
+            worker
+        }),
+        (replica(), count()).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
+        (replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
+        (task(), count()).prop_map(|(task, attempt)| Event::AttemptReturned { task, attempt }),
+    ]
+}
+
 /// Any of them.
 pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
-    prop_oneof![of_flow(), of_control()]
+    prop_oneof![of_flow(), of_control(), of_workers()]
 }

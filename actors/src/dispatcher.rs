@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, Message};
 use ergate_events::event::Departure;
 use ergate_events::id::{Epoch, Position, ReplicaId, ShardId, TypeId};
+use ergate_events::worker::WorkerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -22,6 +23,7 @@ use crate::log_writer::{LogWriter, Propose};
 use crate::proposal::Proposal;
 use crate::report::Report;
 use crate::submission::SubmitError;
+use crate::workers::{Delivery, Hub, Order, Session};
 
 /// How often the parent looks after its children.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,6 +43,10 @@ pub struct Fleet {
     pub epoch: Epoch,
     /// Whether replicas run here; where they do not, asking for one is a record and no more.
     pub executes: bool,
+    /// Pools whose replicas are started by others.
+    pub external: Arc<BTreeSet<String>>,
+    /// The workers of this engine.
+    pub workers: Arc<Hub>,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
     /// Visible counts of what had to be started again.
@@ -67,6 +73,9 @@ pub struct Dispatcher {
     names: Vec<String>,
     /// Which function serves a definition.
     types: Vec<Option<usize>>,
+    /// The names of definitions.
+    type_names: Arc<[Arc<str>]>,
+    workers: BTreeMap<ReplicaId, Arc<Session>>,
     writer: Option<Addr<LogWriter>>,
     replicas: BTreeMap<ReplicaId, Replica>,
     draining: BTreeSet<ReplicaId>,
@@ -85,19 +94,30 @@ impl Replica {
 }
 
 impl Dispatcher {
-    /// A dispatcher without replicas; `types` are the names of the definitions that the log has so far, by [`TypeId`].
-    pub fn new(fleet: Fleet, types: &[String]) -> Dispatcher {
+    /// A dispatcher without replicas of its own; `types` are the names of the definitions that the log has so far, by [`TypeId`], and `workers` those
+    /// that it knows. Something on its way to them may be lost, so they have to say what they run.
+    pub fn new(fleet: Fleet, types: &[String], workers: impl Iterator<Item = (WorkerId, ReplicaId)>) -> Dispatcher {
+        let workers = workers.filter_map(|(id, replica)| Some((replica, fleet.workers.session(id)?)));
+        let workers: BTreeMap<_, _> = workers.inspect(|(_, session)| session.detach()).collect();
+        let type_names = types.iter().map(|name| Arc::from(name.as_str())).collect();
         let names: Vec<String> = fleet.functions.keys().cloned().collect();
         let functions: Functions = fleet.functions.values().map(Arc::clone).collect();
         let types = types.iter().map(|name| names.binary_search(name).ok()).collect();
-        Dispatcher { fleet, functions, names, types, writer: None, replicas: BTreeMap::new(), draining: BTreeSet::new() }
+        let (replicas, draining) = (BTreeMap::new(), BTreeSet::new());
+        Dispatcher { fleet, functions, names, types, type_names, workers, writer: None, replicas, draining }
     }
 
     fn instruct(&mut self, instruction: Instruction, context: &mut Context<Self>) {
         match instruction {
-            Instruction::Cancel { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: false }),
-            Instruction::Abort { replica, task, attempt } => self.tell(replica, Stop { task, attempt, hard: true }),
-            Instruction::StartReplica { replica, name, slots, .. } if self.fleet.executes => {
+            Instruction::Cancel { replica, task, attempt } => self.stop(replica, Stop { task, attempt, hard: false }),
+            Instruction::Abort { replica, task, attempt } => self.stop(replica, Stop { task, attempt, hard: true }),
+            Instruction::AddWorker { replica, worker } => {
+                if let Some(session) = self.fleet.workers.session(worker) {
+                    self.workers.insert(replica, session);
+                }
+            }
+            Instruction::RemoveWorker(replica) => drop(self.workers.remove(&replica)),
+            Instruction::StartReplica { replica, name, slots, .. } if self.fleet.executes && !self.fleet.external.contains(&name) => {
                 self.start_replica(replica, name, slots, context);
             }
             Instruction::StartReplica { .. } => {}
@@ -145,6 +165,7 @@ impl Dispatcher {
         let function = self.names.binary_search_by(|known| known.as_str().cmp(name)).ok();
         if usize::from(id.0) == self.types.len() {
             self.types.push(function);
+            self.type_names = self.type_names.iter().cloned().chain([Arc::from(name)]).collect();
         }
         for replica in self.replicas.values() {
             if let Err(error) = replica.address.try_send(Types(self.types.clone())) {
@@ -165,8 +186,21 @@ impl Dispatcher {
         }
     }
 
+    fn stop(&mut self, replica: ReplicaId, stop: Stop) {
+        match self.workers.get(&replica) {
+            Some(session) => {
+                let Stop { task, attempt, hard } = stop;
+                session.order(Order { shard: self.fleet.shard, task, attempt, is_hard: hard });
+            }
+            None => self.tell(replica, stop),
+        }
+    }
+
     fn run(&mut self, replica: ReplicaId, attempts: Attempts) {
-        if self.replicas.contains_key(&replica) {
+        if let Some(session) = self.workers.get(&replica) {
+            let (shard, epoch, types) = (self.fleet.shard, self.fleet.epoch, Arc::clone(&self.type_names));
+            session.deliver(Delivery { shard, epoch, types, attempts });
+        } else if self.replicas.contains_key(&replica) {
             self.tell(replica, Run(attempts));
         } else {
             // Its loss is already proposed, and returns these attempts with the others.
@@ -264,9 +298,10 @@ impl Handler<Carry> for Dispatcher {
 
     fn handle(&mut self, Carry { starts, instructions }: Carry, context: &mut Context<Self>) {
         // Starts first: an instruction of the same block may cancel one of them.
-        let (types, later): (Vec<_>, Vec<_>) =
-            instructions.into_iter().partition(|item| matches!(item, Instruction::DefineType { .. }));
-        types.into_iter().for_each(|instruction| self.instruct(instruction, context));
+        // What is started may need what was defined or joined in the same block.
+        let is_needed = |item: &Instruction| matches!(item, Instruction::DefineType { .. } | Instruction::AddWorker { .. });
+        let (needed, later): (Vec<_>, Vec<_>) = instructions.into_iter().partition(is_needed);
+        needed.into_iter().for_each(|instruction| self.instruct(instruction, context));
         starts.into_iter().for_each(|(replica, attempts)| self.run(replica, attempts));
         later.into_iter().for_each(|instruction| self.instruct(instruction, context));
     }

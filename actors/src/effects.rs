@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use ergate_events::event::{Cause, Envelope, Event, Timeout};
-use ergate_events::id::{Ordinal, PoolId, ReplicaId, ShardId, TypeId};
+use ergate_events::id::{Epoch, Ordinal, PoolId, ReplicaId, ShardId, TypeId};
 use ergate_events::log::Outgoing;
 use ergate_events::shard::Observer;
 use ergate_events::slab::Phase;
 use ergate_events::state::State;
 use ergate_events::task::Outcome;
 use ergate_events::time::{Micros, Timestamp};
+use ergate_events::worker::{WORKER_FIRST, WorkerId};
 
 use crate::results::{Ending, Results};
 use crate::submission::{EndFailure, TaskEnd};
@@ -28,9 +29,22 @@ pub struct Attempt {
     pub deadline: Timestamp,
     /// Longest time between two heartbeats.
     pub heartbeat: Option<Micros>,
+    /// Whose it is, where the executor is a worker's, whose own numbers `task` then has.
+    pub origin: Option<Box<Origin>>,
     pub(crate) payload: Range<usize>,
     pub(crate) checkpoint: Option<Range<usize>>,
     pub(crate) trace_parent: Option<Range<usize>>,
+}
+
+/// An attempt as the engine knows it that gave it to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The shard of its task.
+    pub shard: ShardId,
+    /// The task.
+    pub task: Ordinal,
+    /// The opening of the log in which it was started.
+    pub epoch: Epoch,
 }
 
 /// An attempt with the bytes that it needs.
@@ -73,7 +87,7 @@ impl Attempts {
         let trace_parent = live.trace_parent().map(|trace| append(&mut self.bytes, trace.as_bytes()));
         let deadline = state.last_at.after(timeouts.start_to_close);
         let (task_type, heartbeat) = (live.task_type, timeouts.heartbeat);
-        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, payload, checkpoint, trace_parent });
+        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, origin: None, payload, checkpoint, trace_parent });
     }
 }
 
@@ -117,6 +131,15 @@ pub enum Instruction {
     },
     /// Give a replica no new work and end it when it is done.
     DrainReplica(ReplicaId),
+    /// A worker has joined the shard as this replica.
+    AddWorker {
+        /// Its replica.
+        replica: ReplicaId,
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// A worker has left the shard.
+    RemoveWorker(ReplicaId),
     /// A task type has a new definition.
     DefineType {
         /// The id of the definition.
@@ -179,6 +202,13 @@ impl Observer for Collector<'_> {
                 if let Some((results, _)) = &mut self.results {
                     results.created(&envelope.event, state);
                 }
+            }
+            Event::WorkerJoined { replica, ref worker, .. } => {
+                self.effects.instructions.push(Instruction::AddWorker { replica, worker: worker.id });
+            }
+            Event::WorkerMissed { replica, .. } => self.effects.instructions.push(Instruction::RemoveWorker(replica)),
+            Event::ReplicaLeft { replica, .. } if replica >= WORKER_FIRST => {
+                self.effects.instructions.push(Instruction::RemoveWorker(replica));
             }
             Event::TypeDefined { task_type, name, .. } => {
                 self.effects.instructions.push(Instruction::DefineType { id: task_type, name: name.to_owned() });

@@ -37,3 +37,4 @@ pub mod snapshot;
 pub mod submission;
 pub mod timings;
 mod waiters;
+pub mod workers;

@@ -11,6 +11,7 @@ use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
 use ergate_events::time::Timestamp;
+use ergate_events::worker::WORKER_FIRST;
 
 /// A command that owns its texts.
 #[derive(Clone, Debug)]
@@ -123,7 +124,9 @@ pub enum Proposal {
         /// How.
         departure: Departure,
     },
-    /// Every replica that the log knows belongs to a process that is gone.
+    /// See [`Command::ServeTypes`].
+    ServeTypes(Vec<String>),
+    /// Every replica that the log knows belongs to a process that is gone, but for workers.
     LoseAllReplicas,
     /// This process gives the shard to another one: what runs goes back to the queue and is not counted as lost.
     GiveBack,
@@ -249,8 +252,9 @@ impl Proposal {
                 leave.into_iter().chain([Command::StopReplica { replica, departure }]).collect()
             }
             Proposal::LoseAllReplicas => {
-                // A process that drained before it stopped gave its attempts back; the others vanished with theirs.
-                let work = state.work.replicas.iter().map(|(replica, known)| {
+                // A process that drained before it stopped gave its attempts back; the others vanished with theirs. Workers live on.
+                let own = state.work.replicas.iter().filter(|(replica, _)| *replica < WORKER_FIRST);
+                let work = own.map(|(replica, known)| {
                     let departure = if known.draining { Departure::Drained } else { Departure::Lost };
                     Command::LeaveReplica { replica, departure }
                 });
@@ -260,7 +264,8 @@ impl Proposal {
             }
             Proposal::GiveBack => {
                 let departure = Departure::Drained;
-                let work = state.work.replicas.iter().map(|(replica, _)| Command::LeaveReplica { replica, departure });
+                let own = state.work.replicas.iter().map(|(replica, _)| replica).filter(|replica| *replica < WORKER_FIRST);
+                let work = own.map(|replica| Command::LeaveReplica { replica, departure });
                 let control = state.control.replicas.keys().map(|replica| Command::StopReplica { replica: *replica, departure });
                 work.chain(control).collect()
             }
@@ -280,6 +285,7 @@ impl Proposal {
                 vec![Command::Trigger { schedule, slot, firing: Firing::Request { key, plan }, by, reason }]
             }
             Proposal::Due(ref due) => due.commands(),
+            Proposal::ServeTypes(ref types) => vec![Command::ServeTypes { types }],
             Proposal::AcceptLoss { missing, ref by, ref reason } => vec![Command::AcceptLoss { missing, by, reason }],
         }
     }

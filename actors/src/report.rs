@@ -2,21 +2,30 @@
 
 use std::ops::Range;
 
-use ergate_events::command::Command;
+use ergate_events::command::{Command, Rejection};
 use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::shard::Answer;
 use ergate_events::task::{Failure, Outcome};
 use ergate_events::time::{Micros, Timestamp};
 
+use tokio::sync::oneshot;
+
 use crate::executor::context::Progress;
+use crate::submission::SubmitError;
 
 /// News about attempts.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Report {
     pub(crate) bytes: Vec<u8>,
     pub(crate) items: Vec<Item>,
     /// A replica that drains and has nothing left to do or to report but this.
     pub(crate) idle: Option<ReplicaId>,
+    /// Gets what became of each item once that is durable.
+    pub(crate) reply: Option<ReportReply>,
 }
+
+/// Where it is told what became of the items of a report.
+pub(crate) type ReportReply = oneshot::Sender<Result<Vec<Result<(), Rejection>>, SubmitError>>;
 
 /// News about one attempt.
 #[derive(Clone, Debug)]
@@ -31,6 +40,8 @@ pub(crate) enum Item {
     Checkpoint { task: Ordinal, attempt: u32, details: Range<usize> },
     /// It told how far it is, for whoever watches.
     Progress { task: Ordinal, attempt: u32, progress: Box<Progress> },
+    /// It was given back.
+    Returned { task: Ordinal, attempt: u32 },
     /// It gave no sign of life.
     Silent { task: Ordinal, attempt: u32, last_seen: Timestamp },
 }
@@ -42,6 +53,18 @@ pub(crate) struct OwnedFailure {
     pub(crate) message: String,
     pub(crate) retryable: bool,
     pub(crate) delay: Option<Micros>,
+}
+
+impl Item {
+    /// What the answer to its command says of it: the outcome of an attempt that no longer counts did not count, though it gave the slot back.
+    pub(crate) fn verdict(&self, answer: Answer) -> Result<(), Rejection> {
+        let (task, attempt) = match *self {
+            Item::Succeeded { task, attempt, .. } | Item::Failed { task, attempt, .. } | Item::Returned { task, attempt } => (task, attempt),
+            Item::Released { .. } | Item::Checkpoint { .. } | Item::Progress { .. } | Item::Silent { .. } => return answer.map(drop),
+        };
+        let accepted = answer?;
+        if accepted.released { Err(Rejection::StaleAttempt { task, attempt }) } else { Ok(()) }
+    }
 }
 
 impl Report {
@@ -69,6 +92,7 @@ impl Report {
                 Command::Progress { task, attempt, percent, stage, message }
             }
             Item::Silent { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
+            Item::Returned { task, attempt } => Command::ReturnAttempt { task, attempt },
         })
     }
 }

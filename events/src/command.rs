@@ -262,4 +262,6 @@ pub struct Accepted {
     pub task: Option<Ordinal>,
     /// Whether the request repeated an earlier one.
     pub duplicate: bool,
+    /// Whether it came to no more than that the slot of an attempt is free that no longer counts.
+    pub released: bool,
 }

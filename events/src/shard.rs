@@ -106,13 +106,14 @@ impl Shard {
     ) -> Answer {
         decide(&self.state, command, at, events)?;
         let next = self.state.next_ordinal();
-        let (mut task, mut duplicate) = (None, false);
+        let (mut task, mut duplicate, mut released) = (None, false, false);
         for event in events.drain(..) {
             duplicate |= matches!(event, Event::Deduplicated { .. });
+            released |= matches!(event, Event::SlotReleased { .. });
             task = task.or(if event.creates_task() { Some(next) } else { event.task() });
             self.record(at, event, observer);
         }
-        Ok(Accepted { position: self.state.position, task, duplicate })
+        Ok(Accepted { position: self.state.position, task, duplicate, released })
     }
 
     fn start(&mut self, at: Timestamp, observer: &mut dyn Observer) {

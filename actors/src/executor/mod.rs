@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use self::context::{Context, SlotControl};
 use self::function::{Runner, TaskError, TaskFunction, panicked};
 use crate::clock::Clock;
-use crate::effects::{Attempts, Whole};
+use crate::effects::{Attempts, Origin, Whole};
 use crate::report::{Item, OwnedFailure, Report};
 
 /// How often attempts with a heartbeat timeout are looked at.
@@ -212,14 +212,16 @@ impl Executor {
             );
             return;
         };
+        let (shard, epoch) = (self.parts.shard, self.parts.epoch);
+        let origin = attempt.origin.as_deref().copied().unwrap_or(Origin { shard, task: attempt.task, epoch });
         let slot = &mut self.slots[index];
         let own = Context {
             generation: slot.control.begin(),
             control: Arc::clone(&slot.control),
-            shard: self.parts.shard,
-            task: attempt.task,
+            shard: origin.shard,
+            task: origin.task,
             number: attempt.number,
-            epoch: self.parts.epoch,
+            epoch: origin.epoch,
             deadline: attempt.deadline,
             checkpoint: checkpoint.map(Arc::from),
             trace_parent: trace_parent.map(Arc::from),

@@ -4,10 +4,11 @@
 //! looked at first. While [`BLOCKS_IN_FLIGHT_MAX`] blocks wait for the disk the data lanes are not read: that is the backpressure.
 
 mod intake;
+mod leases;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, StreamHandler};
@@ -18,6 +19,7 @@ use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
 use ergate_events::state::schedules::Schedules;
 use ergate_events::time::Timestamp;
+use ergate_events::worker::WorkerId;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -27,8 +29,9 @@ use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogCounters, LogNews, LogThread};
 use crate::log_writer::intake::Intake;
 pub use crate::log_writer::intake::{EndsOf, IntakeParts};
+pub use crate::log_writer::leases::{Attach as AttachWorker, Depart as DepartWorker};
 use crate::proposal::Proposal;
-use crate::report::Report;
+use crate::report::{Report, ReportReply};
 use crate::snapshot::{SnapshotRule, StateCopy};
 use crate::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, Submission, SubmitError};
 use crate::waiters::{Waiters, Watch};
@@ -72,6 +75,10 @@ pub struct LogWriter {
     handed_over: Instant,
     /// Whether a timer is set for the next one.
     pacing: bool,
+    /// The replicas that workers are here; some may have left.
+    worker_replicas: BTreeMap<WorkerId, ReplicaId>,
+    /// Whether it was told that somebody waits and has not looked yet.
+    poked: Arc<AtomicBool>,
 }
 
 /// What a shard's log looks like from outside.
@@ -100,6 +107,8 @@ struct Pending {
 enum Reply {
     Submission(oneshot::Sender<Result<BatchAnswer, SubmitError>>, BatchAnswer),
     Proposal(oneshot::Sender<Result<Position, SubmitError>>, Result<Position, Rejection>),
+    Report(ReportReply, Vec<Result<(), Rejection>>),
+    Attached(oneshot::Sender<Result<Vec<(Ordinal, u32)>, SubmitError>>, Vec<(Ordinal, u32)>),
 }
 
 /// What a log writer is made of.
@@ -156,6 +165,18 @@ impl LogWriter {
                     None
                 }
             };
+            let worker_replicas = LogWriter::workers_of(parts.shard.state()).collect();
+            let poked = Arc::new(AtomicBool::new(false));
+            let (own, is_poked) = (context.address().downgrade(), Arc::clone(&poked));
+            let poke = move || {
+                // One at a time; where the mailbox is full, whoever empties it looks as well.
+                if !is_poked.swap(true, Ordering::AcqRel)
+                    && !own.upgrade().is_some_and(|own| own.try_send(leases::Poked).is_ok())
+                {
+                    is_poked.store(false, Ordering::Release);
+                }
+            };
+            parts.fleet.workers.add_shard(parts.shard.open_block().shard(), Arc::new(poke));
             LogWriter {
                 clock: parts.clock,
                 log,
@@ -180,6 +201,8 @@ impl LogWriter {
                 counters: parts.counters,
                 handed_over: Instant::now(),
                 pacing: false,
+                worker_replicas,
+                poked,
             }
         });
         outcome.map(|()| address)
@@ -269,6 +292,7 @@ impl LogWriter {
         if self.failed.is_some() {
             return;
         }
+        self.give_work();
         let is_full = self.shard.open_block().body_len() >= ergate_events::shard::BLOCK_BYTES_TARGET;
         if is_full || (self.in_flight.is_empty() && self.is_time(context)) {
             self.hand_over();
@@ -343,6 +367,8 @@ impl LogWriter {
             match reply {
                 Reply::Submission(reply, answer) => drop(reply.send(Ok(answer))),
                 Reply::Proposal(reply, answer) => drop(reply.send(answer.map_err(SubmitError::from))),
+                Reply::Report(reply, answers) => drop(reply.send(Ok(answers))),
+                Reply::Attached(reply, stale) => drop(reply.send(Ok(stale))),
             }
         }
         for (task, end) in pending.effects.ends {
@@ -443,7 +469,8 @@ impl Actor for LogWriter {
 /// A dispatcher on the current arbiter that proposes to this log writer.
 fn dispatcher(shard: &Shard, fleet: &Fleet, context: &Context<LogWriter>) -> Addr<Dispatcher> {
     let types: Vec<String> = shard.state().work.types.iter().map(|known| known.name.clone()).collect();
-    let dispatcher = Dispatcher::new(fleet.clone(), &types).start();
+    let workers = LogWriter::workers_of(shard.state());
+    let dispatcher = Dispatcher::new(fleet.clone(), &types, workers).start();
     if let Err(error) = dispatcher.try_send(Attach(context.address())) {
         tracing::error!(%error, "a new dispatcher takes no message");
     }
@@ -460,7 +487,9 @@ impl Handler<LookAfter> for LogWriter {
 
     fn handle(&mut self, LookAfter: LookAfter, context: &mut Context<Self>) {
         self.look_after(context);
+        self.miss_workers();
         self.take_records(context);
+        self.commit(context);
     }
 }
 
@@ -503,21 +532,34 @@ impl StreamHandler<Vec<Submission>> for LogWriter {
 /// From executors: what became of attempts.
 impl StreamHandler<Vec<Report>> for LogWriter {
     fn handle(&mut self, reports: Vec<Report>, context: &mut Context<Self>) {
-        if self.refusal().is_some() {
-            // These attempts are repeated at the next start.
+        if let Some(refusal) = self.refusal() {
+            // Attempts of this process are repeated at the next start; workers report again.
+            reports.into_iter().filter_map(|report| report.reply).for_each(|reply| drop(reply.send(Err(refusal.clone()))));
             return;
         }
         let commands: Vec<Command<'_>> = reports.iter().flat_map(Report::commands).collect();
         let mut answers = Vec::with_capacity(commands.len());
         self.decide_all(&commands, &mut answers);
-        for (command, answer) in commands.iter().zip(answers) {
+        for (command, answer) in commands.iter().zip(&answers) {
             if let Err(rejection) = answer {
                 tracing::debug!(?command, %rejection, "a report was refused");
             }
         }
-        for replica in reports.iter().filter_map(|report| report.idle) {
-            // The dispatcher asks again if this is lost to a full mailbox.
-            let _ = self.dispatcher.try_send(ReplicaIdle(replica));
+        drop(commands);
+        let mut answers = answers.into_iter();
+        for report in reports {
+            let own = answers.by_ref().take(report.items.len());
+            match report.reply {
+                Some(reply) => {
+                    let told = report.items.iter().zip(own).map(|(item, answer)| item.verdict(answer)).collect();
+                    self.open.replies.push(Reply::Report(reply, told));
+                }
+                None => own.for_each(drop),
+            }
+            if let Some(replica) = report.idle {
+                // The dispatcher asks again if this is lost to a full mailbox.
+                let _ = self.dispatcher.try_send(ReplicaIdle(replica));
+            }
         }
         self.commit(context);
     }

@@ -77,7 +77,7 @@ impl Control {
     }
 
     /// Whether the pool with this name starts no tasks.
-    pub(crate) fn holds(&self, name: &str) -> bool {
+    pub fn holds(&self, name: &str) -> bool {
         !self.held.is_empty() && self.pool(name).is_some_and(|(pool, _)| self.mode(pool) != PoolMode::Running)
     }
 

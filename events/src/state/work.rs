@@ -651,6 +651,11 @@ impl Work {
         pool.types.iter().filter_map(queue).filter(|(_, queue)| !queue.is_empty())
     }
 
+    /// The definitions of which tasks are ready in a pool.
+    pub fn ready_types<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = TypeId> + 'a {
+        self.ready(pool).map(|(id, _)| id)
+    }
+
     /// Puts a ready task in the queue of its type.
     fn queue(&mut self, ordinal: Ordinal, task_type: TypeId, priority: u8, position: Position) {
         let index = usize::from(task_type.0);

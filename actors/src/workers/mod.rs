@@ -1,0 +1,204 @@
+//! Workers of an engine: who they are, who of them waits for attempts, and what is on its way to them.
+//!
+//! ```text
+//!  worker ──lease──▶ Session ──waits──▶ Hub ◀──claims── LogWriter (of each shard)
+//!     ▲                 ▲                                   │ decides, commits
+//!     └────attempts─────┴────────── deliver ── Dispatcher ◀─┘
+//! ```
+//! A hub decides nothing: it says who waits, in the order in which they began to, and the log writer of a shard with ready tasks records whom it asked
+//! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
+
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ergate_events::id::ShardId;
+use ergate_events::worker::{WorkerFacts, WorkerId};
+
+pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
+
+/// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
+pub const WORKERS_MAX: usize = 10_000;
+/// Most workers among which what is ready at one moment is dealt.
+const CLAIMS_MAX: usize = 16;
+
+/// Tells a log writer that somebody waits.
+type Poke = Arc<dyn Fn() + Send + Sync>;
+
+/// The workers of an engine.
+#[derive(Default)]
+pub struct Hub {
+    sessions: Mutex<BTreeMap<WorkerId, Arc<Session>>>,
+    /// Who waits for attempts, by pool, the longest first. Who waits no longer is passed over.
+    waiting: Mutex<BTreeMap<Arc<str>, VecDeque<Arc<Session>>>>,
+    /// How many are in those queues.
+    queued: AtomicUsize,
+    shards: Mutex<BTreeMap<ShardId, Poke>>,
+}
+
+/// What a shard may give a worker now.
+pub struct Claim {
+    /// The worker.
+    pub session: Arc<Session>,
+    /// How many attempts.
+    pub slots: u32,
+    /// Which of its waits that is.
+    wait: u64,
+}
+
+/// Why a worker is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// There are as many as there may be.
+    #[error("{WORKERS_MAX} workers are connected, the most that one engine serves")]
+    Full,
+    /// The same identity came with other facts.
+    #[error("a worker of this id is known with another pool, lease, or other slots, types or labels; draw a new id")]
+    Different,
+}
+
+impl Hub {
+    /// Takes a worker in, or finds it again.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub fn join(&self, spec: WorkerSpec) -> Result<Arc<Session>, JoinError> {
+        let mut sessions = lock(&self.sessions);
+        if let Some(known) = sessions.get(&spec.facts.id) {
+            return if *known.spec() == spec { Ok(Arc::clone(known)) } else { Err(JoinError::Different) };
+        }
+        if sessions.len() >= WORKERS_MAX {
+            return Err(JoinError::Full);
+        }
+        let session = Arc::new(Session::new(spec));
+        sessions.insert(session.id(), Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// A worker that is known.
+    pub fn session(&self, id: WorkerId) -> Option<Arc<Session>> {
+        lock(&self.sessions).get(&id).cloned()
+    }
+
+    /// All workers.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.sessions).values().cloned().collect()
+    }
+
+    /// Forgets a worker.
+    pub fn forget(&self, id: WorkerId) {
+        if let Some(gone) = lock(&self.sessions).remove(&id) {
+            gone.stop_waiting();
+        }
+    }
+
+    /// Tells the log writer of a shard from here on when somebody begins to wait.
+    pub(crate) fn add_shard(&self, shard: ShardId, poke: Poke) {
+        lock(&self.shards).insert(shard, poke);
+    }
+
+    /// The shard is not led here any more.
+    pub(crate) fn remove_shard(&self, shard: ShardId) {
+        lock(&self.shards).remove(&shard);
+    }
+
+    /// Lets a worker wait for up to so many attempts, until the answer is dropped.
+    pub fn wait(&self, session: &Arc<Session>, slots: u32) -> Waiting {
+        let (wait, is_new) = session.begin_waiting(slots);
+        if is_new {
+            self.enqueue(Arc::clone(session), false);
+        }
+        lock(&self.shards).values().for_each(|poke| poke());
+        Waiting { session: Arc::clone(session), wait }
+    }
+
+    /// Whether anybody may be waiting.
+    pub(crate) fn is_anybody_waiting(&self) -> bool {
+        self.queued.load(Ordering::Acquire) > 0
+    }
+
+    /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that can run any of them, until all tasks have a
+    /// slot; a burst is spread over several.
+    pub(crate) fn claim(&self, pool: &str, ready: usize, serves: impl Fn(&WorkerFacts) -> bool) -> Vec<Claim> {
+        let mut waiting = lock(&self.waiting);
+        let Some(queue) = waiting.get_mut(pool) else { return Vec::new() };
+        let (mut claims, mut others, mut slots) = (Vec::new(), VecDeque::new(), 0_usize);
+        let spread = ready.min(CLAIMS_MAX);
+        while slots < ready || claims.len() < spread {
+            let Some(session) = queue.pop_front() else { break };
+            if !serves(&session.spec().facts) {
+                others.push_back(session);
+                continue;
+            }
+            let left = u32::try_from(ready).unwrap_or(u32::MAX);
+            match session.claim(left) {
+                Some((taken, wait)) => {
+                    slots += taken as usize;
+                    claims.push(Claim { session, slots: taken, wait });
+                }
+                None => drop(self.queued.fetch_sub(1, Ordering::AcqRel)),
+            }
+        }
+        others.append(queue);
+        *queue = others;
+        drop(waiting);
+        self.queued.fetch_sub(claims.len(), Ordering::AcqRel);
+        claims
+    }
+
+    /// Gives back what a claim was not given.
+    pub(crate) fn settle(&self, claim: Claim, given: u32) {
+        let Claim { session, slots, wait } = claim;
+        if session.settle(wait, slots.saturating_sub(given)) {
+            self.enqueue(session, given == 0);
+        }
+    }
+
+    fn enqueue(&self, session: Arc<Session>, is_first: bool) {
+        let pool = Arc::clone(&session.spec().pool);
+        let mut waiting = lock(&self.waiting);
+        let queue = waiting.entry(pool).or_default();
+        if is_first {
+            queue.push_front(session);
+        } else {
+            queue.push_back(session);
+        }
+        self.queued.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// A worker that waits; dropped, it does so no longer.
+pub struct Waiting {
+    session: Arc<Session>,
+    wait: u64,
+}
+
+impl Waiting {
+    /// What there is for the worker as soon as there is anything, as the answer to the question with this number.
+    ///
+    /// # Errors
+    /// [`AskError`] when it waits no longer.
+    pub async fn leased(&self, seq: u64) -> Result<Arc<Leased>, AskError> {
+        self.session.leased(self.wait, seq).await
+    }
+
+    /// What there is right now, be it nothing.
+    ///
+    /// # Errors
+    /// As [`Waiting::leased`].
+    pub fn end(self, seq: u64) -> Result<Arc<Leased>, AskError> {
+        Ok(self.session.answer(self.wait, seq, true)?.unwrap_or_default())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.session.end_waiting(self.wait);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

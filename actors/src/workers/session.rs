@@ -1,0 +1,301 @@
+//! One worker as its engine knows it.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use ergate_events::id::{Epoch, Ordinal, ShardId};
+use ergate_events::worker::{WorkerFacts, WorkerId};
+use tokio::sync::Notify;
+
+use super::lock;
+use crate::effects::Attempts;
+
+/// What a worker came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// What it says of itself.
+    pub facts: Arc<WorkerFacts>,
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// How many attempts it runs at a time.
+    pub slots: u32,
+}
+
+/// Attempts on their way to a worker: they are its own, and the log says so.
+pub struct Delivery {
+    /// The shard of their tasks.
+    pub shard: ShardId,
+    /// The opening of the log in which they were started.
+    pub epoch: Epoch,
+    /// The names of task types, by their ids.
+    pub types: Arc<[Arc<str>]>,
+    /// The attempts.
+    pub attempts: Attempts,
+}
+
+/// What a worker is to do about an attempt that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The shard of its task.
+    pub shard: ShardId,
+    /// The task.
+    pub task: Ordinal,
+    /// Which start of it.
+    pub attempt: u32,
+    /// Whether it no longer counts; else it may clean up first.
+    pub is_hard: bool,
+}
+
+/// What there is for a worker.
+#[derive(Default)]
+pub struct Leased {
+    /// Attempts that it has not heard of.
+    pub deliveries: Vec<Delivery>,
+    /// What it is to stop.
+    pub orders: Vec<Order>,
+    /// Whether it is given nothing more.
+    pub is_draining: bool,
+}
+
+/// Why a worker is given nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It has to say first what it runs.
+    #[error("this engine does not know what the worker runs: register again, with all that is running")]
+    Unattached,
+    /// Another question of the same worker came after it.
+    #[error("the same worker has asked again since; if that was another process, give each an id of its own")]
+    Superseded,
+    /// Questions are counted, so that no answer is lost or given twice.
+    #[error("question {seq} is out of order, {expected} is next; if two processes have this id, give each its own")]
+    OutOfOrder {
+        /// Its number.
+        seq: u64,
+        /// The number that was to come.
+        expected: u64,
+    },
+}
+
+/// One worker. See the module's documentation.
+pub struct Session {
+    spec: WorkerSpec,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+struct State {
+    /// Counts its waits, so that a claim of one is not settled with another.
+    wait: u64,
+    /// How many attempts it still waits for; zero when it does not wait.
+    asking: u32,
+    /// Whether it stands in a queue of its hub, or is claimed and comes back to it.
+    queued: bool,
+    deliveries: Vec<Delivery>,
+    orders: Vec<Order>,
+    draining: bool,
+    /// Whether it has said what it runs since this engine knows it.
+    attached: bool,
+    /// The number of its last answer, and that answer until the worker has it.
+    answered: (u64, Option<Arc<Leased>>),
+    /// The last sign of life.
+    seen: Instant,
+    /// When it was given something last.
+    leased_at: Instant,
+}
+
+impl Session {
+    pub(super) fn new(spec: WorkerSpec) -> Session {
+        let now = Instant::now();
+        let state = State {
+            wait: 0,
+            asking: 0,
+            queued: false,
+            deliveries: Vec::new(),
+            orders: Vec::new(),
+            draining: false,
+            attached: false,
+            answered: (0, None),
+            seen: now,
+            leased_at: now,
+        };
+        Session { spec, state: Mutex::new(state), news: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Which worker it is.
+    pub fn id(&self) -> WorkerId {
+        self.spec.facts.id
+    }
+
+    /// What it came with.
+    pub const fn spec(&self) -> &WorkerSpec {
+        &self.spec
+    }
+
+    /// Notes a sign of life.
+    pub fn touch(&self) {
+        self.lock().seen = Instant::now();
+    }
+
+    /// How long it has been silent, from the last sign of life or the last attempt that it was given on.
+    pub fn silence(&self) -> Duration {
+        let state = self.lock();
+        state.seen.max(state.leased_at).elapsed()
+    }
+
+    /// Whether it has said what it runs since this engine knows it.
+    pub fn is_attached(&self) -> bool {
+        self.lock().attached
+    }
+
+    /// It says what it runs: what was on its way to it is forgotten, and comes back if it is not among that.
+    pub fn attach(&self) {
+        let mut state = self.lock();
+        (state.attached, state.seen) = (true, Instant::now());
+        state.deliveries.clear();
+        state.orders.clear();
+        state.answered = (0, None);
+    }
+
+    /// It has to say again what it runs, for something on its way to it may be lost.
+    pub(crate) fn detach(&self) {
+        self.lock().attached = false;
+        self.news.notify_waiters();
+    }
+
+    /// Gives it nothing more.
+    pub fn drain(&self) {
+        let mut state = self.lock();
+        (state.draining, state.asking) = (true, 0);
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Whether it is given nothing more.
+    pub fn is_draining(&self) -> bool {
+        self.lock().draining
+    }
+
+    /// Begins a wait, which ends the one before; says which it is, and whether it has to stand in line.
+    pub(super) fn begin_waiting(&self, slots: u32) -> (u64, bool) {
+        let mut state = self.lock();
+        state.wait += 1;
+        state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };
+        let is_new = state.asking > 0 && !state.queued;
+        state.queued |= is_new;
+        let wait = state.wait;
+        drop(state);
+        // Whoever waited before is told that it does so no longer.
+        self.news.notify_waiters();
+        (wait, is_new)
+    }
+
+    pub(super) fn end_waiting(&self, wait: u64) {
+        let mut state = self.lock();
+        if state.wait == wait {
+            state.asking = 0;
+        }
+    }
+
+    pub(super) fn stop_waiting(&self) {
+        self.lock().asking = 0;
+    }
+
+    /// Takes up to so many of the attempts that it waits for; `None` when it does not wait, and then it stands in line no longer.
+    pub(super) fn claim(&self, most: u32) -> Option<(u32, u64)> {
+        let mut state = self.lock();
+        if state.asking == 0 {
+            state.queued = false;
+            return None;
+        }
+        let taken = state.asking.min(most);
+        state.asking -= taken;
+        Some((taken, state.wait))
+    }
+
+    /// Takes back what it was not given of a claim; says whether it stands in line again.
+    pub(super) fn settle(&self, wait: u64, left: u32) -> bool {
+        let mut state = self.lock();
+        if state.wait == wait && !state.draining {
+            state.asking += left;
+        }
+        state.queued = state.asking > 0;
+        state.queued
+    }
+
+    /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
+    pub(crate) fn deliver(&self, delivery: Delivery) {
+        let mut state = self.lock();
+        state.deliveries.push(delivery);
+        state.leased_at = Instant::now();
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Tells it to stop an attempt.
+    pub(crate) fn order(&self, order: Order) {
+        self.lock().orders.push(order);
+        self.news.notify_waiters();
+    }
+
+    /// Whether it may ask under this number: each answer is kept until the worker says, with the next number, that it has it.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn check(&self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
+        let mut state = self.lock();
+        state.seen = Instant::now();
+        if !state.attached {
+            return Err(AskError::Unattached);
+        }
+        match &state.answered {
+            (last, Some(answer)) if *last == seq => Ok(Some(Arc::clone(answer))),
+            (last, _) if *last + 1 == seq => {
+                state.answered.1 = None;
+                Ok(None)
+            }
+            (last, _) => Err(AskError::OutOfOrder { seq, expected: *last + 1 }),
+        }
+    }
+
+    /// What there is for it, as soon as there is anything: the answer with this number.
+    pub(super) async fn leased(&self, wait: u64, seq: u64) -> Result<Arc<Leased>, AskError> {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // From here on nothing is missed.
+            news.as_mut().enable();
+            if let Some(answer) = self.answer(wait, seq, false)? {
+                return Ok(answer);
+            }
+            news.await;
+        }
+    }
+
+    /// What there is for it right now, if anything: the answer with this number. `is_last` answers also where there is nothing.
+    pub(super) fn answer(&self, wait: u64, seq: u64, is_last: bool) -> Result<Option<Arc<Leased>>, AskError> {
+        let mut state = self.lock();
+        if !state.attached {
+            return Err(AskError::Unattached);
+        }
+        if state.wait != wait {
+            return Err(AskError::Superseded);
+        }
+        if state.deliveries.is_empty() && state.orders.is_empty() && !state.draining && !is_last {
+            return Ok(None);
+        }
+        let (deliveries, orders) = (std::mem::take(&mut state.deliveries), std::mem::take(&mut state.orders));
+        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining });
+        state.asking = 0;
+        state.answered = (seq, Some(Arc::clone(&answer)));
+        Ok(Some(answer))
+    }
+
+    /// What it is to stop, where it is not told with new attempts.
+    pub fn take_orders(&self) -> Vec<Order> {
+        std::mem::take(&mut self.lock().orders)
+    }
+}

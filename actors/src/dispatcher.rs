@@ -117,7 +117,9 @@ impl Dispatcher {
                 }
             }
             Instruction::RemoveWorker(replica) => drop(self.workers.remove(&replica)),
-            Instruction::StartReplica { replica, name, slots, .. } if self.fleet.executes && !self.fleet.external.contains(&name) => {
+            Instruction::StartReplica { replica, name, slots, .. }
+                if self.fleet.executes && !self.fleet.external.contains(&name) =>
+            {
                 self.start_replica(replica, name, slots, context);
             }
             Instruction::StartReplica { .. } => {}

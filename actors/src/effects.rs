@@ -79,6 +79,32 @@ impl Attempts {
         })
     }
 
+    /// What they take.
+    pub(crate) const fn len_in_bytes(&self) -> usize {
+        self.bytes.len() + self.items.len() * size_of::<Attempt>()
+    }
+
+    /// Takes off what is beyond so many bytes; the first attempt stays.
+    pub(crate) fn split_behind(&mut self, max: usize) -> Attempts {
+        let mut rest = Attempts::default();
+        if self.len_in_bytes() <= max {
+            return rest;
+        }
+        let end = |(index, attempt): (usize, &Attempt)| attempt.payload.end + (index + 1) * size_of::<Attempt>();
+        let fit = self.items.iter().enumerate().position(|item| end(item) > max).unwrap_or(self.items.len()).max(1);
+        for attempt in self.items.drain(fit..) {
+            let mut copy = |range: Range<usize>| append(&mut rest.bytes, &self.bytes[range]);
+            let (payload, checkpoint) = (copy(attempt.payload.clone()), attempt.checkpoint.clone().map(&mut copy));
+            let trace_parent = attempt.trace_parent.clone().map(&mut copy);
+            rest.items.push(Attempt { payload, checkpoint, trace_parent, ..attempt });
+        }
+        if let Some(last) = self.items.last() {
+            let parts = [Some(&last.payload), last.checkpoint.as_ref(), last.trace_parent.as_ref()];
+            self.bytes.truncate(parts.into_iter().flatten().map(|range| range.end).max().unwrap_or(0));
+        }
+        rest
+    }
+
     fn push(&mut self, state: &State, task: Ordinal, number: u32) {
         let Some(live) = state.work.tasks.get(task) else { return };
         let timeouts = state.work.timeouts(live);
@@ -87,7 +113,17 @@ impl Attempts {
         let trace_parent = live.trace_parent().map(|trace| append(&mut self.bytes, trace.as_bytes()));
         let deadline = state.last_at.after(timeouts.start_to_close);
         let (task_type, heartbeat) = (live.task_type, timeouts.heartbeat);
-        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, origin: None, payload, checkpoint, trace_parent });
+        self.items.push(Attempt {
+            task,
+            number,
+            task_type,
+            deadline,
+            heartbeat,
+            origin: None,
+            payload,
+            checkpoint,
+            trace_parent,
+        });
     }
 }
 

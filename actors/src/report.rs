@@ -7,10 +7,12 @@ use ergate_events::id::{Ordinal, ReplicaId};
 use ergate_events::shard::Answer;
 use ergate_events::task::{Failure, Outcome};
 use ergate_events::time::{Micros, Timestamp};
+use ergate_events::worker::WorkerId;
 
 use tokio::sync::oneshot;
 
 use crate::executor::context::Progress;
+use crate::executor::function::TaskError;
 use crate::submission::SubmitError;
 
 /// News about attempts.
@@ -20,12 +22,16 @@ pub struct Report {
     pub(crate) items: Vec<Item>,
     /// A replica that drains and has nothing left to do or to report but this.
     pub(crate) idle: Option<ReplicaId>,
+    /// The worker that it is from, which has to hold the attempts; nobody else's are asked for.
+    pub(crate) worker: Option<WorkerId>,
     /// Gets what became of each item once that is durable.
     pub(crate) reply: Option<ReportReply>,
 }
 
 /// Where it is told what became of the items of a report.
-pub(crate) type ReportReply = oneshot::Sender<Result<Vec<Result<(), Rejection>>, SubmitError>>;
+pub(crate) type ReportReply = oneshot::Sender<ReportAnswers>;
+/// What became of each item of a report; or why nothing became of any.
+pub type ReportAnswers = Result<Vec<Result<(), Rejection>>, SubmitError>;
 
 /// News about one attempt.
 #[derive(Clone, Debug)]
@@ -40,8 +46,8 @@ pub(crate) enum Item {
     Checkpoint { task: Ordinal, attempt: u32, details: Range<usize> },
     /// It told how far it is, for whoever watches.
     Progress { task: Ordinal, attempt: u32, progress: Box<Progress> },
-    /// It was given back.
-    Returned { task: Ordinal, attempt: u32 },
+    /// It was given back, or told to stop and did.
+    Returned { task: Ordinal, attempt: u32, was_stopped: bool },
     /// It gave no sign of life.
     Silent { task: Ordinal, attempt: u32, last_seen: Timestamp },
 }
@@ -58,16 +64,71 @@ pub(crate) struct OwnedFailure {
 impl Item {
     /// What the answer to its command says of it: the outcome of an attempt that no longer counts did not count, though it gave the slot back.
     pub(crate) fn verdict(&self, answer: Answer) -> Result<(), Rejection> {
-        let (task, attempt) = match *self {
-            Item::Succeeded { task, attempt, .. } | Item::Failed { task, attempt, .. } | Item::Returned { task, attempt } => (task, attempt),
-            Item::Released { .. } | Item::Checkpoint { .. } | Item::Progress { .. } | Item::Silent { .. } => return answer.map(drop),
-        };
+        let (task, attempt) = self.attempt();
+        let is_outcome = matches!(self, Item::Succeeded { .. } | Item::Failed { .. } | Item::Returned { was_stopped: false, .. });
         let accepted = answer?;
-        if accepted.released { Err(Rejection::StaleAttempt { task, attempt }) } else { Ok(()) }
+        if is_outcome && accepted.released { Err(Rejection::StaleAttempt { task, attempt }) } else { Ok(()) }
+    }
+
+    /// What it is about.
+    pub(crate) const fn attempt(&self) -> (Ordinal, u32) {
+        match *self {
+            Item::Succeeded { task, attempt, .. }
+            | Item::Failed { task, attempt, .. }
+            | Item::Released { task, attempt, .. }
+            | Item::Checkpoint { task, attempt, .. }
+            | Item::Progress { task, attempt, .. }
+            | Item::Returned { task, attempt, .. }
+            | Item::Silent { task, attempt, .. } => (task, attempt),
+        }
     }
 }
 
 impl Report {
+    /// News of a worker; what became of each item is told once that is durable.
+    pub fn of_worker(worker: WorkerId) -> (Report, oneshot::Receiver<ReportAnswers>) {
+        let (reply, answers) = oneshot::channel();
+        (Report { worker: Some(worker), reply: Some(reply), ..Report::default() }, answers)
+    }
+
+    /// An attempt ended with a result.
+    pub fn succeeded(&mut self, task: Ordinal, attempt: u32, outcome: Outcome, result: &[u8]) {
+        let result = self.append(result);
+        self.items.push(Item::Succeeded { task, attempt, outcome, result });
+    }
+
+    /// An attempt ended without one.
+    pub fn failed(&mut self, task: Ordinal, attempt: u32, error: TaskError) {
+        self.items.push(Item::Failed { task, attempt, failure: Box::new(error.into_failure()) });
+    }
+
+    /// An attempt was given back (`was_stopped`: was told to stop, and did).
+    pub fn returned(&mut self, task: Ordinal, attempt: u32, was_stopped: bool) {
+        self.items.push(Item::Returned { task, attempt, was_stopped });
+    }
+
+    /// An attempt told how far it is.
+    pub fn progressed(&mut self, task: Ordinal, attempt: u32, progress: Progress) {
+        self.items.push(Item::Progress { task, attempt, progress: Box::new(progress) });
+    }
+
+    /// An attempt keeps these details for the next one.
+    pub fn kept(&mut self, task: Ordinal, attempt: u32, details: &[u8]) {
+        let details = self.append(details);
+        self.items.push(Item::Checkpoint { task, attempt, details });
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Whether there is no news.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty() && self.idle.is_none()
@@ -92,7 +153,7 @@ impl Report {
                 Command::Progress { task, attempt, percent, stage, message }
             }
             Item::Silent { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
-            Item::Returned { task, attempt } => Command::ReturnAttempt { task, attempt },
+            Item::Returned { task, attempt, .. } => Command::ReturnAttempt { task, attempt },
         })
     }
 }

@@ -95,6 +95,32 @@ pub struct Pool {
     pub replicas_min: Option<u32>,
     /// Slots of each.
     pub slots: u32,
+    /// Who starts its replicas.
+    pub fleet: Fleet,
+}
+
+/// Who starts the replicas of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fleet {
+    /// The engine, in its own process.
+    #[default]
+    Local,
+    /// Somebody else: workers come and go by themselves.
+    External,
+}
+
+impl Fleet {
+    /// As it stands in a file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fleet::Local => "local",
+            Fleet::External => "external",
+        }
+    }
+
+    fn named(raw: &Raw) -> Option<Fleet> {
+        [Fleet::Local, Fleet::External].into_iter().find(|fleet| raw.text() == Some(fleet.name()))
+    }
 }
 
 /// How a pool follows its work.
@@ -164,7 +190,7 @@ impl Default for Shutdown {
 
 impl Default for Pool {
     fn default() -> Pool {
-        Pool { preset: Preset::AlwaysOn, replicas: 1, replicas_min: None, slots: 1_024 }
+        Pool { preset: Preset::AlwaysOn, replicas: 1, replicas_min: None, slots: 1_024, fleet: Fleet::Local }
     }
 }
 
@@ -193,7 +219,7 @@ const KEYS: [&str; 11] = [
     "limits.tasks_live_max",
     "shutdown.drain",
 ];
-const POOL_KEYS: [&str; 3] = ["preset", "replicas", "slots"];
+const POOL_KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
 /// Keys of a pool that stand for one of those above.
 const POOL_PARTS: [&str; 2] = ["replicas.min", "replicas.max"];
 /// Most replicas of a pool and slots of a replica, as the core has it.
@@ -427,6 +453,7 @@ impl Config {
             "replicas" => (pool.replicas, pool.replicas_min) = (count(0).ok_or(REPLICAS)?, None),
             "replicas.min" => pool.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
             "replicas.max" => pool.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
+            "fleet" => pool.fleet = Fleet::named(raw).ok_or("\"local\" or \"external\"")?,
             _ => pool.slots = count(1).ok_or("a whole number from 1 to 65536")?,
         }
         self.pools.insert(name.to_owned(), pool);
@@ -491,6 +518,7 @@ impl Config {
             ("preset", _) => pool.preset.name().to_owned(),
             ("replicas", Some(min)) => format!("{{ min = {min}, max = {} }}", pool.replicas),
             ("replicas", None) => pool.replicas.to_string(),
+            ("fleet", _) => pool.fleet.name().to_owned(),
             _ => pool.slots.to_string(),
         }
     }

@@ -21,7 +21,7 @@ pub use client::Client;
 pub use error::{ConfigError, Origin};
 pub use http::Http;
 pub use kafka::{Format, Kafka};
-pub use keys::{Config, Limits, Log, Pool, Preset, Setting, Shutdown};
+pub use keys::{Config, Fleet, Limits, Log, Pool, Preset, Setting, Shutdown};
 pub use limit::Limit;
 pub use load::{FILE_DEFAULT, load};
 pub use secret::{Hidden, OptionValue, SecretError};

@@ -173,6 +173,12 @@ impl serde::Serialize for AttemptId {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for AttemptId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from_printed(from)
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for TaskId {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from_printed(from)

@@ -1,6 +1,6 @@
 //! How a runtime is put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use ergate_actors::clock::Clock;
 use ergate_actors::executor::factory::ExecutorFactory;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
+use ergate_actors::workers::{Abroad, Hub};
 use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
 use ergate_events::schedule::ScheduleSettings;
@@ -42,6 +43,12 @@ pub struct Builder {
     pub(crate) pools: BTreeMap<String, (u32, u32)>,
     /// The fewest replicas of pools that keep the size which somebody gave them.
     pub(crate) pools_least: BTreeMap<String, u32>,
+    /// Task types that only workers run.
+    pub(crate) abroad: BTreeSet<String>,
+    /// Pools whose replicas are started by others.
+    pub(crate) external: BTreeSet<String>,
+    /// The workers of the runtime that is being started.
+    pub(crate) workers: Arc<Hub>,
     pub(crate) limits: BTreeMap<String, LimitSettings>,
     pub(crate) limited: BTreeMap<String, Vec<String>>,
     /// `None` leaves the schedules of the log alone, and fires none.
@@ -79,6 +86,9 @@ impl Default for Builder {
             doubled: None,
             pools: BTreeMap::new(),
             pools_least: BTreeMap::new(),
+            abroad: BTreeSet::new(),
+            external: BTreeSet::new(),
+            workers: Arc::default(),
             limits: BTreeMap::new(),
             limited: BTreeMap::new(),
             schedules: None,
@@ -177,6 +187,20 @@ impl Builder {
     #[must_use]
     pub fn task_with(mut self, name: &str, settings: TypeSettings, function: Arc<dyn TaskFunction>) -> Builder {
         self.define(name, settings, function);
+        self
+    }
+
+    /// Registers a task type that only workers run (`docs/workers.md`); here its tasks wait for one.
+    #[must_use]
+    pub fn worker_task(mut self, name: &str, settings: TypeSettings) -> Builder {
+        self.abroad.insert(name.to_owned());
+        self.task_with(name, settings, Arc::new(Abroad))
+    }
+
+    /// Starts no replicas of this pool here: workers come and go by themselves, and its size says how many are wanted.
+    #[must_use]
+    pub fn external_pool(mut self, name: &str) -> Builder {
+        self.external.insert(name.to_owned());
         self
     }
 
@@ -348,6 +372,8 @@ impl Builder {
     /// # Errors
     /// [`StartError`] when the log cannot be used, or a setting is refused; on Kafka when the brokers do not answer or topics are missing.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        wiring::start(self.create_executors()?.start_plugins().await?).await
+        // Of its own, though the builder may be a clone.
+        let builder = Builder { workers: Arc::default(), ..self };
+        wiring::start(builder.create_executors()?.start_plugins().await?).await
     }
 }

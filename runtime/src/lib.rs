@@ -52,6 +52,8 @@ pub mod tasks;
 #[cfg(feature = "http")]
 mod whereabouts;
 mod wiring;
+#[cfg(feature = "http")]
+pub mod workers;
 
 pub use builder::{Builder, Retention};
 pub use ergate_actors::executor;

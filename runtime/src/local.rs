@@ -112,7 +112,7 @@ impl Parts {
         SubmitError::Closed { reason: self.failure().unwrap_or_else(|| "it was shut down".to_owned()) }
     }
 
-    fn unknown(&self) -> SubmitError {
+    pub(crate) fn unknown(&self) -> SubmitError {
         SubmitError::Unknown {
             reason: self.failure().unwrap_or_else(|| "the runtime stopped before the answer was durable".to_owned()),
         }

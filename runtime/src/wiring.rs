@@ -206,13 +206,16 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     let (reports, report_lane) = lane(REPORTS_MAX);
     let reports_seen = reports.downgrade();
     let (tail_sender, tail) = watch::channel(Tail { head: log.head(), live: state.work.tasks.len(), ..Tail::default() });
-    let functions = builder.types.iter().map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
+    let own = builder.types.iter().filter(|(name, _)| !builder.abroad.contains(*name));
+    let functions = own.map(|(name, (_, function))| (name.clone(), Arc::clone(function))).collect();
     let fleet = Fleet {
         functions: Arc::new(functions),
         clock: Arc::clone(&clock),
         shard: id,
         epoch,
         executes,
+        external: Arc::new(builder.external.clone()),
+        workers: Arc::clone(&builder.workers),
         reports,
         restarts: Arc::clone(&restarts),
     };
@@ -300,13 +303,20 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
     let name = concat!("ergate ", env!("CARGO_PKG_VERSION")).to_owned();
     let open = if executes { Proposal::Open { writer: name } } else { Proposal::OpenControl { writer: name } };
     let mut answers = vec![propose(writer, open).await?];
+    if executes {
+        // Before anything can be started.
+        let own = builder.types.keys().filter(|name| !builder.abroad.contains(*name)).cloned().collect();
+        answers.push(propose(writer, Proposal::ServeTypes(own)).await?);
+    }
     let mut pools = sizes(builder, writer).await?;
     for (name, allows) in builder.limits.iter().filter(|_| executes) {
         let define = Proposal::DefineLimit { name: name.clone(), allows: Box::new(allows.clone()), by: by.clone() };
         answers.push(propose(writer, define).await?);
     }
     for (name, (settings, _)) in &builder.types {
-        pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
+        if !builder.abroad.contains(name) {
+            pools.entry(settings.pool.clone()).or_insert((1, crate::builder::SLOTS_DEFAULT));
+        }
         if !executes {
             continue;
         }

@@ -1,6 +1,7 @@
 //! What workers are given: whoever waits is asked for as long as tasks are ready for it, and whoever is silent for its lease loses what it has.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Context, Handler, Message};
@@ -15,22 +16,25 @@ use tokio::sync::oneshot;
 
 use super::{LogWriter, Reply};
 use crate::submission::SubmitError;
-use crate::workers::Claim;
+use crate::workers::{Claim, Hub, WorkerSpec};
 
 /// How long a worker may be silent that has nothing to lose, before the shard forgets it: twice the longest wait for attempts.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long a worker that nobody knows any more counts as having been silent.
+const FORGOTTEN: Duration = Duration::from_secs(3_600);
 
 impl LogWriter {
     /// Gives ready tasks to workers that wait, as far as there is room for more blocks.
     pub(super) fn give_work(&mut self) {
-        let hub = std::sync::Arc::clone(&self.fleet.workers);
+        let hub = Arc::clone(&self.fleet.workers);
         while self.opened && hub.is_anybody_waiting() && self.in_flight.len() < self.in_flight_max && self.refusal().is_none() {
             let state = self.shard.state();
-            let claims: Vec<Claim> = claimable(state).find_map(|(name, ready, types)| {
-                let claims = hub.claim(name, ready, |facts| types.iter().any(|known| facts.serves(known)));
-                Some(claims).filter(|claims| !claims.is_empty())
-            })
-            .unwrap_or_default();
+            let claims: Vec<Claim> = claimable(state)
+                .find_map(|(name, ready, types)| {
+                    let claims = hub.claim(name, ready, |facts| types.iter().any(|known| facts.serves(known)));
+                    Some(claims).filter(|claims| !claims.is_empty())
+                })
+                .unwrap_or_default();
             if claims.is_empty() {
                 return;
             }
@@ -92,24 +96,56 @@ impl LogWriter {
         let missed = state.work.workers.iter().filter_map(|(replica, facts)| {
             let has_work = state.work.replicas.get(*replica).is_some_and(|known| known.used() > 0);
             let limit = if has_work { facts.lease.to_std() } else { IDLE_MAX.max(facts.lease.to_std()) };
-            let silence = self.fleet.workers.session(facts.id)?.silence();
-            let last_seen = Timestamp(now.0.saturating_sub(Micros::from(silence).0));
+            let silence = self.fleet.workers.session(facts.id).map_or(Duration::MAX, |session| session.silence());
+            let last_seen = Timestamp(now.0.saturating_sub(Micros::from(silence.min(FORGOTTEN)).0));
             (silence >= limit).then_some((*replica, facts.id, last_seen))
         });
         let missed: Vec<_> = missed.collect();
-        let commands: Vec<_> =
-            missed.iter().map(|(replica, _, last_seen)| Command::MissWorker { replica: *replica, last_seen: *last_seen }).collect();
+        let commands: Vec<_> = missed
+            .iter()
+            .map(|(replica, _, last_seen)| Command::MissWorker { replica: *replica, last_seen: *last_seen })
+            .collect();
         self.decide_all(&commands, &mut Vec::new());
+        self.miss_heartbeats(now);
         for (replica, id, _) in missed {
+            if let Some(session) = self.fleet.workers.session(id) {
+                session.detach();
+            }
             tracing::warn!(worker = %id, %replica, "a worker was silent for as long as its lease; its attempts go to others");
             self.worker_replicas.remove(&id);
         }
     }
 
+    /// Ends attempts of workers that gave no sign of life in time.
+    fn miss_heartbeats(&mut self, now: Timestamp) {
+        let (shard, workers) = (self.id(), &self.shard.state().work.workers);
+        let sessions = workers.iter().filter_map(|(_, facts)| self.fleet.workers.session(facts.id));
+        let silent: Vec<_> = sessions.flat_map(|session| session.take_silent(shard)).collect();
+        let commands = silent.iter().map(|(task, attempt, silence)| {
+            let last_seen = Timestamp(now.0.saturating_sub(Micros::from(*silence).0));
+            Command::MissHeartbeat { task: *task, attempt: *attempt, last_seen }
+        });
+        self.decide_all(&commands.collect::<Vec<_>>(), &mut Vec::new());
+    }
+
     /// The replica that a worker is on this shard.
-    fn replica_of(&self, id: WorkerId) -> Option<ReplicaId> {
+    pub(super) fn replica_of(&self, id: WorkerId) -> Option<ReplicaId> {
         let known = self.worker_replicas.get(&id).copied();
         known.filter(|replica| self.shard.state().work.workers.contains_key(replica))
+    }
+
+    /// Lets the hub know the workers that the log knows: each has its lease to come back.
+    pub(super) fn adopt_workers(state: &State, hub: &Hub) {
+        for (replica, facts) in &state.work.workers {
+            let known = state.work.replicas.get(*replica);
+            let pool = known.and_then(|known| state.work.pools.get(known.pool as usize));
+            let (Some(known), Some(pool)) = (known, pool) else { continue };
+            let slots = u32::try_from(known.size()).unwrap_or(u32::MAX);
+            let spec = WorkerSpec { facts: Arc::clone(facts), pool: Arc::from(pool.name.as_str()), slots };
+            if let Err(error) = hub.join(spec) {
+                tracing::warn!(worker = %facts.id, %error, "a worker of the log is not known any more; what it has goes to others");
+            }
+        }
     }
 
     /// The replicas that workers are on a shard.
@@ -164,7 +200,8 @@ impl Handler<Attach> for LogWriter {
         let state = self.shard.state();
         let replica = self.replica_of(worker);
         let slots = replica.and_then(|id| state.work.replicas.get(id)).into_iter().flat_map(|replica| replica.slots());
-        let busy = slots.filter_map(|slot| if let Slot::Busy { task, attempt, .. } = *slot { Some((task, attempt)) } else { None });
+        let busy =
+            slots.filter_map(|slot| if let Slot::Busy { task, attempt, .. } = *slot { Some((task, attempt)) } else { None });
         let busy: BTreeSet<(Ordinal, u32)> = busy.collect();
         let running: BTreeSet<(Ordinal, u32)> = running.into_iter().collect();
         let stale: Vec<_> = running.difference(&busy).copied().collect();

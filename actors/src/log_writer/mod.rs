@@ -31,7 +31,7 @@ use crate::log_writer::intake::Intake;
 pub use crate::log_writer::intake::{EndsOf, IntakeParts};
 pub use crate::log_writer::leases::{Attach as AttachWorker, Depart as DepartWorker};
 use crate::proposal::Proposal;
-use crate::report::{Report, ReportReply};
+use crate::report::{Item, Report, ReportReply};
 use crate::snapshot::{SnapshotRule, StateCopy};
 use crate::submission::{AnswerRun, BatchAnswer, BatchEnd, Extras, Submission, SubmitError};
 use crate::waiters::{Waiters, Watch};
@@ -165,13 +165,13 @@ impl LogWriter {
                     None
                 }
             };
+            LogWriter::adopt_workers(parts.shard.state(), &parts.fleet.workers);
             let worker_replicas = LogWriter::workers_of(parts.shard.state()).collect();
             let poked = Arc::new(AtomicBool::new(false));
             let (own, is_poked) = (context.address().downgrade(), Arc::clone(&poked));
             let poke = move || {
                 // One at a time; where the mailbox is full, whoever empties it looks as well.
-                if !is_poked.swap(true, Ordering::AcqRel)
-                    && !own.upgrade().is_some_and(|own| own.try_send(leases::Poked).is_ok())
+                if !is_poked.swap(true, Ordering::AcqRel) && own.upgrade().is_none_or(|own| own.try_send(leases::Poked).is_err())
                 {
                     is_poked.store(false, Ordering::Release);
                 }
@@ -382,6 +382,42 @@ impl LogWriter {
         }
     }
 
+    /// Whether an item is one that its sender may report: workers may, of attempts that are their own.
+    fn counts(&self, report: &Report, item: &Item) -> bool {
+        let Some(worker) = report.worker else { return true };
+        let ((task, attempt), state) = (item.attempt(), self.shard.state());
+        let Some(replica) = self.replica_of(worker) else { return false };
+        let is_own = state.work.tasks.get(task).is_some_and(|known| known.has_slot() && known.replica == replica);
+        is_own || state.work.holder(task, attempt) == Some(replica)
+    }
+
+    /// Keeps for those who want to know what became of their reports until that is durable.
+    fn tell(&mut self, reports: Vec<Report>, counts: &[bool], answers: Vec<Answer>) {
+        let (mut counts, mut answers) = (counts.iter(), answers.into_iter());
+        for report in reports {
+            let verdict = |item: &Item| {
+                let (task, attempt) = item.attempt();
+                match counts.next() {
+                    Some(true) => answers.next().map_or(Ok(()), |answer| item.verdict(answer)),
+                    Some(false) | None => Err(Rejection::StaleAttempt { task, attempt }),
+                }
+            };
+            match report.reply {
+                Some(reply) => {
+                    let verdicts = report.items.iter().map(verdict).collect();
+                    self.open.replies.push(Reply::Report(reply, verdicts));
+                }
+                None => {
+                    let _ = report.items.iter().map(verdict).count();
+                }
+            }
+            if let Some(replica) = report.idle {
+                // The dispatcher asks again if this is lost to a full mailbox.
+                let _ = self.dispatcher.try_send(ReplicaIdle(replica));
+            }
+        }
+    }
+
     fn fail(&mut self, error: &Arc<LogError>, context: &mut Context<Self>) {
         let reason = chain(error.as_ref());
         tracing::error!(reason, "the log failed, nothing more is acknowledged");
@@ -537,7 +573,10 @@ impl StreamHandler<Vec<Report>> for LogWriter {
             reports.into_iter().filter_map(|report| report.reply).for_each(|reply| drop(reply.send(Err(refusal.clone()))));
             return;
         }
-        let commands: Vec<Command<'_>> = reports.iter().flat_map(Report::commands).collect();
+        let counts: Vec<bool> =
+            reports.iter().flat_map(|report| report.items.iter().map(|item| self.counts(report, item))).collect();
+        let all = reports.iter().flat_map(Report::commands).zip(&counts);
+        let commands: Vec<Command<'_>> = all.filter(|(_, counts)| **counts).map(|(command, _)| command).collect();
         let mut answers = Vec::with_capacity(commands.len());
         self.decide_all(&commands, &mut answers);
         for (command, answer) in commands.iter().zip(&answers) {
@@ -546,21 +585,7 @@ impl StreamHandler<Vec<Report>> for LogWriter {
             }
         }
         drop(commands);
-        let mut answers = answers.into_iter();
-        for report in reports {
-            let own = answers.by_ref().take(report.items.len());
-            match report.reply {
-                Some(reply) => {
-                    let told = report.items.iter().zip(own).map(|(item, answer)| item.verdict(answer)).collect();
-                    self.open.replies.push(Reply::Report(reply, told));
-                }
-                None => own.for_each(drop),
-            }
-            if let Some(replica) = report.idle {
-                // The dispatcher asks again if this is lost to a full mailbox.
-                let _ = self.dispatcher.try_send(ReplicaIdle(replica));
-            }
-        }
+        self.tell(reports, &counts, answers);
         self.commit(context);
     }
 

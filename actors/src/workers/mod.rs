@@ -8,6 +8,7 @@
 //! A hub decides nothing: it says who waits, in the order in which they began to, and the log writer of a shard with ready tasks records whom it asked
 //! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
 
+mod abroad;
 mod session;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ergate_events::id::ShardId;
 use ergate_events::worker::{WorkerFacts, WorkerId};
 
+pub use self::abroad::Abroad;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
 /// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
@@ -97,11 +99,6 @@ impl Hub {
     /// Tells the log writer of a shard from here on when somebody begins to wait.
     pub(crate) fn add_shard(&self, shard: ShardId, poke: Poke) {
         lock(&self.shards).insert(shard, poke);
-    }
-
-    /// The shard is not led here any more.
-    pub(crate) fn remove_shard(&self, shard: ShardId) {
-        lock(&self.shards).remove(&shard);
     }
 
     /// Lets a worker wait for up to so many attempts, until the answer is dropped.

@@ -1,5 +1,6 @@
 //! One worker as its engine knows it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,9 @@ use tokio::sync::Notify;
 
 use super::lock;
 use crate::effects::Attempts;
+
+/// Bytes of attempts after which an answer is full.
+const ANSWER_BYTES: usize = 4 << 20;
 
 /// What a worker came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +101,8 @@ struct State {
     attached: bool,
     /// The number of its last answer, and that answer until the worker has it.
     answered: (u64, Option<Arc<Leased>>),
+    /// Attempts that have to give signs of life of their own: how often, and the last one.
+    beats: BTreeMap<(ShardId, Ordinal, u32), (Duration, Instant)>,
     /// The last sign of life.
     seen: Instant,
     /// When it was given something last.
@@ -115,6 +121,7 @@ impl Session {
             draining: false,
             attached: false,
             answered: (0, None),
+            beats: BTreeMap::new(),
             seen: now,
             leased_at: now,
         };
@@ -228,11 +235,40 @@ impl Session {
 
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        let mut state = self.lock();
+        let (mut state, now) = (self.lock(), Instant::now());
+        let watched = delivery.attempts.items.iter().filter_map(|attempt| Some((attempt, attempt.heartbeat?)));
+        let beats = watched.map(|(attempt, limit)| ((delivery.shard, attempt.task, attempt.number), (limit.to_std(), now)));
+        state.beats.extend(beats);
         state.deliveries.push(delivery);
-        state.leased_at = Instant::now();
+        state.leased_at = now;
         drop(state);
         self.news.notify_waiters();
+    }
+
+    /// Notes a sign of life of one of its attempts.
+    pub fn beat(&self, shard: ShardId, task: Ordinal, attempt: u32) {
+        if let Some((_, last)) = self.lock().beats.get_mut(&(shard, task, attempt)) {
+            *last = Instant::now();
+        }
+    }
+
+    /// One of its attempts is over.
+    pub fn end_attempt(&self, shard: ShardId, task: Ordinal, attempt: u32) {
+        let mut state = self.lock();
+        if !state.beats.is_empty() {
+            state.beats.remove(&(shard, task, attempt));
+        }
+    }
+
+    /// Attempts of a shard that gave no sign of life in time, each once, and for how long they have been silent.
+    pub(crate) fn take_silent(&self, of: ShardId) -> Vec<(Ordinal, u32, Duration)> {
+        let mut state = self.lock();
+        let silent = state.beats.iter().filter(|((shard, ..), (limit, last))| *shard == of && last.elapsed() > *limit);
+        let silent: Vec<_> = silent.map(|((_, task, attempt), (_, last))| (*task, *attempt, last.elapsed())).collect();
+        for (task, attempt, _) in &silent {
+            state.beats.remove(&(of, *task, *attempt));
+        }
+        silent
     }
 
     /// Tells it to stop an attempt.
@@ -287,7 +323,8 @@ impl Session {
         if state.deliveries.is_empty() && state.orders.is_empty() && !state.draining && !is_last {
             return Ok(None);
         }
-        let (deliveries, orders) = (std::mem::take(&mut state.deliveries), std::mem::take(&mut state.orders));
+        let orders = std::mem::take(&mut state.orders);
+        let deliveries = take_some(&mut state.deliveries);
         let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining });
         state.asking = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
@@ -298,4 +335,20 @@ impl Session {
     pub fn take_orders(&self) -> Vec<Order> {
         std::mem::take(&mut self.lock().orders)
     }
+}
+
+/// Takes attempts for one answer, as many as fit; the first always does.
+fn take_some(waiting: &mut Vec<Delivery>) -> Vec<Delivery> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    while bytes < ANSWER_BYTES && !waiting.is_empty() {
+        let Delivery { shard, epoch, types, mut attempts } = waiting.remove(0);
+        let rest = attempts.split_behind(ANSWER_BYTES - bytes);
+        bytes += attempts.len_in_bytes();
+        taken.push(Delivery { shard, epoch, types: Arc::clone(&types), attempts });
+        if !rest.items.is_empty() {
+            waiting.insert(0, Delivery { shard, epoch, types, attempts: rest });
+            break;
+        }
+    }
+    taken
 }

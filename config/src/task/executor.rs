@@ -15,6 +15,8 @@ pub enum Executor {
     Process(ProcessExecutor),
     /// A call to a service.
     Http(HttpExecutor),
+    /// Workers.
+    Worker,
 }
 
 /// A command as the configuration has it; what is `None` takes the default of the executor.
@@ -91,6 +93,8 @@ pub(crate) const KEYS: [&str; 15] = [
 /// Keys that only commands have; [`HTTP_ONLY`] those of calls.
 const PROCESS_ONLY: [&str; 6] = ["stdin", "directory", "env", "set", "non_retryable_exits", "kill_after"];
 const HTTP_ONLY: [&str; 6] = ["content_type", "headers", "connect_timeout", "response_max", "retry_after_max", "allow_networks"];
+/// What stands for workers.
+pub(super) const WORKER: &str = "worker";
 /// Attempts at one time unless the configuration says otherwise.
 const CONCURRENCY: u64 = 64;
 /// Largest response that can be a result.
@@ -112,6 +116,7 @@ pub(crate) fn knows(key: &str) -> bool {
 /// Values as they were set, of whichever executor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
+    worker: bool,
     process: Option<(PathBuf, Vec<String>)>,
     http: Option<String>,
     stdin: Option<PayloadBy>,
@@ -128,6 +133,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    pub(super) fn set_worker(&mut self, raw: &Raw) -> Result<(), &'static str> {
+        let is_worker = raw.text() == Some(WORKER);
+        self.worker |= is_worker;
+        if is_worker { Ok(()) } else { Err("\"worker\", { process = [\"./thumb.sh\"] } or { http = \"URL\" }") }
+    }
+
+    /// Whether workers run it.
+    pub(super) const fn is_worker(&self) -> bool {
+        self.worker
+    }
+
     pub(super) fn set(&mut self, key: &str, raw: &Raw, dir: &Path) -> Result<(), &'static str> {
         const SECRET: &str = "a text, { file = \"PATH\" } or { env = \"NAME\" }; what is secret only as one of the last two";
         if let Some((map, name)) = key.split_once('.') {
@@ -186,6 +202,9 @@ impl Parts {
 
     /// Keys that have a value.
     pub(super) fn keys(&self) -> Vec<String> {
+        if self.worker {
+            return Vec::new();
+        }
         let named = |map: &str, values: &BTreeMap<String, OptionValue>| {
             values.keys().map(|name| format!("{map}.{name}")).collect::<Vec<_>>()
         };
@@ -220,10 +239,18 @@ impl Parts {
 
     /// The executor, or the key at fault and why.
     pub(super) fn executor(&self) -> Result<Executor, (&'static str, String)> {
+        if self.worker {
+            let is_alone = *self == Parts { worker: true, ..Parts::default() };
+            return if is_alone {
+                Ok(Executor::Worker)
+            } else {
+                Err(("executor", "workers run it, and it says how as well".to_owned()))
+            };
+        }
         match (&self.process, &self.http) {
             (Some(_), Some(_)) => Err(("executor", "it has two: keep either `process` or `http`".to_owned())),
             (None, None) => {
-                let reason = "a task type needs what runs it: `executor = { process = [\"./thumb.sh\"] }` or `executor = { http = \"URL\" }`";
+                let reason = "a task type needs what runs it: `executor = { process = [\"./thumb.sh\"] }`, `executor = { http = \"URL\" }` or `executor = \"worker\"`";
                 Err(("executor", reason.to_owned()))
             }
             (Some((program, arguments)), None) => {

@@ -14,7 +14,7 @@ pub(crate) use key::{TaskKey, quoted, split};
 
 use crate::limit::{self, Limit};
 use crate::value::{Raw, show_duration};
-use executor::Parts;
+use executor::{Parts, WORKER};
 
 /// `[task."NAME"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ const SPAN_OR_NONE: &str = "a duration such as \"30s\", or \"none\"";
 impl Task {
     /// Whether there is such a key.
     pub(crate) fn knows(key: &str) -> bool {
-        KEYS.contains(&key) && key != "executor" || executor::knows(key)
+        KEYS.contains(&key) || executor::knows(key)
     }
 
     /// Sets a value; the error says what the key takes. `dir` is where relative paths begin.
@@ -102,6 +102,7 @@ impl Task {
                 let names = raw.texts().filter(|names| names.iter().all(|name| limit::is_name(name)));
                 self.limits = names.ok_or("a list of names of limits such as [\"tenants\"]")?;
             }
+            "executor" => self.parts.set_worker(raw)?,
             _ => return Err("nothing"),
         }
         Ok(())
@@ -122,7 +123,11 @@ impl Task {
 
     /// Keys that this task type has a value for: all of its settings, and those of the executor that it has.
     pub(crate) fn keys(&self) -> Vec<String> {
-        let is_shown = |key: &&&str| **key != "executor" && (!key.starts_with("limit.") || self.own_limit().is_some());
+        let is_worker = self.parts.is_worker();
+        let is_shown = |key: &&&str| match **key {
+            "executor" => is_worker,
+            key => !key.starts_with("limit.") || self.own_limit().is_some(),
+        };
         let own = KEYS.iter().filter(is_shown).map(|key| (*key).to_owned());
         own.chain(self.parts.keys().into_iter().map(|key| format!("executor.{key}"))).collect()
     }
@@ -151,6 +156,7 @@ impl Task {
             "dead_letter" => dead_letter.to_string(),
             "key_window" => span(*key_window),
             "limits" => format!("{:?}", self.limits),
+            "executor" => WORKER.to_owned(),
             _ if let Some(key) = key.strip_prefix("limit.") => self.limit.value(key),
             _ => key.strip_prefix("executor.").map(|key| self.parts.value(key)).unwrap_or_default(),
         }

@@ -1,7 +1,7 @@
 //! `ergate config`: the configuration in force, and where each value comes from.
 
 use ergate::{Builder, Retention};
-use ergate_config::{Config, DEFAULT_TOML, Durability, Log, Origin, Setting};
+use ergate_config::{Config, DEFAULT_TOML, Durability, Fleet, Log, Origin, Setting};
 
 use super::table::Table;
 use super::{Exit, Format, Globals, output};
@@ -61,6 +61,8 @@ pub(crate) fn configure(builder: Builder, config: &Config) -> anyhow::Result<Bui
         least if least < pool.replicas => builder.pool_between(name, least, pool.replicas, pool.slots),
         _ => builder.pool(name, pool.replicas, pool.slots),
     });
+    let external = config.pools.iter().filter(|(_, pool)| pool.fleet == Fleet::External);
+    let builder = external.fold(builder, |builder, (name, _)| builder.external_pool(name));
     let builder = super::executors::register(builder, config)?;
     Ok(builder
         .log_options(config.log.options())

@@ -24,6 +24,7 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
         Ok(match executor {
             Executor::Process(executor) => builder.executor(process(name, settings, executor)?),
             Executor::Http(executor) => builder.executor(http(name, settings, executor)?),
+            Executor::Worker => builder.worker_task(name, settings),
         })
     })
 }

@@ -11,7 +11,7 @@ use actix_web::{HttpMessage, HttpRequest, Route};
 
 use super::problem::{FORBIDDEN, FOREIGN_ORIGIN, HEAD_TOO_LARGE, MISDIRECTED, Problem, UNAUTHORIZED, URI_TOO_LONG};
 use super::service::Service;
-use super::token::Scope;
+use super::token::{Bearer, Scope};
 
 /// Most bytes of all headers with their names: what HTTP servers usually allow.
 pub(super) const HEADER_BYTES_MAX: usize = 16 << 10;
@@ -35,8 +35,11 @@ async fn pass<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let mut response = match check(needed, request.request()) {
-        Ok(by) => {
+        Ok((by, bearer)) => {
             request.extensions_mut().insert(by);
+            if let Some(bearer) = bearer {
+                request.extensions_mut().insert(bearer);
+            }
             next.call(request).await?.map_into_boxed_body()
         }
         Err(problem) => request.error_response(problem),
@@ -45,12 +48,14 @@ async fn pass<B: MessageBody + 'static>(
     Ok(response)
 }
 
-fn check(needed: Option<Scope>, request: &HttpRequest) -> Result<By, Problem> {
-    let Some(service) = request.app_data::<Data<Service>>() else { return Ok(By("http".to_owned())) };
+fn check(needed: Option<Scope>, request: &HttpRequest) -> Result<(By, Option<Bearer>), Problem> {
+    let Some(service) = request.app_data::<Data<Service>>() else { return Ok((By("http".to_owned()), None)) };
     check_size(request)?;
     check_name(service, request)?;
     check_origin(request)?;
-    let (Some(tokens), Some(needed)) = (&service.settings.tokens, needed) else { return Ok(By("http".to_owned())) };
+    let (Some(tokens), Some(needed)) = (&service.settings.tokens, needed) else {
+        return Ok((By("http".to_owned()), None));
+    };
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let bearer = token.and_then(|token| tokens.bearer(token, service.runtime.now()));
     let bearer =
@@ -59,7 +64,7 @@ fn check(needed: Option<Scope>, request: &HttpRequest) -> Result<By, Problem> {
         let detail = format!("the token of {} does not have the scope `{}`", bearer.name, needed.name());
         return Err(Problem::new(FORBIDDEN, detail).close());
     }
-    Ok(By(format!("token {}", bearer.name)))
+    Ok((By(format!("token {}", bearer.name)), Some(bearer)))
 }
 
 fn bearer(value: &str) -> Option<&str> {

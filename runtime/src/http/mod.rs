@@ -34,6 +34,7 @@ mod tls;
 mod token;
 mod wait;
 mod watched;
+mod workers;
 
 use actix_web::web::{self, Data, ServiceConfig};
 
@@ -69,6 +70,7 @@ fn routes(service: Data<Service>) -> impl FnOnce(&mut ServiceConfig) {
                 .configure(follow::routes)
                 .configure(state::routes)
                 .configure(report::routes)
+                .configure(workers::routes)
                 .default_service(gate::guarded(web::to(health::nothing), None)),
         );
     }

@@ -5,11 +5,11 @@ use utoipa::OpenApi;
 
 use super::problem;
 use super::schema::{
-    DeadLetterPage, Firing, Firings, Health, History, Pool, PoolSize, Pools, ProblemDocument, Reason, Recorded, Redrive,
-    Redriven, Report, Retry, Schedule, Schedules, State, StreamTaken, Submitted, Task, TaskPage, TaskRequest, TaskRow, Timeouts,
-    Triggered, Version,
+    DeadLetterPage, Firing, Firings, Health, History, LeaseAsk, Leased, Pool, PoolSize, Pools, ProblemDocument, Reason, Recorded,
+    Redrive, Redriven, Registered, Registration, Report, Retry, Schedule, Schedules, State, StreamTaken, Submitted, Task,
+    TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkReport, WorkReported, Worker, WorkerTold, Workers,
 };
-use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit};
+use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,14 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         state::state,
         report::report,
         report::checkpoint,
+        workers::list,
+        workers::register,
+        workers::show,
+        workers::leave,
+        workers::lease,
+        workers::report,
+        workers::drain,
+        workers::payload,
         health::live,
         health::ready,
         health::version,
@@ -57,6 +65,8 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         Firings,
         Health,
         History,
+        LeaseAsk,
+        Leased,
         Pool,
         PoolSize,
         Pools,
@@ -65,6 +75,8 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         Recorded,
         Redrive,
         Redriven,
+        Registered,
+        Registration,
         Report,
         Retry,
         Schedule,
@@ -79,6 +91,11 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         Timeouts,
         Triggered,
         Version,
+        WorkReport,
+        WorkReported,
+        Worker,
+        WorkerTold,
+        Workers,
     ))
 )]
 struct Document;
@@ -118,7 +135,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 28);
+        assert_eq!(paths.len(), 34);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

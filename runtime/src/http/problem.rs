@@ -30,6 +30,9 @@ pub(super) const METHOD: Kind = (405, "method-not-allowed", "that cannot be done
 pub(super) const TIMEOUT: Kind = (408, "timeout", "the body did not come in time");
 pub(super) const KEY_CONFLICT: Kind = (409, "key-conflict", "the idempotency key was used for other work");
 pub(super) const CONFLICT: Kind = (409, "conflict", "the task is in another state");
+pub(super) const UNATTACHED: Kind = (409, "unattached", "the worker has to register again, with all that is running");
+pub(super) const SUPERSEDED: Kind = (409, "superseded", "the worker has asked again since");
+pub(super) const OUT_OF_ORDER: Kind = (409, "out-of-order", "the question is not the next one");
 pub(super) const UNSUCCESSFUL: Kind = (409, "unsuccessful", "the task did not succeed");
 pub(super) const GONE: Kind = (410, "gone", "it is no longer kept");
 pub(super) const TOO_LARGE: Kind = (413, "too-large", "the body is too large");
@@ -45,7 +48,7 @@ pub(super) const ELSEWHERE: Kind = (503, "led-elsewhere", "another engine leads 
 pub(super) const UNKNOWN: Kind = (503, "answer-unknown", "the request may or may not have been recorded");
 
 /// Every kind, for the document and for tests.
-pub(super) const ALL: [Kind; 22] = [
+pub(super) const ALL: [Kind; 25] = [
     MALFORMED,
     UNAUTHORIZED,
     FORBIDDEN,
@@ -56,6 +59,9 @@ pub(super) const ALL: [Kind; 22] = [
     KEY_CONFLICT,
     CONFLICT,
     UNSUCCESSFUL,
+    UNATTACHED,
+    SUPERSEDED,
+    OUT_OF_ORDER,
     GONE,
     TOO_LARGE,
     URI_TOO_LONG,

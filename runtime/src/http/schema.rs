@@ -372,6 +372,120 @@ describe! {
         /// Whether a token is asked for.
         tokens: bool,
     }
+    /// What a worker says of itself.
+    #[serde(deny_unknown_fields)]
+    Registration {
+        /// The version of the protocol: 1.
+        protocol: u32,
+        /// Whose work it does; `default` without it.
+        #[schema(max_length = 256)]
+        pool: Option<String>,
+        /// How many attempts it runs at a time; 1 without it.
+        #[schema(minimum = 1, maximum = 65536)]
+        slots: Option<u32>,
+        /// The task types that it can run; all of its pool without it.
+        #[schema(required = false, max_items = 1024)]
+        types: Vec<String>,
+        /// What people call it.
+        #[schema(required = false, max_length = 256)]
+        name: String,
+        /// What tells it from others.
+        labels: Option<BTreeMap<String, String>>,
+        /// How long it may be silent while it has work, 500 ms to 15 min; 5 s without it.
+        lease: Option<String>,
+        /// The attempts that it runs, such as 0-42.1.
+        #[schema(required = false)]
+        running: Vec<String>,
+    }
+    /// What a worker is told when it registers.
+    Registered {
+        /// The version of the protocol.
+        protocol: u32,
+        /// How long it may be silent while it has work.
+        lease: String,
+        /// Longest wait for attempts.
+        wait_max: String,
+        /// What it runs and is not its own any more.
+        stop: Vec<Value>,
+        /// Whether it is given nothing more.
+        drain: bool,
+    }
+    /// What a worker asks for.
+    #[serde(deny_unknown_fields)]
+    LeaseAsk {
+        /// One more for each new question; the same again is the same question.
+        seq: u64,
+        /// Up to how many attempts.
+        #[schema(maximum = 65536)]
+        slots: u32,
+        /// How long to wait when there is nothing, at most a minute.
+        wait: Option<String>,
+    }
+    /// What there is for a worker.
+    Leased {
+        /// The number of the question.
+        seq: u64,
+        /// Attempts with all that they need; docs/worker-protocol.md has the fields.
+        attempts: Vec<Value>,
+        /// What it is to stop.
+        stop: Vec<Value>,
+        /// Whether it is given nothing more.
+        drain: bool,
+    }
+    /// What a worker reports.
+    #[serde(deny_unknown_fields)]
+    WorkReport {
+        /// Attempts that are over; docs/worker-protocol.md has the fields.
+        #[schema(required = false)]
+        outcomes: Vec<Value>,
+        /// Attempts that go on.
+        #[schema(required = false)]
+        heartbeats: Vec<Value>,
+    }
+    /// What became of a report.
+    WorkReported {
+        /// How many of its objects count.
+        taken: u64,
+        /// The others, with reasons.
+        refused: Vec<Value>,
+        /// What it is to stop.
+        stop: Vec<Value>,
+        /// Whether it is given nothing more.
+        drain: bool,
+    }
+    /// What a worker is told beside.
+    WorkerTold {
+        /// What it is to stop.
+        stop: Vec<Value>,
+        /// Whether it is given nothing more.
+        drain: bool,
+    }
+    /// The workers that this engine knows.
+    Workers {
+        /// All of them.
+        workers: Vec<Worker>,
+    }
+    /// A worker.
+    Worker {
+        /// Which run of it.
+        id: String,
+        /// What people call it.
+        name: String,
+        /// Whose work it does.
+        pool: String,
+        /// How many attempts it runs at a time.
+        slots: u32,
+        /// The task types that it can run; none are all of its pool.
+        types: Vec<String>,
+        /// What tells it from others.
+        labels: BTreeMap<String, String>,
+        /// How long it may be silent while it has work.
+        lease: String,
+        /// Whether it is given nothing more.
+        draining: bool,
+        /// How long it has been silent.
+        silent_ms: u64,
+    }
     /// Why a request was not done (RFC 9457). Some problems have more members.
     ProblemDocument {
         /// Names the kind of problem.

@@ -33,13 +33,15 @@ pub enum Scope {
     Submit,
     /// Look, cancel, kill, try again, size pools.
     Operate,
+    /// Do work as a worker.
+    Work,
     /// Everything.
     Admin,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 4] = [Scope::Read, Scope::Submit, Scope::Operate, Scope::Admin];
+    pub const ALL: [Scope; 5] = [Scope::Read, Scope::Submit, Scope::Operate, Scope::Work, Scope::Admin];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Scope {
             Scope::Read => "read",
             Scope::Submit => "submit",
             Scope::Operate => "operate",
+            Scope::Work => "work",
             Scope::Admin => "admin",
         }
     }
@@ -59,6 +62,7 @@ impl Scope {
                 | (Scope::Operate, Scope::Operate | Scope::Read)
                 | (Scope::Submit, Scope::Submit)
                 | (Scope::Read, Scope::Read)
+                | (Scope::Work, Scope::Work)
         )
     }
 }
@@ -68,7 +72,31 @@ impl std::str::FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Scope, String> {
         let named = Scope::ALL.into_iter().find(|scope| scope.name() == text);
-        named.ok_or_else(|| "write read, submit, operate or admin".to_owned())
+        named.ok_or_else(|| "write read, submit, operate, work or admin".to_owned())
+    }
+}
+
+/// What work a worker may do: that of any pool, of one, or of one task type of it. On a line `work`, `work:POOL` or `work:POOL/TYPE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Grant {
+    pool: Option<String>,
+    task_type: Option<String>,
+}
+
+impl Grant {
+    fn of(word: &str) -> Option<Grant> {
+        let rest = word.strip_prefix("work")?;
+        let Some(place) = rest.strip_prefix(':') else {
+            return rest.is_empty().then_some(Grant { pool: None, task_type: None });
+        };
+        let (pool, task_type) = place.split_once('/').map_or((place, None), |(pool, name)| (pool, Some(name.to_owned())));
+        let is_whole = !pool.is_empty() && task_type.as_ref().is_none_or(|name| !name.is_empty());
+        is_whole.then(|| Grant { pool: Some(pool.to_owned()), task_type })
+    }
+
+    fn covers(&self, pool: &str, task_type: Option<&str>) -> bool {
+        let is_pool = self.pool.as_deref().is_none_or(|known| known == pool);
+        is_pool && self.task_type.as_deref().is_none_or(|known| Some(known) == task_type)
     }
 }
 
@@ -77,6 +105,7 @@ impl std::str::FromStr for Scope {
 struct Entry {
     name: Arc<str>,
     scopes: BTreeSet<Scope>,
+    work: Arc<[Grant]>,
     hash: blake3::Hash,
     until: Option<Timestamp>,
 }
@@ -160,12 +189,20 @@ pub struct Bearer {
     /// The name on its line.
     pub name: Arc<str>,
     scopes: BTreeSet<Scope>,
+    work: Arc<[Grant]>,
 }
 
 impl Bearer {
     /// Whether the token allows what needs this scope.
     pub fn may(&self, needed: Scope) -> bool {
         self.scopes.iter().any(|scope| scope.allows(needed))
+    }
+
+    /// Whether the token lets a worker work for all of these task types of a pool; none are all of them.
+    pub fn works_for(&self, pool: &str, types: &[String]) -> bool {
+        let covers = |task_type: Option<&str>| self.work.iter().any(|grant| grant.covers(pool, task_type));
+        let is_covered = if types.is_empty() { covers(None) } else { types.iter().all(|name| covers(Some(name))) };
+        self.scopes.contains(&Scope::Admin) || is_covered
     }
 }
 
@@ -199,7 +236,7 @@ impl Tokens {
             }
         }
         let valid = found.filter(|entry| entry.until.is_none_or(|until| now < until))?;
-        Some(Bearer { name: Arc::clone(&valid.name), scopes: valid.scopes.clone() })
+        Some(Bearer { name: Arc::clone(&valid.name), scopes: valid.scopes.clone(), work: Arc::clone(&valid.work) })
     }
 }
 
@@ -220,7 +257,9 @@ fn entry(line: &str) -> Result<Entry, &'static str> {
     let mut words = line.split_ascii_whitespace();
     let name = words.next().filter(|name| is_name(name)).ok_or("the name is not one")?;
     let scopes = words.next().ok_or("the scopes are missing")?;
-    let scopes = scopes.split(',').map(str::parse).collect::<Result<BTreeSet<Scope>, String>>();
+    let work = scopes.split(',').filter_map(Grant::of).collect();
+    let scope = |word: &str| if Grant::of(word).is_some() { Ok(Scope::Work) } else { word.parse() };
+    let scopes = scopes.split(',').map(scope).collect::<Result<BTreeSet<Scope>, String>>();
     let hash = words.next().and_then(|word| word.strip_prefix("blake3:")).ok_or("the hash is missing")?;
     let until = words.next().map(|word| word.strip_prefix("until=").and_then(parse_moment).ok_or("the time is not one"));
     if words.next().is_some() {
@@ -228,7 +267,8 @@ fn entry(line: &str) -> Result<Entry, &'static str> {
     }
     Ok(Entry {
         name: name.into(),
-        scopes: scopes.map_err(|_| "a scope is not read, submit, operate or admin")?,
+        work,
+        scopes: scopes.map_err(|_| "a scope is not read, submit, operate, work or admin")?,
         hash: blake3::Hash::from_hex(hash).map_err(|_| "the hash is not one of 64 digits")?,
         until: until.transpose()?,
     })
@@ -274,6 +314,32 @@ mod tests {
         std::fs::write(&path, NewToken::make("b", &[Scope::Read].into()).unwrap().line).unwrap();
         tokens.reload();
         assert_eq!(tokens.bearer(&made.token, Timestamp(0)), None);
+    }
+
+    #[test]
+    fn a_worker_may_be_limited_to_a_pool_and_to_task_types() {
+        let made = NewToken::make("w", &[Scope::Work].into()).unwrap();
+        let types = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (one, two) = (types(&["resize"]), types(&["resize", "crop"]));
+        for (scopes, pool, types, may) in [
+            ("work", "models", &[][..], true),
+            ("work:models", "models", &two, true),
+            ("work:models", "other", &one, false),
+            ("work:models/resize", "models", &one, true),
+            ("work:models/resize", "models", &two, false),
+            ("work:models/resize", "models", &[], false),
+            ("work:models/resize,work:models/crop", "models", &two, true),
+            ("admin", "models", &two, true),
+            ("submit", "models", &one, false),
+        ] {
+            let (_dir, path) = file(&made.line.replacen(" work ", &format!(" {scopes} "), 1));
+            let bearer = Tokens::open(&path).unwrap().bearer(&made.token, Timestamp(0)).unwrap();
+            assert_eq!(bearer.works_for(pool, types), may, "{scopes} {pool} {types:?}");
+        }
+        for wrong in ["work:", "work:/a", "work:a/", "works"] {
+            let (_dir, path) = file(&made.line.replacen(" work ", &format!(" {wrong} "), 1));
+            assert!(Tokens::open(&path).is_err(), "{wrong}");
+        }
     }
 
     #[test]

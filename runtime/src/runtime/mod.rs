@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use ergate_actors::executor::function::TaskFunction;
 use ergate_actors::log_thread::Durability;
 use ergate_actors::submission::SubmitError;
+use ergate_actors::workers::Hub;
 use ergate_events::id::{ShardId, TypeId};
 use ergate_events::task::TypeSettings;
 use ergate_events::time::Micros;
@@ -64,6 +65,7 @@ struct Inner {
     /// What may have work outside this process.
     functions: Arc<[Arc<dyn TaskFunction>]>,
     plugins: Running,
+    workers: Arc<Hub>,
     durability: Durability,
     tasks_live_max: usize,
     settings: BTreeMap<String, TypeSettings>,
@@ -116,6 +118,7 @@ impl Runtime {
             front,
             functions,
             plugins: builder.plugins.running(),
+            workers: Arc::clone(&builder.workers),
             durability,
             tasks_live_max,
             settings,
@@ -148,6 +151,16 @@ impl Runtime {
     /// What a registered task type promises; `None` for a name that is not registered.
     pub fn type_settings(&self, name: &str) -> Option<&TypeSettings> {
         self.inner.settings.get(name)
+    }
+
+    /// What every registered task type promises, by name.
+    pub(crate) fn all_type_settings(&self) -> impl Iterator<Item = (&str, &TypeSettings)> {
+        self.inner.settings.iter().map(|(name, settings)| (name.as_str(), settings))
+    }
+
+    /// The workers of this runtime.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.inner.workers
     }
 
     /// The shard that a schedule or a generator belongs to: without Kafka the only one, and there the one that a record with its name as the key

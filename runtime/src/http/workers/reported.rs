@@ -1,0 +1,193 @@
+//! What a worker reports, as JSON.
+
+use actix_web::HttpResponse;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ergate_actors::executor::context::Progress;
+use ergate_actors::executor::function::TaskError;
+use ergate_events::command::Rejection;
+use ergate_events::id::AttemptId;
+use ergate_events::task::{CHECKPOINT_BYTES_MAX, Outcome, PAYLOAD_BYTES_MAX};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{NAMED_MAX, Stop, Told, invalid, span};
+use crate::http::problem::Problem;
+use crate::workers::News;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    #[serde(default, borrow)]
+    outcomes: Vec<Ended<'a>>,
+    #[serde(default, borrow)]
+    heartbeats: Vec<Beat<'a>>,
+}
+
+/// An attempt that is over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ended<'a> {
+    attempt: AttemptId,
+    #[serde(default)]
+    outcome: Option<Outcome>,
+    #[serde(default, borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    result_base64: Option<String>,
+    #[serde(default)]
+    failure: Option<Failure>,
+    #[serde(default)]
+    returned: bool,
+    #[serde(default)]
+    stopped: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Failure {
+    class: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    retryable: Option<bool>,
+    #[serde(default)]
+    retry_after: Option<String>,
+}
+
+/// An attempt that goes on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Beat<'a> {
+    attempt: AttemptId,
+    #[serde(default)]
+    progress: Option<ToldProgress>,
+    #[serde(default, borrow)]
+    checkpoint: Option<&'a RawValue>,
+    #[serde(default)]
+    checkpoint_base64: Option<String>,
+}
+
+/// How far it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToldProgress {
+    #[serde(default)]
+    percent: Option<u8>,
+    #[serde(default)]
+    stage: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// The field that is wrong; then nothing of it counts.
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<(AttemptId, News)>, Problem> {
+    let Body { outcomes, heartbeats } = super::read(bytes)?;
+    if outcomes.len() + heartbeats.len() > NAMED_MAX {
+        return Err(invalid("outcomes", format!("the report names more than {NAMED_MAX} attempts; send several")));
+    }
+    let ended = outcomes.into_iter().map(|one| Ok((one.attempt, ended(one)?)));
+    let beats = heartbeats.into_iter().map(|one| Ok((one.attempt, beat(one)?)));
+    ended.chain(beats).collect()
+}
+
+fn ended(one: Ended<'_>) -> Result<News, Problem> {
+    let Ended { attempt, outcome, result, result_base64, failure, returned, stopped } = one;
+    let result = bytes(("result", result), ("result_base64", result_base64), PAYLOAD_BYTES_MAX)?;
+    let given = [result.is_some() || outcome.is_some(), failure.is_some(), returned, stopped];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        let detail = format!("attempt {attempt} needs one of `result`, `failure`, `returned` and `stopped`");
+        return Err(invalid("outcomes", detail));
+    }
+    if let Some(failure) = failure {
+        return Ok(News::Failed(error(failure)?));
+    }
+    match (returned, stopped, outcome.unwrap_or(Outcome::Succeeded)) {
+        (true, _, _) => Ok(News::Returned),
+        (_, true, _) => Ok(News::Stopped),
+        (_, _, Outcome::Failed | Outcome::Cancelled) => {
+            Err(invalid("outcome", format!("attempt {attempt}: SUCCEEDED, PARTIAL or SKIPPED is expected, or a `failure`")))
+        }
+        (_, _, outcome) => Ok(News::Succeeded(outcome, result.unwrap_or_else(|| b"null".to_vec()))),
+    }
+}
+
+fn error(failure: Failure) -> Result<TaskError, Problem> {
+    let Failure { class, message, retryable, retry_after } = failure;
+    let error = match retryable {
+        Some(false) => TaskError::permanent(class, message),
+        Some(true) | None => TaskError::new(class, message),
+    };
+    Ok(match retry_after {
+        Some(text) => error.retry_after(span("retry_after", &text)?.to_std()),
+        None => error,
+    })
+}
+
+fn beat(one: Beat<'_>) -> Result<News, Problem> {
+    let Beat { progress, checkpoint, checkpoint_base64, .. } = one;
+    if progress.as_ref().and_then(|told| told.percent).is_some_and(|percent| percent > 100) {
+        return Err(invalid("percent", "`percent` is expected to be 0 to 100".to_owned()));
+    }
+    let progress = progress.map(|told| Progress::new(told.percent, &told.stage, &told.message));
+    let details = bytes(("checkpoint", checkpoint), ("checkpoint_base64", checkpoint_base64), CHECKPOINT_BYTES_MAX)?;
+    Ok(News::Beat(progress, details))
+}
+
+/// Bytes that are given as JSON or in base64.
+fn bytes(
+    (name, json): (&str, Option<&RawValue>),
+    (name_64, text): (&str, Option<String>),
+    max: usize,
+) -> Result<Option<Vec<u8>>, Problem> {
+    let found = match (json, text) {
+        (Some(_), Some(_)) => return Err(invalid(name_64, format!("it has `{name}` and `{name_64}`; one is expected"))),
+        (Some(json), None) => Some(json.get().as_bytes().to_vec()),
+        (None, Some(text)) => {
+            Some(STANDARD.decode(text).map_err(|error| invalid(name_64, format!("`{name_64}` is not base64: {error}")))?)
+        }
+        (None, None) => None,
+    };
+    match found {
+        Some(bytes) if bytes.len() > max => {
+            Err(invalid(name, format!("`{name}` has {} bytes; at most {max} are expected", bytes.len())))
+        }
+        found => Ok(found),
+    }
+}
+
+#[derive(Serialize)]
+struct Answer {
+    taken: usize,
+    refused: Vec<Refused>,
+    stop: Vec<Stop>,
+    drain: bool,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    attempt: AttemptId,
+    reason: &'static str,
+    detail: String,
+}
+
+/// The answer to a report.
+pub(super) fn answer(ids: &[AttemptId], verdicts: &[Result<(), Rejection>], told: Told) -> HttpResponse {
+    let refused = ids.iter().zip(verdicts).filter_map(|(attempt, verdict)| Some((attempt, verdict.err()?)));
+    let refused: Vec<Refused> = refused
+        .map(|(attempt, rejection)| Refused { attempt: *attempt, reason: reason(rejection), detail: rejection.to_string() })
+        .collect();
+    HttpResponse::Ok().json(Answer { taken: verdicts.len() - refused.len(), refused, stop: told.stop, drain: told.drain })
+}
+
+const fn reason(rejection: Rejection) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is lies in what was sent")]
+    match rejection {
+        Rejection::StaleAttempt { .. } | Rejection::TaskEnded(_) => "stale-attempt",
+        Rejection::UnknownTask(_) => "unknown-task",
+        _ => "invalid",
+    }
+}

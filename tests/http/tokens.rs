@@ -30,14 +30,14 @@ fn allows(has: &str, needed: &str) -> bool {
 #[test]
 fn every_route_asks_for_its_scope() {
     let home = tempfile::tempdir().unwrap();
-    let scopes = ["read", "submit", "operate", "admin"];
+    let scopes = ["read", "submit", "operate", "work", "admin"];
     let made: Vec<_> = scopes.iter().map(|scope| new(scope, scope)).collect();
     let service = guarded(home.path(), &made.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>());
     let document = service.get("/openapi.json").expect(200).json();
     let mut seen = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let (method, path) = (method.to_ascii_uppercase(), path.replace("{id}", "0-999").replace("{name}", "nope"));
+            let (method, path) = (method.to_ascii_uppercase(), path.replace("{id}", "0-999").replace("{name}", "nope").replace("{attempt}", "0-999.1"));
             let Some(needed) = operation["security"][0]["bearer"][0].as_str() else {
                 // The token of an attempt is another one, and needed whether the service has tokens or not.
                 match operation["security"][0]["attempt"].is_array() {
@@ -59,7 +59,7 @@ fn every_route_asks_for_its_scope() {
             }
         }
     }
-    assert_eq!(seen, 25);
+    assert_eq!(seen, 33);
     let wrong = [
         "",
         "Bearer",

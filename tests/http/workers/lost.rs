@@ -99,7 +99,9 @@ fn an_attempt_that_gives_no_sign_of_life_is_over_and_the_next_one_gets_what_it_k
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(worker.report(&json!({"heartbeats": [{"attempt": attempt}]}))["taken"], 1);
     }
-    assert_eq!(service.get(&format!("/v1/tasks/{id}")).expect(200).json()["progress"]["percent"], 40);
+    let events = service.get(&format!("/v1/tasks/{id}/history")).expect(200).json();
+    let told = events["events"].as_array().unwrap().iter().find(|event| event["event"] == "progressed").unwrap();
+    assert_eq!((&told["percent"], &told["stage"]), (&json!(40), &json!("resizing")));
     let told = worker.lease(0, "30s");
     assert_eq!(told["stop"], json!([{"attempt": attempt, "hard": true}]), "it was silent");
     worker.report(&json!({"outcomes": [{"attempt": attempt, "stopped": true}]}));

@@ -150,7 +150,7 @@ fn work_goes_to_a_worker_that_asks_and_its_report_ends_the_task() {
     assert_eq!(outcome(&service, &bytes), "PARTIAL");
     let shown = service.get(&format!("/v1/workers/{}", worker.id)).expect(200).json();
     assert_eq!((&shown["name"], &shown["labels"], &shown["slots"]), (&json!("by hand"), &json!({"zone": "b"}), &json!(4)));
-    assert_eq!(service.get("/v1/workers").expect(200).json()["workers"][0], shown.clone());
+    assert_eq!(service.get("/v1/workers").expect(200).json()["workers"][0]["id"], shown["id"]);
     end(service, home.path());
     let log = run(&["log", "export", "--data", home.path().join("data").to_str().unwrap()]).expect(0).json_lines();
     let joined = log.iter().find(|event| event["event"] == "worker_joined").unwrap();

@@ -58,14 +58,18 @@ impl Asked {
             self.at = at;
             self.by.clear();
         }
-        self.by.push((replica, slots));
+        // Once each, however often it asks: its free slots are given out once.
+        match self.by.iter_mut().find(|(asking, _)| *asking == replica) {
+            Some((_, asked)) => *asked = asked.saturating_add(slots),
+            None => self.by.push((replica, slots)),
+        }
     }
 
     fn take(&mut self, replica: ReplicaId, at: Timestamp) {
         if self.at == at
-            && let Some((_, left)) = self.by.iter_mut().find(|(asking, left)| *asking == replica && *left > 0)
+            && let Some((_, left)) = self.by.iter_mut().find(|(asking, _)| *asking == replica)
         {
-            *left -= 1;
+            *left = left.saturating_sub(1);
         }
     }
 }

@@ -66,21 +66,21 @@ fn every_route_asks_for_its_scope() {
         "Bearer ",
         "Bearer ergate_x",
         "Basic YTpi",
-        &format!("Bearer {}x", made[3].0),
+        &format!("Bearer {}x", made[4].0),
         &format!("Bearer {}", "a".repeat(4_000)),
     ];
     for wrong in wrong {
         service.ask("GET", "/v1/tasks", &[("authorization", wrong)], b"").problem(401, "unauthorized");
     }
     // What comes from outside is named by its token, and no token is anywhere.
-    let bearer = format!("Bearer {}", made[3].0);
+    let bearer = format!("Bearer {}", made[4].0);
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let id = service.ask("POST", "/v1/tasks", &headers, br#"{"type":"sleep","payload":{"ms":60000}}"#).expect(201).json()["id"]
         .clone();
     service.ask("POST", &format!("/v1/tasks/{}/kill", id.as_str().unwrap()), &headers, b"").expect(200);
     let history = service.ask("GET", &format!("/v1/tasks/{}/history", id.as_str().unwrap()), &headers, b"").expect(200).text();
     assert!(history.contains("token admin"), "{history}");
-    assert!(!history.contains(&made[3].0) && !service.said().contains(&made[3].0));
+    assert!(!history.contains(&made[4].0) && !service.said().contains(&made[4].0));
 }
 
 #[test]

@@ -37,7 +37,10 @@ fn every_route_asks_for_its_scope() {
     let mut seen = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let (method, path) = (method.to_ascii_uppercase(), path.replace("{id}", "0-999").replace("{name}", "nope").replace("{attempt}", "0-999.1"));
+            let (method, path) = (
+                method.to_ascii_uppercase(),
+                path.replace("{id}", "0-999").replace("{name}", "nope").replace("{attempt}", "0-999.1"),
+            );
             let Some(needed) = operation["security"][0]["bearer"][0].as_str() else {
                 // The token of an attempt is another one, and needed whether the service has tokens or not.
                 match operation["security"][0]["attempt"].is_array() {

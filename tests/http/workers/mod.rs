@@ -143,7 +143,8 @@ fn work_goes_to_a_worker_that_asks_and_its_report_ends_the_task() {
     assert!(one["timeout_ms"].as_u64().unwrap() > 3_500_000 && one["deadline"].as_str().unwrap().ends_with('Z'), "{one}");
     assert_eq!((&two["payload_base64"], two.get("payload")), (&json!("AP8="), None));
     worker.succeed(&format!("{id}.1"));
-    let told = worker.report(&json!({"outcomes": [{"attempt": format!("{bytes}.1"), "result_base64": "/w==", "outcome": "PARTIAL"}]}));
+    let told =
+        worker.report(&json!({"outcomes": [{"attempt": format!("{bytes}.1"), "result_base64": "/w==", "outcome": "PARTIAL"}]}));
     assert_eq!(told["taken"], 1);
     assert_eq!(service.get(&format!("/v1/tasks/{id}/result")).expect(200).json(), json!({"by": worker.id}));
     assert_eq!(service.get(&format!("/v1/tasks/{bytes}/result")).expect(200).body, [0xff]);

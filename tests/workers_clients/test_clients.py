@@ -189,6 +189,16 @@ class Clients:
         # The slot is free again.
         self.assertEqual(self.ends_of("echo", 1)[0]["result"], 1)
 
+    def test_what_is_stopped_and_does_not_run_is_said_to_have_stopped(self):
+        task = self.engine.submit("echo", 1)
+        self.start()
+        self.until_ended(task)
+        with self.engine.lock:
+            next(iter(self.engine.sessions.values())).orders.append({"attempt": task.id(), "hard": True})
+            self.engine.lock.notify_all()
+        self.until(lambda: {"outcomes": [{"attempt": task.id(), "stopped": True}]} in self.engine.bodies("report"))
+        self.assertEqual(self.ends_of("echo", 2)[0]["result"], 2)
+
     def test_sigterm_drains_and_returns_the_rest(self):
         short, long = self.engine.submit("sleep", 0.5), self.engine.submit("sleep", 60)
         self.start(drain=1.0)
@@ -199,6 +209,16 @@ class Clients:
         self.assertNotIn("lease", calls[calls.index("drain"):])
         self.assertEqual(self.engine.bodies("report")[-1], {"outcomes": [{"attempt": long.id(), "returned": True}]})
         self.assertEqual(calls[-1], "DELETE")
+
+    def test_a_second_sigterm_does_not_wait(self):
+        task = self.engine.submit("sleep", 60)
+        self.start(drain=30)
+        self.until_running(task)
+        self.child.send_signal(signal.SIGTERM)
+        self.until(lambda: self.engine.bodies("drain"))
+        self.assertEqual(self.leave()[0], 0)
+        self.assertEqual(self.engine.bodies("report")[-1], {"outcomes": [{"attempt": task.id(), "returned": True}]})
+        self.assertEqual(len(self.engine.gone), 1)
 
     def test_a_drained_worker_ends_what_runs_and_leaves(self):
         task = self.engine.submit("sleep", 0.5)

@@ -215,7 +215,7 @@ export class Worker {
       this.#isLeaving = true;
       this.#question?.abort();
       for (const wake of [this.#wakeLease, this.#wakeReport]) wake();
-      await Promise.all([leasing, reporting, this.#sayGoodbye("DELETE", "")]);
+      await Promise.all([leasing, reporting, this.#sayGoodbye("DELETE", "", 2)]);
     } catch (error) {
       if (!(error instanceof Ended)) this.#fail(error, true);
     } finally {
@@ -242,14 +242,16 @@ export class Worker {
     while (!this.#isDraining && this.#signals === 0) await this.#sleepMain(Infinity);
     this.#isDraining = true;
     this.#wakeLease();
-    if (!this.#isLeaving) await this.#sayGoodbye("POST", "/drain");
+    if (!this.#isLeaving && !(await this.#sayGoodbye("POST", "/drain", 1))) {
+      // Nor will it answer the question for work. What it may have given goes to others after the lease, or with the DELETE.
+      this.#question?.abort();
+    }
     const isDone = () => this.#isLeaving || (this.#attempts.size === 0 && !this.#isLeasing);
     while (!isDone() && performance.now() < this.#limit) await this.#sleepMain(this.#limit);
     if (isDone()) return;
     for (const running of this.#attempts.values()) running.abort.abort(new Stopped("the worker leaves"));
     const grace = performance.now() + CANCEL_GRACE_MS;
     while (!isDone() && performance.now() < grace) await this.#sleepMain(grace);
-    this.#question?.abort();
     this.#hasGivenBack = true;
     for (const running of this.#attempts.values()) this.#end(running, { returned: true });
     const farewell = performance.now() + FAREWELL_MS;
@@ -261,14 +263,16 @@ export class Worker {
     await sleep(until, (wake) => { this.#wakeMain = wake; });
   }
 
-  /** Makes a call that is polite and not needed: without it the engine notices later. */
-  async #sayGoodbye(method, path) {
+  /** Makes a call that is polite and not needed: without it the engine notices later. Whether it was answered. */
+  async #sayGoodbye(method, path, signalsMax) {
     const until = performance.now() + FAREWELL_MS;
     try {
-      await this.#call(method, path, "", { timeoutMs: 2_000, isWanted: () => performance.now() < until && this.#signals < 2 });
+      await this.#call(method, path, "", { timeoutMs: 2_000, isWanted: () => performance.now() < until && this.#signals <= signalsMax });
     } catch (error) {
       if (error instanceof Refused) log(error.message);
+      return !(error instanceof Ended);
     }
+    return true;
   }
 
   // Registering.

@@ -195,6 +195,7 @@ class Worker:
         self._control = queue.SimpleQueue()  # what the main thread has to know; its `put` may be called in a signal handler
         self._signals = 0
         self._draining = self._leaving = False
+        self._is_alone = False  # whether the engine did not answer when it was told that the worker drains
         self._leasing, self._goodbye = _Connection(self), _Connection(self)
 
     def task(self, name):
@@ -226,7 +227,7 @@ class Worker:
         self._start(self._report_loop, "ergate-report")
         failed = self._serve(lease)
         self._leaving = True
-        self._say_goodbye("DELETE", "")
+        self._say_goodbye("DELETE", "", signals_max=2)
         if failed:
             raise SystemExit(1)
 
@@ -252,7 +253,10 @@ class Worker:
                 limit = time.monotonic() + self._drain_s
             return self._signals > 1 or (limit is not None and time.monotonic() > limit)
 
-        self._say_goodbye("POST", "/drain")
+        if not self._say_goodbye("POST", "/drain", signals_max=1):
+            # Nor will it answer the question for work. What it may have given goes to others after the lease, or with the DELETE.
+            self._is_alone = True
+            self._leasing.sever()
         if not self._until(is_over, lease):
             self._give_back(lease)
         if self._attempts:
@@ -280,21 +284,23 @@ class Worker:
             context.cancelled.set()
         grace = time.monotonic() + CANCEL_GRACE_S
         self._until(lambda: time.monotonic() > grace, lease)
-        self._leasing.sever()
         for context in list(self._attempts.values()):
             self._end(context, {"returned": True})
         farewell = time.monotonic() + FAREWELL_S
         self._until(lambda: time.monotonic() > farewell, lease)
 
-    def _say_goodbye(self, method, path):
-        """Makes a call that is polite and not needed: without it the engine notices later."""
+    def _say_goodbye(self, method, path, signals_max):
+        """Makes a call that is polite and not needed: without it the engine notices later. Whether it was answered."""
         until = time.monotonic() + FAREWELL_S
         try:
-            self._call(self._goodbye, method, path, b"", timeout=2.0, is_wanted=lambda: time.monotonic() < until and self._signals < 2)
-        except (_Ended, _Unattached):
+            self._call(self._goodbye, method, path, b"", timeout=2.0, is_wanted=lambda: time.monotonic() < until and self._signals <= signals_max)
+        except _Ended:
+            return False
+        except _Unattached:
             pass
         except Refused as refused:
             log.warning("%s", refused)
+        return True
 
     def _start(self, loop, name):
         def run():
@@ -347,7 +353,7 @@ class Worker:
                 if generation != self._generation:
                     continue
             body = json.dumps({"seq": seq, "slots": free, "wait": f"{int(self._wait_s * 1000)}ms"}).encode()
-            is_current = lambda: generation == self._generation and not self._leaving
+            is_current = lambda: generation == self._generation and not self._leaving and not self._is_alone
             try:
                 answer = self._call(self._leasing, "POST", "/lease", body, self._wait_s + LEASE_GRACE_S, is_current)
             except _Unattached:

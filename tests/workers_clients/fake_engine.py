@@ -17,6 +17,7 @@ import threading
 import time
 
 PAYLOAD_INLINE_MAX = 256 << 10
+BODY_BYTES_MAX = 2 << 20
 # How each call may look: its fields, and whether they have to be there.
 FIELDS = {
     "PUT": {"protocol", "pool", "slots", "types", "name", "labels", "lease", "running"},
@@ -129,6 +130,8 @@ class FakeEngine:
         body = json.loads(data) if data else {}
         with self.lock:
             self.calls.append((time.monotonic(), call, body))
+            if len(data) > BODY_BYTES_MAX:
+                raise Problem(413, "too-large", f"a body has at most {BODY_BYTES_MAX} bytes")
             fault = self.faults[call].popleft() if self.faults[call] else None
             if fault == "drop":
                 raise Lost

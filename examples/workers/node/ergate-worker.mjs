@@ -165,6 +165,7 @@ export class Worker {
   #signals = 0;
   #isDraining = false;
   #isLeaving = false;
+  #isAlone = false; // whether the engine did not answer when it was told that the worker drains
   #isLeasing = true;
   #hasGivenBack = false;
   #limit = Infinity;
@@ -244,6 +245,7 @@ export class Worker {
     this.#wakeLease();
     if (!this.#isLeaving && !(await this.#sayGoodbye("POST", "/drain", 1))) {
       // Nor will it answer the question for work. What it may have given goes to others after the lease, or with the DELETE.
+      this.#isAlone = true;
       this.#question?.abort();
     }
     const isDone = () => this.#isLeaving || (this.#attempts.size === 0 && !this.#isLeasing);
@@ -278,15 +280,17 @@ export class Worker {
   // Registering.
 
   /** Tells the engine who this is and what runs, unless that happened since. */
-  async #register(generation, isWanted = () => !this.#isLeaving) {
+  async #register(generation, isWanted) {
     while (this.#registering) await this.#registering;
     if (generation !== this.#generation) return;
     this.#generation += 1;
     this.#seq = 1;
     // A question of before has no answer that counts.
     this.#question?.abort();
-    this.#registering = this.#greet(isWanted).finally(() => { this.#registering = null; });
-    await this.#registering;
+    const greeting = this.#greet(isWanted);
+    // Who waits for it to be over asks again what became of it.
+    this.#registering = greeting.catch(() => {}).finally(() => { this.#registering = null; });
+    await greeting;
   }
 
   async #greet(isWanted) {
@@ -321,7 +325,7 @@ export class Worker {
         for (const lease of answer.attempts ?? []) this.#adopt(lease);
         this.#obey(answer);
       } catch (error) {
-        if (error instanceof Unattached) await this.#register(generation);
+        if (error instanceof Unattached) await this.#register(generation, () => !this.#isLeaving && !this.#isAlone);
         else if (!(error instanceof Ended)) throw error;
         else if (this.#isLeaving) return;
       }
@@ -493,7 +497,7 @@ export class Worker {
         return;
       } catch (error) {
         if (!(error instanceof Unattached)) throw error;
-        await this.#register(generation);
+        await this.#register(generation, () => !this.#isLeaving);
       }
     }
   }

@@ -317,7 +317,7 @@ class Worker:
 
     # Registering.
 
-    def _register(self, generation, is_wanted=lambda: True):
+    def _register(self, generation, is_wanted):
         """Tells the engine who this is and what runs, unless another thread did since."""
         with self._registering:
             with self._changed:
@@ -357,7 +357,7 @@ class Worker:
             try:
                 answer = self._call(self._leasing, "POST", "/lease", body, self._wait_s + LEASE_GRACE_S, is_current)
             except _Unattached:
-                self._register(generation)
+                self._register(generation, lambda: not (self._leaving or self._is_alone))
                 continue
             except _Ended:
                 if self._leaving or self._draining:
@@ -540,7 +540,7 @@ class Worker:
                 answer = self._call(connection, "POST", "/report", body, timeout, lambda: not self._leaving)
                 break
             except _Unattached:
-                self._register(generation)
+                self._register(generation, lambda: not self._leaving)
         with self._changed:
             self._fruitless = 0
             for attempt in ended:

@@ -1,6 +1,7 @@
 """Runs the workers of examples/workers/ as child processes against a fake engine that loses, refuses and forgets.
 
-    python3 tests/workers_clients/test_clients.py
+    python3 tests/workers_clients/test_clients.py           both, at the same time
+    python3 tests/workers_clients/test_clients.py Python    one of them
 """
 
 import collections
@@ -48,7 +49,8 @@ class Clients:
     def until(self, what, timeout=8.0):
         if not self.engine.until(what, timeout):
             self.child.kill()
-            self.fail(f"it did not come to that; the worker said: {self.child.communicate()[1]}; strange: {self.engine.strange}")
+            calls = [(call, body) for _, call, body in self.engine.calls][-10:]
+            self.fail(f"it did not come to that; the worker said: {self.child.stderr.read()}; strange: {self.engine.strange}; last calls: {calls}")
 
     def until_ended(self, *tasks):
         self.until(lambda: all(task.ends for task in tasks))
@@ -155,7 +157,7 @@ class Clients:
         self.ends_of("echo", 1, 2)
         self.engine.faults["lease"].extend(["unattach", "forget"])
         self.ends_of("echo", 3, 4, 5)
-        self.until(lambda: len(self.engine.bodies("PUT")) == 3)
+        self.until(lambda: len(self.engine.bodies("PUT")) >= 3)
         self.ends_of("echo", 6)
 
     def test_who_was_silent_too_long_begins_again(self):
@@ -190,13 +192,12 @@ class Clients:
         self.assertEqual(self.ends_of("echo", 1)[0]["result"], 1)
 
     def test_what_is_stopped_and_does_not_run_is_said_to_have_stopped(self):
-        task = self.engine.submit("echo", 1)
         self.start()
-        self.until_ended(task)
+        self.ends_of("echo", 1)
         with self.engine.lock:
-            next(iter(self.engine.sessions.values())).orders.append({"attempt": task.id(), "hard": True})
+            next(iter(self.engine.sessions.values())).orders.append({"attempt": "0-0.9", "hard": True})
             self.engine.lock.notify_all()
-        self.until(lambda: {"outcomes": [{"attempt": task.id(), "stopped": True}]} in self.engine.bodies("report"))
+        self.until(lambda: {"outcomes": [{"attempt": "0-0.9", "stopped": True}]} in self.engine.bodies("report"))
         self.assertEqual(self.ends_of("echo", 2)[0]["result"], 2)
 
     def test_sigterm_drains_and_returns_the_rest(self):
@@ -295,4 +296,7 @@ class Node(Clients, unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    if len(sys.argv) > 1:
+        unittest.main()
+    # They wait more than they compute.
+    sys.exit(any([run.wait() for run in [subprocess.Popen([sys.executable, __file__, name]) for name in ("Python", "Node")]]))

@@ -477,6 +477,7 @@ export class Worker {
   /** Reports until the engine has answered, through restarts of it. */
   async #report(body, ended) {
     for (;;) {
+      while (this.#registering) await this.#registering;
       const generation = this.#generation;
       // Silence longer than the lease costs all attempts, so an answer that is late is asked for again before.
       const timeoutMs = Math.min(Math.max(2_000, this.#leaseMs / 2), 30_000);

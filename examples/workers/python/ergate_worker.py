@@ -533,7 +533,8 @@ class Worker:
     def _report(self, connection, body, ended):
         """Reports until the engine has answered, through restarts of it."""
         while True:
-            generation = self._generation
+            with self._registering:
+                generation = self._generation
             # Silence longer than the lease costs all attempts, so an answer that is late is asked for again before.
             timeout = min(max(2.0, self._lease_s / 2), 30.0)
             try:
@@ -616,19 +617,28 @@ class _Connection:
         try:
             if self._http is None:
                 self._http = self._open(timeout)
-            self._http.sock.settimeout(timeout)
-            headers = {"Content-Type": "application/json"}
-            if self._worker._token:
-                headers["Authorization"] = f"Bearer {self._worker._token}"
-            self._http.request(method, path, body, headers)
-            answer = self._http.getresponse()
+            sock = self._http.sock
+            sock.settimeout(timeout)
+            # Head and body in one packet; HTTPConnection.request would send two.
+            sock.sendall(self._head(method, path, body) + (body or b""))
+            answer = http.client.HTTPResponse(sock, method=method)
+            answer.begin()
             data = answer.read()
+            answer.close()
             if answer.will_close:
                 self.close()
             return answer.status, data
         except BaseException:
             self.close()
             raise
+
+    def _head(self, method, path, body):
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._worker._address.netloc.rpartition('@')[2]}"]
+        if body is not None:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        if self._worker._token:
+            lines.append(f"Authorization: Bearer {self._worker._token}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def _open(self, timeout):
         address, tls = self._worker._address, self._worker._tls

@@ -35,8 +35,13 @@ impl Service {
     }
 
     pub(crate) fn start_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Service {
+        Service::start_at("127.0.0.1:0", dir, args, variables)
+    }
+
+    /// Starts one at an address, where its clients find it again.
+    pub(crate) fn start_at(listen: &str, dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Service {
         let (data, said) = (dir.join("data"), dir.join("said"));
-        let all = [&["up", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--drain", "1s"], args].concat();
+        let all = [&["up", "--data", data.to_str().unwrap(), "--listen", listen, "--drain", "1s"], args].concat();
         let mut command = ergate(&all);
         command.envs(variables.iter().copied()).stdout(Stdio::null()).stderr(std::fs::File::create(&said).unwrap());
         let mut child = command.spawn().unwrap();

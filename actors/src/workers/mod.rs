@@ -9,6 +9,7 @@
 //! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
 
 mod abroad;
+pub mod runner;
 mod session;
 
 use std::collections::{BTreeMap, VecDeque};

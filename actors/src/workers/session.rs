@@ -80,6 +80,14 @@ pub enum AskError {
     },
 }
 
+/// How a question begins.
+pub(super) enum Begun {
+    /// It was asked before, and had this answer.
+    Again(Arc<Leased>),
+    /// It is this wait; the flag says whether it has to stand in line for it.
+    Waits(u64, bool),
+}
+
 /// One worker. See the module's documentation.
 pub struct Session {
     spec: WorkerSpec,
@@ -107,6 +115,23 @@ struct State {
     seen: Instant,
     /// When it was given something last.
     leased_at: Instant,
+}
+
+impl State {
+    /// Whether the worker may ask under this number: each answer is kept until it says, with the next number, that it has it.
+    fn check(&mut self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
+        if !self.attached {
+            return Err(AskError::Unattached);
+        }
+        match &self.answered {
+            (last, Some(answer)) if *last == seq => Ok(Some(Arc::clone(answer))),
+            (last, _) if *last + 1 == seq => {
+                self.answered.1 = None;
+                Ok(None)
+            }
+            (last, _) => Err(AskError::OutOfOrder { seq, expected: *last + 1 }),
+        }
+    }
 }
 
 impl Session {
@@ -165,6 +190,10 @@ impl Session {
         state.deliveries.clear();
         state.orders.clear();
         state.answered = (0, None);
+        // A question that waits from before would be answered under a number that the worker no longer counts from.
+        (state.wait, state.asking) = (state.wait + 1, 0);
+        drop(state);
+        self.news.notify_waiters();
     }
 
     /// It has to say again what it runs, for something on its way to it may be lost.
@@ -186,9 +215,17 @@ impl Session {
         self.lock().draining
     }
 
-    /// Begins a wait, which ends the one before; says which it is, and whether it has to stand in line.
-    pub(super) fn begin_waiting(&self, slots: u32) -> (u64, bool) {
+    /// Begins a wait, which ends the one before. The number is looked at under the same lock: an answer that the wait before is given in
+    /// between would be lost.
+    ///
+    /// # Errors
+    /// [`AskError`] when it may not ask under this number.
+    pub(super) fn begin_waiting(&self, seq: u64, slots: u32) -> Result<Begun, AskError> {
         let mut state = self.lock();
+        state.seen = Instant::now();
+        if let Some(again) = state.check(seq)? {
+            return Ok(Begun::Again(again));
+        }
         state.wait += 1;
         state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };
         let is_new = state.asking > 0 && !state.queued;
@@ -197,7 +234,7 @@ impl Session {
         drop(state);
         // Whoever waited before is told that it does so no longer.
         self.news.notify_waiters();
-        (wait, is_new)
+        Ok(Begun::Waits(wait, is_new))
     }
 
     pub(super) fn end_waiting(&self, wait: u64) {
@@ -275,26 +312,6 @@ impl Session {
     pub(crate) fn order(&self, order: Order) {
         self.lock().orders.push(order);
         self.news.notify_waiters();
-    }
-
-    /// Whether it may ask under this number: each answer is kept until the worker says, with the next number, that it has it.
-    ///
-    /// # Errors
-    /// [`AskError`].
-    pub fn check(&self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
-        let mut state = self.lock();
-        state.seen = Instant::now();
-        if !state.attached {
-            return Err(AskError::Unattached);
-        }
-        match &state.answered {
-            (last, Some(answer)) if *last == seq => Ok(Some(Arc::clone(answer))),
-            (last, _) if *last + 1 == seq => {
-                state.answered.1 = None;
-                Ok(None)
-            }
-            (last, _) => Err(AskError::OutOfOrder { seq, expected: *last + 1 }),
-        }
     }
 
     /// What there is for it, as soon as there is anything: the answer with this number.

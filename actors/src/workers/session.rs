@@ -295,6 +295,9 @@ impl Session {
         if !state.beats.is_empty() {
             state.beats.remove(&(shard, task, attempt));
         }
+        if !state.orders.is_empty() {
+            state.orders.retain(|order| (order.shard, order.task, order.attempt) != (shard, task, attempt));
+        }
     }
 
     /// Attempts of a shard that gave no sign of life in time, each once, and for how long they have been silent.
@@ -348,9 +351,10 @@ impl Session {
         Ok(Some(answer))
     }
 
-    /// What it is to stop, where it is not told with new attempts.
-    pub fn take_orders(&self) -> Vec<Order> {
-        std::mem::take(&mut self.lock().orders)
+    /// What it is to stop, where it is not told with new attempts. An answer may be lost, so it is told again until it was told in an answer that the
+    /// worker says it has, or the attempt is over.
+    pub fn orders(&self) -> Vec<Order> {
+        self.lock().orders.clone()
     }
 }
 

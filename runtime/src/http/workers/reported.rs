@@ -91,7 +91,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(AttemptId, News)>, Problem> {
     }
     let ended = outcomes.into_iter().map(|one| Ok((one.attempt, ended(one)?)));
     let beats = heartbeats.into_iter().map(|one| Ok((one.attempt, beat(one)?)));
-    ended.chain(beats).collect()
+    // First what attempts say that go on: one may have kept something just before it failed.
+    beats.chain(ended).collect()
 }
 
 fn ended(one: Ended<'_>) -> Result<News, Problem> {

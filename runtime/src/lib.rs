@@ -53,6 +53,8 @@ pub mod tasks;
 mod whereabouts;
 mod wiring;
 #[cfg(feature = "http")]
+pub mod worker;
+#[cfg(feature = "http")]
 pub mod workers;
 
 pub use builder::{Builder, Retention};

@@ -48,7 +48,7 @@ impl Agent {
     pub(super) fn told(&mut self, answer: Result<Answer, LineError>) -> Result<(), WorkerError> {
         let verdict = match Verdict::of(answer) {
             Verdict::TooLarge(refusal) => return self.divide(refusal),
-            verdict => verdict,
+            verdict @ (Verdict::Done(_) | Verdict::Again(..) | Verdict::Unattached | Verdict::Refused(_)) => verdict,
         };
         let Some(body) = self.judge(Lane::Tell, verdict)? else { return Ok(()) };
         let Reported { refused, told } = read(&body)?;
@@ -106,7 +106,7 @@ impl Agent {
                 let detail = "it serves no workers".to_owned();
                 Verdict::Refused(Refusal { status: 404, kind: "not-found".to_owned(), detail })
             }
-            verdict => verdict,
+            verdict @ (Verdict::Done(_) | Verdict::Again(..) | Verdict::TooLarge(_) | Verdict::Refused(_)) => verdict,
         };
         let Some(body) = self.judge(Lane::Talk, verdict)? else { return Ok(()) };
         let told: Told = read(&body)?;
@@ -149,7 +149,9 @@ impl Agent {
                 }
                 return Ok(());
             }
-            verdict => verdict,
+            verdict @ (Verdict::Done(_) | Verdict::Again(..) | Verdict::Unattached | Verdict::TooLarge(_) | Verdict::Refused(_)) => {
+                verdict
+            }
         };
         let Some(body) = self.judge(Lane::Fetch, verdict)? else { return Ok(()) };
         if let Some(fetch) = self.fetches.pop_front() {

@@ -135,17 +135,7 @@ impl Attempts {
         let checkpoint = checkpoint.map(|details| append(&mut self.bytes, details));
         let trace_parent = trace_parent.map(|trace| append(&mut self.bytes, trace.as_bytes()));
         let origin = Some(Box::new(origin));
-        self.items.push(Attempt {
-            task,
-            number,
-            task_type,
-            deadline,
-            heartbeat,
-            origin,
-            payload,
-            checkpoint,
-            trace_parent,
-        });
+        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, origin, payload, checkpoint, trace_parent });
     }
 
     /// How many there are.

@@ -50,7 +50,7 @@ fn a_worker_that_slept_too_long_changes_nothing_that_others_did() {
 #[test]
 fn a_worker_keeps_long_work_by_signs_of_life() {
     let ground = Ground::new("");
-    let worker = ground.worker(&["--slots", "3", "--lease", "600ms"][..2].to_vec().as_slice());
+    let worker = ground.worker(&["--slots", "3"]);
     let ms = LEASE.as_millis() * 5 / 2;
     ground.submit_many(2, &format!(r#"{{"type":"sleep","payload":{{"ms":{ms}}}}}"#));
     ground.until_done();

@@ -39,7 +39,7 @@ fn functions_of_a_program_run_for_an_engine_elsewhere() {
     let worker = std::thread::spawn(move || {
         block_on(Duration::from_secs(60), async move {
             let worker = Worker::builder(&url).pool("models").slots(2).task("add", add).task("twice", twice);
-            let worker = worker.on_ready(move || drop(told.fetch_add(1, Ordering::Relaxed)));
+            let worker = worker.on_ready(move || told.store(1, Ordering::Relaxed));
             worker.run(async move { drop(ended.await) }).await
         })
     });

@@ -67,10 +67,7 @@ pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> 
     let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
     let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
     let worker = able(worker, args, &config)?;
-    let ready = format!(
-        "ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM",
-        args.pool, args.slots
-    );
+    let ready = format!("ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM", args.pool, args.slots);
     let quiet = globals.quiet;
     let worker = worker.on_ready(move || {
         if !quiet {

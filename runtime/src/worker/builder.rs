@@ -169,11 +169,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`WorkerError`].
-    pub async fn run_until(
-        self,
-        shutdown: impl Future<Output = ()>,
-        now: impl Future<Output = ()>,
-    ) -> Result<(), WorkerError> {
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>, now: impl Future<Output = ()>) -> Result<(), WorkerError> {
         let (wish, wishes) = watch::channel(Wish::Work);
         let mut ended = self.start(wishes)?;
         let gone = |ended: Result<_, oneshot::error::RecvError>| ended.unwrap_or(Err(WorkerError::Thread(None)));

@@ -149,9 +149,11 @@ impl Agent {
                 }
                 return Ok(());
             }
-            verdict @ (Verdict::Done(_) | Verdict::Again(..) | Verdict::Unattached | Verdict::TooLarge(_) | Verdict::Refused(_)) => {
-                verdict
-            }
+            verdict @ (Verdict::Done(_)
+            | Verdict::Again(..)
+            | Verdict::Unattached
+            | Verdict::TooLarge(_)
+            | Verdict::Refused(_)) => verdict,
         };
         let Some(body) = self.judge(Lane::Fetch, verdict)? else { return Ok(()) };
         if let Some(fetch) = self.fetches.pop_front() {

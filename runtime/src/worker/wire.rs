@@ -187,7 +187,8 @@ mod tests {
         assert_eq!(bytes(one.payload, None).unwrap(), &br#"{"image": "a.png"}"#[..]);
         assert_eq!(bytes(one.checkpoint, one.checkpoint_base64.as_deref()).unwrap(), &[255, 0][..]);
         assert_eq!((one.timeout_ms, one.heartbeat_ms), (30_000, Some(5_000)));
-        let one: Given<'_> = serde_json::from_str(r#"{"attempt":"0-1.1","fence":"1.1","type":"a","payload":null,"timeout_ms":1}"#).unwrap();
+        let one: Given<'_> =
+            serde_json::from_str(r#"{"attempt":"0-1.1","fence":"1.1","type":"a","payload":null,"timeout_ms":1}"#).unwrap();
         assert_eq!(bytes(one.payload, None).unwrap(), &b"null"[..]);
     }
 

@@ -86,3 +86,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "process"))]
 #[doc = include_str!("../../docs/executors.md")]
 struct Executors;
+
+/// Compiles the example of the page about workers.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../../docs/workers.md")]
+struct WorkersPage;

@@ -57,7 +57,7 @@ impl Free {
 /// changes and costs nothing to keep.
 fn deal(State { work, control, .. }: &State, out: &mut Vec<Assignment>, free_replicas: impl Fn(&Work, u32) -> Vec<Free>) {
     for (index, pool) in (0_u32..).zip(&work.pools) {
-        if pool.ready == 0 || out.len() >= STARTS_MAX || control.holds(&pool.name) {
+        if work.ready_count(pool) == 0 || out.len() >= STARTS_MAX || control.holds(&pool.name) {
             continue;
         }
         let mut replicas = free_replicas(work, index);

@@ -96,7 +96,7 @@ fn queues_match_tasks(state: &State) -> Result<(), String> {
     let ready = state.work.tasks.iter().filter(|(_, task, _)| task.phase == Phase::Ready).count();
     let work = &state.work;
     let counted: usize = work.queues.iter().map(ReadyQueue::len).sum();
-    let by_pool: usize = work.pools.iter().map(|pool| pool.ready).sum();
+    let by_pool: usize = work.pools.iter().map(|pool| work.ready_count(pool)).sum();
     let queued: usize = work.queues.iter().map(|queue| live_entries(queue, work)).sum();
     if [counted, by_pool, queued] == [ready; 3] {
         Ok(())

@@ -134,7 +134,8 @@ fn stale_queue_entries_of_cancelled_tasks_start_nothing_and_do_not_pile_up() {
         story.tell_all(&cancels);
         story.seal();
     }
-    assert_eq!(story.shard.state().work.pools[0].ready, 5);
+    let work = &story.shard.state().work;
+    assert_eq!(work.ready_count(&work.pools[0]), 5);
     story.news();
     story.join(0, 10);
     assert_eq!(

@@ -21,7 +21,8 @@ fn a_task_is_requested_started_and_succeeds() {
     let task = story.request(&[]);
     story.expect(&["requested type-0", "started 0.1 r0"]);
     let accepted = story.succeed(task.0, 1).expect("it is the current attempt");
-    assert_eq!(accepted, Accepted { position: story.shard.state().position, task: Some(task), duplicate: false });
+    let position = story.shard.state().position;
+    assert_eq!(accepted, Accepted { position, task: Some(task), duplicate: false, released: false });
     story.expect(&["succeeded 0.1"]);
     assert!(story.shard.state().work.tasks.is_empty());
     assert_eq!((story.used(0), story.shard.state().work.ended), (0, [1, 0, 0, 0, 0]));

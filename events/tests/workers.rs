@@ -53,6 +53,18 @@ fn a_worker_never_gets_more_than_it_has_slots() {
 }
 
 #[test]
+fn a_worker_that_asks_twice_at_once_is_given_its_free_slots_once() {
+    let mut story = with_worker(5, 3);
+    story.tell(&ask(R, 1)).expect("it is there");
+    story.news();
+    let answers = story.tell_all(&[ask(R, 2), ask(R, 2)]);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    story.expect(&["asked r2147483648 2", "asked r2147483648 2", "started 1.1 r2147483648", "started 2.1 r2147483648"]);
+    story.succeed(0, 1).expect("it runs");
+    story.expect(&["succeeded 0.1"]);
+}
+
+#[test]
 fn workers_that_ask_together_are_dealt_to_in_turn_the_least_used_first() {
     let mut story = with_worker(4, 4);
     let second = story.join_worker("default", 4, &worker("b", &[]));

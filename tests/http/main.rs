@@ -24,3 +24,4 @@ mod schema;
 mod service;
 mod submit;
 mod tokens;
+mod workers;

@@ -30,14 +30,17 @@ fn allows(has: &str, needed: &str) -> bool {
 #[test]
 fn every_route_asks_for_its_scope() {
     let home = tempfile::tempdir().unwrap();
-    let scopes = ["read", "submit", "operate", "admin"];
+    let scopes = ["read", "submit", "operate", "work", "admin"];
     let made: Vec<_> = scopes.iter().map(|scope| new(scope, scope)).collect();
     let service = guarded(home.path(), &made.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>());
     let document = service.get("/openapi.json").expect(200).json();
     let mut seen = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let (method, path) = (method.to_ascii_uppercase(), path.replace("{id}", "0-999").replace("{name}", "nope"));
+            let (method, path) = (
+                method.to_ascii_uppercase(),
+                path.replace("{id}", "0-999").replace("{name}", "nope").replace("{attempt}", "0-999.1"),
+            );
             let Some(needed) = operation["security"][0]["bearer"][0].as_str() else {
                 // The token of an attempt is another one, and needed whether the service has tokens or not.
                 match operation["security"][0]["attempt"].is_array() {
@@ -59,28 +62,28 @@ fn every_route_asks_for_its_scope() {
             }
         }
     }
-    assert_eq!(seen, 25);
+    assert_eq!(seen, 33);
     let wrong = [
         "",
         "Bearer",
         "Bearer ",
         "Bearer ergate_x",
         "Basic YTpi",
-        &format!("Bearer {}x", made[3].0),
+        &format!("Bearer {}x", made[4].0),
         &format!("Bearer {}", "a".repeat(4_000)),
     ];
     for wrong in wrong {
         service.ask("GET", "/v1/tasks", &[("authorization", wrong)], b"").problem(401, "unauthorized");
     }
     // What comes from outside is named by its token, and no token is anywhere.
-    let bearer = format!("Bearer {}", made[3].0);
+    let bearer = format!("Bearer {}", made[4].0);
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let id = service.ask("POST", "/v1/tasks", &headers, br#"{"type":"sleep","payload":{"ms":60000}}"#).expect(201).json()["id"]
         .clone();
     service.ask("POST", &format!("/v1/tasks/{}/kill", id.as_str().unwrap()), &headers, b"").expect(200);
     let history = service.ask("GET", &format!("/v1/tasks/{}/history", id.as_str().unwrap()), &headers, b"").expect(200).text();
     assert!(history.contains("token admin"), "{history}");
-    assert!(!history.contains(&made[3].0) && !service.said().contains(&made[3].0));
+    assert!(!history.contains(&made[4].0) && !service.said().contains(&made[4].0));
 }
 
 #[test]

@@ -157,10 +157,11 @@ impl LogWriter {
 
 /// The pools with ready tasks that start any, how many are ready, and of which types.
 fn claimable(state: &State) -> impl Iterator<Item = (&str, usize, Vec<&str>)> {
-    let pools = state.work.pools.iter().filter(|pool| pool.ready > 0 && !state.control.holds(&pool.name));
-    pools.map(|pool| {
+    let pools = state.work.pools.iter().map(|pool| (pool, state.work.ready_count(pool)));
+    let pools = pools.filter(|(pool, ready)| *ready > 0 && !state.control.holds(&pool.name));
+    pools.map(|(pool, ready)| {
         let types = state.work.ready_types(pool).map(|id| state.work.types[usize::from(id.0)].name.as_str());
-        (pool.name.as_str(), pool.ready, types.collect())
+        (pool.name.as_str(), ready, types.collect())
     })
 }
 

@@ -36,8 +36,6 @@ pub struct Pool {
     pub name: String,
     /// The definitions of task types that it runs.
     pub types: Vec<TypeId>,
-    /// How many of their tasks are ready.
-    pub ready: usize,
 }
 
 /// What workers asked for, for as long as the batch lasts in which they did.
@@ -58,14 +56,18 @@ impl Asked {
             self.at = at;
             self.by.clear();
         }
-        self.by.push((replica, slots));
+        // Once each, however often it asks: its free slots are given out once.
+        match self.by.iter_mut().find(|(asking, _)| *asking == replica) {
+            Some((_, asked)) => *asked = asked.saturating_add(slots),
+            None => self.by.push((replica, slots)),
+        }
     }
 
     fn take(&mut self, replica: ReplicaId, at: Timestamp) {
         if self.at == at
-            && let Some((_, left)) = self.by.iter_mut().find(|(asking, left)| *asking == replica && *left > 0)
+            && let Some((_, left)) = self.by.iter_mut().find(|(asking, _)| *asking == replica)
         {
-            *left -= 1;
+            *left = left.saturating_sub(1);
         }
     }
 }
@@ -656,19 +658,19 @@ impl Work {
         self.ready(pool).map(|(id, _)| id)
     }
 
+    /// How many tasks are ready in a pool.
+    pub fn ready_count(&self, pool: &Pool) -> usize {
+        self.ready(pool).map(|(_, queue)| queue.len()).sum()
+    }
+
     /// Puts a ready task in the queue of its type.
     fn queue(&mut self, ordinal: Ordinal, task_type: TypeId, priority: u8, position: Position) {
-        let index = usize::from(task_type.0);
-        self.queues[index].push(ordinal, priority, position);
-        self.pools[self.types[index].pool as usize].ready += 1;
+        self.queues[usize::from(task_type.0)].push(ordinal, priority, position);
     }
 
     /// Notes that a task of this type is ready no longer.
     fn unqueue(&mut self, task_type: TypeId, priority: u8) {
-        let index = usize::from(task_type.0);
-        self.queues[index].forget(priority, &self.tasks);
-        let pool = &mut self.pools[self.types[index].pool as usize];
-        pool.ready = pool.ready.saturating_sub(1);
+        self.queues[usize::from(task_type.0)].forget(priority, &self.tasks);
     }
 
     fn join_replica(&mut self, id: ReplicaId, pool: &str, slots: u32) {

@@ -165,7 +165,8 @@ impl Summary {
 
 /// All pools of a state.
 pub fn pools(state: &State) -> Vec<PoolSummary> {
-    let ready = |name: &str| state.work.pools.iter().find(|pool| pool.name == name).map_or(0, |pool| pool.ready as u64);
+    let ready =
+        |name: &str| state.work.pools.iter().find(|pool| pool.name == name).map_or(0, |pool| state.work.ready_count(pool) as u64);
     let pools = (0..).map(PoolId).zip(&state.control.pools);
     pools
         .map(|(id, pool)| PoolSummary {

@@ -6,6 +6,7 @@ use ergate_events::id::{LimitId, Ordinal, ReplicaId, TypeId};
 use ergate_events::limit::LimitSettings;
 use ergate_events::task::{Ask as Setting, Failure, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
+use ergate_events::worker::WorkerFacts;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub(crate) enum Done {
     Succeeded,
     Failed { retryable: bool },
     Stopped,
+    Returned,
 }
 
 /// A request of somebody, who waits for the answer.
@@ -34,12 +36,15 @@ pub(crate) enum Ask {
     Drain(ReplicaId),
     Leave(ReplicaId, Departure),
     Stop(ReplicaId, Departure),
+    JoinWorker { guest: u64, replica: ReplicaId, slots: u32 },
+    Work(ReplicaId, u32),
+    Miss(ReplicaId, Timestamp),
     Resize { replicas: u32, slots: u32 },
     StepClock { from: Timestamp, to: Timestamp },
 }
 
 impl Ask {
-    pub(crate) fn command<'a>(&'a self, types: &'a TypeSettings) -> Command<'a> {
+    pub(crate) fn command<'a>(&'a self, types: &'a TypeSettings, guests: &'a [WorkerFacts]) -> Command<'a> {
         let (by, reason) = ("simulation", "");
         match self {
             Ask::Open => Command::Open { rules: RuleVersions::CURRENT, writer: "simulation" },
@@ -65,6 +70,12 @@ impl Ask {
             Ask::Drain(replica) => Command::DrainReplica { replica: *replica },
             Ask::Leave(replica, departure) => Command::LeaveReplica { replica: *replica, departure: *departure },
             Ask::Stop(replica, departure) => Command::StopReplica { replica: *replica, departure: *departure },
+            Ask::JoinWorker { guest, replica, slots } => {
+                let worker = &guests[*guest as usize];
+                Command::JoinWorker { replica: *replica, pool: "default", slots: *slots, worker }
+            }
+            Ask::Work(replica, slots) => Command::AskWork { replica: *replica, slots: *slots },
+            Ask::Miss(replica, last_seen) => Command::MissWorker { replica: *replica, last_seen: *last_seen },
             Ask::Resize { replicas, slots } => {
                 Command::DefinePool { pool: "default", replicas: *replicas, slots: *slots, by, reason }
             }
@@ -81,5 +92,6 @@ fn report(task: Ordinal, attempt: u32, replica: ReplicaId, done: Done) -> Comman
             Command::Fail { task, attempt, failure }
         }
         Done::Stopped => Command::ReleaseSlot { task, attempt, replica },
+        Done::Returned => Command::ReturnAttempt { task, attempt },
     }
 }

@@ -8,6 +8,7 @@ use ergate_events::shard::{Answer, BLOCK_BYTES_TARGET, Shard};
 use ergate_events::state::State;
 use ergate_events::task::TypeSettings;
 use ergate_events::time::Timestamp;
+use ergate_events::worker::{WORKER_FIRST, WorkerFacts};
 
 use super::ask::Ask;
 
@@ -72,12 +73,18 @@ impl Engine {
     }
 
     /// Decides one batch. What need not wait for a block is returned.
-    pub(crate) fn step(&mut self, now: u64, types: &TypeSettings, seen: &mut dyn FnMut(&Envelope<'_>)) -> Waiting {
+    pub(crate) fn step(
+        &mut self,
+        now: u64,
+        types: &TypeSettings,
+        guests: &[WorkerFacts],
+        seen: &mut dyn FnMut(&Envelope<'_>),
+    ) -> Waiting {
         if self.shard.open_block().body_len() >= BLOCK_BYTES_TARGET {
             return Waiting::default();
         }
         let asks = std::mem::take(&mut self.inbox);
-        let commands: Vec<_> = asks.iter().map(|ask| ask.command(types)).collect();
+        let commands: Vec<_> = asks.iter().map(|ask| ask.command(types, guests)).collect();
         let (mut answers, mut batch) = (Vec::new(), Waiting::default());
         let at = self.log_time(now);
         let mut observer = |envelope: &Envelope<'_>, state: &State| {
@@ -136,6 +143,8 @@ impl Engine {
         let mut effects = Vec::new();
         for (replica, slot) in work.slots() {
             match *slot {
+                // What guests do not know of they do not begin: they say so, and it goes back.
+                Slot::Busy { .. } if replica >= WORKER_FIRST => {}
                 Slot::Busy { task, attempt, .. } => {
                     effects.push(Effect::Start { task, attempt, replica, again: true });
                     if work.tasks.get(task).is_some_and(|task| task.phase == Phase::Cancelling) {

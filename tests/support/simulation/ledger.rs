@@ -184,7 +184,7 @@ impl Book {
                 life.running = None;
                 Ok(())
             }
-            Event::SlotReleased { task, attempt, .. } => {
+            Event::SlotReleased { task, attempt, .. } | Event::AttemptReturned { task, attempt } => {
                 self.reports.insert((task, attempt));
                 Ok(())
             }

@@ -36,7 +36,7 @@ impl Report {
 }
 
 /// What a hundred seeds must have met, or the simulation has become a tame one.
-pub(crate) const COVERED: [&str; 26] = [
+pub(crate) const COVERED: [&str; 30] = [
     "crash",
     "disk error",
     "disk full",
@@ -63,6 +63,10 @@ pub(crate) const COVERED: [&str; 26] = [
     "dependency failed",
     "end looked up",
     "unknown dependency",
+    "work asked",
+    "worker missed",
+    "returned",
+    "never delivered",
 ];
 
 /// Runs one seed.

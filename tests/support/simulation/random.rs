@@ -37,6 +37,9 @@ impl Random {
     }
 }
 
+/// Most guests of one run.
+pub(crate) const GUESTS_MAX: u64 = 3;
+
 /// What a seed draws before its run begins: each fault exists in about half of the runs, few at high rates or many at low ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -44,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) minutes: u64,
     pub(crate) replicas: u64,
     pub(crate) slots: u64,
+    /// Workers that come by themselves.
+    pub(crate) guests: u64,
     pub(crate) arrival_millis: u64,
     pub(crate) run_millis: u64,
     /// Workers outlive the engine and go on reporting.
@@ -116,6 +121,8 @@ impl Options {
             disk_full,
             torn,
             clock_jump,
+            // Last, so that the seeds before it draw what they drew.
+            guests: if random.chance(600) { random.between(1, GUESTS_MAX) } else { 0 },
         }
     }
 }

@@ -5,6 +5,7 @@ use ergate_events::id::Ordinal;
 use ergate_events::limit::{LimitSettings, Rate};
 use ergate_events::task::{Ask as Setting, Dependency, OnFailure};
 use ergate_events::time::Micros;
+use ergate_events::worker::WORKER_FIRST;
 
 use super::{MINUTE, What, World};
 use crate::simulation::ask::Ask;
@@ -116,8 +117,10 @@ impl World {
     }
 
     pub(super) fn lose_replica(&mut self) {
-        let index = self.random.below(self.alive.len() as u64) as usize;
-        let Some(replica) = self.alive.iter().nth(index).copied() else { return };
+        // Guests fall silent by themselves.
+        let own: Vec<_> = self.alive.iter().filter(|replica| **replica < WORKER_FIRST).copied().collect();
+        let index = self.random.below(own.len() as u64) as usize;
+        let Some(replica) = own.get(index).copied() else { return };
         self.note(&format!("{replica} is lost"));
         self.alive.remove(&replica);
         // Some attempts go on where nobody sees them, and report late.
@@ -129,6 +132,7 @@ impl World {
     pub(super) fn calm_down(&mut self) {
         self.note("no more faults");
         self.calm = true;
+        self.wake_guests();
         let options = &mut self.options;
         for fault in [
             &mut options.crash,

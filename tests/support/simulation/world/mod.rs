@@ -1,6 +1,7 @@
 //! The loop: one thing happens after another, and between any two of them the power may go.
 
 mod clients;
+mod guests;
 mod process;
 mod workers;
 
@@ -10,13 +11,15 @@ use ergate_events::block::Hash;
 use ergate_events::id::{Ordinal, Position, ReplicaId};
 use ergate_events::task::{RetryPolicy, Timeouts, TypeSettings};
 use ergate_events::time::Micros;
+use ergate_events::worker::WorkerFacts;
 
+use self::guests::Guest;
 use super::Report;
 use super::ask::Ask;
 use super::disk::Disk;
 use super::engine::Engine;
 use super::ledger::Ledger;
-use super::random::{Options, Random};
+use super::random::{GUESTS_MAX, Options, Random};
 
 const MINUTE: u64 = 60_000_000;
 /// Everything accepted must have ended this long after the last fault.
@@ -39,6 +42,7 @@ enum What {
     End(Ordinal, u32),
     Silence(Ordinal, u32),
     Up(ReplicaId),
+    Poll(u64),
 }
 
 pub(crate) struct World {
@@ -65,6 +69,11 @@ pub(crate) struct World {
     alive: BTreeSet<ReplicaId>,
     starting: BTreeSet<ReplicaId>,
     pending: BTreeSet<(u8, ReplicaId)>,
+    /// Workers that come by themselves, and what they say of themselves.
+    guests: Vec<Guest>,
+    facts: Vec<WorkerFacts>,
+    /// When guests gave the last sign of life, as the process that is there saw it.
+    seen: BTreeMap<ReplicaId, u64>,
     clients: u64,
     blocks: u64,
     restarts: u64,
@@ -108,6 +117,9 @@ impl World {
             alive: BTreeSet::new(),
             starting: BTreeSet::new(),
             pending: BTreeSet::new(),
+            guests: Vec::new(),
+            facts: (0..GUESTS_MAX).map(guests::facts).collect(),
+            seen: BTreeMap::new(),
             clients: 0,
             blocks: 0,
             restarts: 0,
@@ -117,6 +129,7 @@ impl World {
             tail: VecDeque::new(),
             coverage: BTreeMap::new(),
         };
+        world.invite();
         world.plan(0, What::Restart);
         world.plan(0, What::Arrive);
         world.plan(0, What::Meddle);
@@ -193,6 +206,7 @@ impl World {
             What::Sync(process) if process == self.process => self.sync(),
             What::Release(process) if process == self.process => self.release()?,
             What::Step(_) | What::Tick(..) | What::Append(_) | What::Sync(_) | What::Release(_) => {}
+            What::Poll(guest) => self.poll_guest(guest),
             What::End(task, attempt) => self.end_attempt(task, attempt),
             What::Silence(task, attempt) => {
                 if self.running.contains_key(&(task, attempt)) {

@@ -9,6 +9,7 @@ use ergate_events::invariant;
 use ergate_events::shard::Answer;
 use ergate_events::state::control::ReplicaPhase;
 use ergate_events::time::{Micros, Timestamp};
+use ergate_events::worker::WORKER_FIRST;
 
 use super::{MINUTE, What, World};
 use crate::simulation::ask::Ask;
@@ -20,13 +21,14 @@ impl World {
         (self.stepping, self.tick) = (false, None);
         let (now, mut seen) = (self.now, Vec::new());
         let Some(engine) = &mut self.engine else { return Ok(()) };
-        let released = engine.step(now, &self.types, &mut |envelope| seen.push((kind(envelope), envelope.position)));
+        let released = engine.step(now, &self.types, &self.facts, &mut |envelope| seen.push((kind(envelope), envelope.position)));
         for (what, position) in seen {
             self.note(&format!("{position} {}", what.unwrap_or("event")));
             what.into_iter().for_each(|what| self.cover(what));
         }
         self.spread_word(released)?;
         self.reconcile();
+        self.miss_guests();
         self.look_after();
         if self.steps.is_multiple_of(8) {
             let state = self.engine.as_ref().map(|engine| engine.shard.state());
@@ -120,6 +122,8 @@ impl World {
                 self.unreported.remove(&(task, attempt));
                 self.take_receipt(ask, (task, attempt), answer)?;
             }
+            (Ask::JoinWorker { guest, replica, .. }, Ok(_)) => self.welcome(guest, replica),
+            (Ask::Miss(replica, _), _) => self.settle(5, replica),
             (Ask::Ready(replica), _) => self.settle(0, replica),
             (Ask::Join(replica, _), _) => self.settle(1, replica),
             (Ask::Drain(replica), _) => self.settle(2, replica),
@@ -169,7 +173,8 @@ impl World {
         let present: BTreeMap<_, _> =
             work.replicas.iter().map(|(id, replica)| (id, (replica.draining, replica.used()))).collect();
         let slots: Vec<u32> = control.pools.iter().map(|pool| pool.slots).collect();
-        let orphans: Vec<_> = present.keys().filter(|id| !control.replicas.contains_key(id)).copied().collect();
+        let is_orphan = |id: &&ReplicaId| **id < WORKER_FIRST && !control.replicas.contains_key(id);
+        let orphans: Vec<_> = present.keys().filter(is_orphan).copied().collect();
         for replica in orphans {
             self.propose(3, replica, Ask::Leave(replica, Departure::Lost));
         }
@@ -279,7 +284,9 @@ impl World {
         }
         let again: Vec<Ask> = self.unreported.values().chain(self.unanswered.values()).cloned().collect();
         again.into_iter().for_each(|ask| self.send(ask));
-        reminders.into_iter().try_for_each(|effect| self.take_effect(effect))
+        reminders.into_iter().try_for_each(|effect| self.take_effect(effect))?;
+        self.attach_guests();
+        Ok(())
     }
 }
 
@@ -301,6 +308,9 @@ fn kind(envelope: &Envelope<'_>) -> Option<&'static str> {
         Event::Limited { .. } => "limited",
         Event::Admitted { .. } => "admitted",
         Event::DependencyMet { .. } => "dependency_met",
+        Event::WorkAsked { .. } => "work asked",
+        Event::WorkerMissed { .. } => "worker missed",
+        Event::AttemptReturned { .. } => "returned",
         Event::Ended { cause: Cause::Dependency(_), .. } => "dependency failed",
         _ => return None,
     })

@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn large_outcomes_go_one_by_one() {
         let mut outbox = Outbox::new();
-        let large = vec![b'1'; REPORT_BYTES];
+        let large = format!("\"{}\"", "1".repeat(REPORT_BYTES)).into_bytes();
         (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, &large)));
         for number in 0..3 {
             let parcel = outbox.pack();

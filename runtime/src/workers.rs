@@ -85,6 +85,7 @@ impl Runtime {
             let gone = ask(&parts, attach, answer).await?;
             stale.extend(gone.into_iter().map(|(ordinal, number)| attempt_id(parts.shard, ordinal, number)));
         }
+        session.attached();
         Ok(stale.into_iter().collect())
     }
 

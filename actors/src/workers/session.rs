@@ -107,6 +107,8 @@ struct State {
     draining: bool,
     /// Whether it has said what it runs since this engine knows it.
     attached: bool,
+    /// Whether it is registering: what still comes for it was decided before, and goes back to the queue.
+    registering: bool,
     /// The number of its last answer, and that answer until the worker has it.
     answered: (u64, Option<Arc<Leased>>),
     /// Attempts that have to give signs of life of their own: how often, and the last one.
@@ -120,7 +122,7 @@ struct State {
 impl State {
     /// Whether the worker may ask under this number: each answer is kept until it says, with the next number, that it has it.
     fn check(&mut self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
-        if !self.attached {
+        if !self.attached || self.registering {
             return Err(AskError::Unattached);
         }
         match &self.answered {
@@ -145,6 +147,7 @@ impl Session {
             orders: Vec::new(),
             draining: false,
             attached: false,
+            registering: false,
             answered: (0, None),
             beats: BTreeMap::new(),
             seen: now,
@@ -183,10 +186,11 @@ impl Session {
         self.lock().attached
     }
 
-    /// It says what it runs: what was on its way to it is forgotten, and comes back if it is not among that.
+    /// It says what it runs: what was on its way to it is forgotten, and comes back if it is not among that. It is given nothing until
+    /// [`Session::attached`].
     pub fn attach(&self) {
         let mut state = self.lock();
-        (state.attached, state.seen) = (true, Instant::now());
+        (state.attached, state.registering, state.seen) = (true, true, Instant::now());
         state.deliveries.clear();
         state.orders.clear();
         state.answered = (0, None);
@@ -194,6 +198,11 @@ impl Session {
         (state.wait, state.asking) = (state.wait + 1, 0);
         drop(state);
         self.news.notify_waiters();
+    }
+
+    /// All shards have heard what it runs.
+    pub fn attached(&self) {
+        self.lock().registering = false;
     }
 
     /// It has to say again what it runs, for something on its way to it may be lost.
@@ -273,6 +282,10 @@ impl Session {
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let (mut state, now) = (self.lock(), Instant::now());
+        if !state.attached || state.registering {
+            // It did not name them among what it runs, or cannot have yet: they are given back when it registers.
+            return;
+        }
         let watched = delivery.attempts.items.iter().filter_map(|attempt| Some((attempt, attempt.heartbeat?)));
         let beats = watched.map(|(attempt, limit)| ((delivery.shard, attempt.task, attempt.number), (limit.to_std(), now)));
         state.beats.extend(beats);

@@ -34,7 +34,7 @@ fn dispatch(criterion: &mut Criterion) {
         bencher.iter_batched(
             Vec::new,
             |mut out| {
-                assignments(&state, &mut out);
+                assignments(&state, state.last_at, &mut out);
                 out.len()
             },
             BatchSize::SmallInput,

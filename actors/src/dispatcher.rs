@@ -150,6 +150,7 @@ impl Dispatcher {
             functions: Arc::clone(&self.functions),
             types: self.types.clone(),
             reports: self.fleet.reports.clone(),
+            tells_signs: false,
         };
         let arbiter = Arbiter::new();
         let address = Executor::start_in_arbiter(&arbiter.handle(), move |_| Executor::new(parts));

@@ -47,6 +47,29 @@ pub struct Origin {
     pub epoch: Epoch,
 }
 
+/// An attempt as a worker was given it.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// The worker's own number of it, which no other has that runs at the same time.
+    pub task: Ordinal,
+    /// Which start of its task it is.
+    pub number: u32,
+    /// The index of what runs it.
+    pub task_type: TypeId,
+    /// When it has to be over, by the worker's clock.
+    pub deadline: Timestamp,
+    /// Longest time between two heartbeats.
+    pub heartbeat: Option<Micros>,
+    /// Whose it is.
+    pub origin: Origin,
+    /// What it works on.
+    pub payload: &'a [u8],
+    /// What the attempt before it left.
+    pub checkpoint: Option<&'a [u8]>,
+    /// The W3C trace context of the request.
+    pub trace_parent: Option<&'a str>,
+}
+
 /// An attempt with the bytes that it needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole<'a> {
@@ -103,6 +126,26 @@ impl Attempts {
             self.bytes.truncate(parts.into_iter().flatten().map(|range| range.end).max().unwrap_or(0));
         }
         rest
+    }
+
+    /// Adds an attempt that an engine gave to a worker.
+    pub fn add(&mut self, given: Given<'_>) {
+        let Given { task, number, task_type, deadline, heartbeat, origin, payload, checkpoint, trace_parent } = given;
+        let payload = append(&mut self.bytes, payload);
+        let checkpoint = checkpoint.map(|details| append(&mut self.bytes, details));
+        let trace_parent = trace_parent.map(|trace| append(&mut self.bytes, trace.as_bytes()));
+        let origin = Some(Box::new(origin));
+        self.items.push(Attempt { task, number, task_type, deadline, heartbeat, origin, payload, checkpoint, trace_parent });
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     fn push(&mut self, state: &State, task: Ordinal, number: u32) {

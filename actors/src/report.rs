@@ -20,6 +20,8 @@ use crate::submission::SubmitError;
 pub struct Report {
     pub(crate) bytes: Vec<u8>,
     pub(crate) items: Vec<Item>,
+    /// Attempts that gave a sign of life, where somebody else measures that.
+    pub(crate) alive: Vec<(Ordinal, u32)>,
     /// A replica that drains and has nothing left to do or to report but this.
     pub(crate) idle: Option<ReplicaId>,
     /// The worker that it is from, which has to hold the attempts; nobody else's are asked for.
@@ -131,7 +133,7 @@ impl Report {
 
     /// Whether there is no news.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.idle.is_none()
+        self.items.is_empty() && self.alive.is_empty() && self.idle.is_none()
     }
 
     /// The news as commands for the shard.

@@ -53,6 +53,8 @@ pub mod tasks;
 mod whereabouts;
 mod wiring;
 #[cfg(feature = "http")]
+pub mod worker;
+#[cfg(feature = "http")]
 pub mod workers;
 
 pub use builder::{Builder, Retention};
@@ -84,3 +86,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "process"))]
 #[doc = include_str!("../../docs/executors.md")]
 struct Executors;
+
+/// Compiles the example of the page about workers.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../../docs/workers.md")]
+struct WorkersPage;

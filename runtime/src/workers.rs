@@ -9,7 +9,7 @@ use ergate_actors::executor::function::TaskError;
 use ergate_actors::log_writer::{AttachWorker, DepartWorker};
 use ergate_actors::report::Report;
 use ergate_actors::submission::SubmitError;
-use ergate_actors::workers::{AskError, JoinError, Leased, Session, WorkerSpec};
+use ergate_actors::workers::{AskError, Asked, JoinError, Leased, Session, WorkerSpec};
 use ergate_events::command::Rejection;
 use ergate_events::id::{AttemptId, ShardId, TaskId};
 use ergate_events::task::Outcome;
@@ -85,6 +85,7 @@ impl Runtime {
             let gone = ask(&parts, attach, answer).await?;
             stale.extend(gone.into_iter().map(|(ordinal, number)| attempt_id(parts.shard, ordinal, number)));
         }
+        session.attached();
         Ok(stale.into_iter().collect())
     }
 
@@ -94,10 +95,10 @@ impl Runtime {
     /// [`WorkerError::Unknown`] or [`WorkerError::Ask`].
     pub async fn lease(&self, worker: WorkerId, seq: u64, slots: u32, wait: Duration) -> Result<Arc<Leased>, WorkerError> {
         let session = self.worker(worker)?;
-        if let Some(again) = session.check(seq)? {
-            return Ok(again);
-        }
-        let waiting = self.hub().wait(&session, slots);
+        let waiting = match self.hub().wait(&session, seq, slots)? {
+            Asked::Again(answer) => return Ok(answer),
+            Asked::Waits(waiting) => waiting,
+        };
         match tokio::time::timeout(wait.min(LEASE_WAIT_MAX), waiting.leased(seq)).await {
             Ok(leased) => Ok(leased?),
             Err(_) => Ok(waiting.end(seq)?),

@@ -61,6 +61,8 @@ pub struct ExecutorParts {
     pub types: Vec<Option<usize>>,
     /// Where its reports go.
     pub reports: mpsc::Sender<Report>,
+    /// Whether it tells signs of life of attempts with a heartbeat timeout, for somebody else to measure; else it tells of those that are missing.
+    pub tells_signs: bool,
 }
 
 /// Runs the attempts of one replica.
@@ -91,6 +93,8 @@ struct Running {
     attempt: u32,
     runner: usize,
     heartbeat: Option<Micros>,
+    /// When a sign of life was told last, and the sign that it told.
+    told: (Timestamp, Timestamp),
     /// It no longer counts: only its slot is reported when it ends.
     aborted: bool,
 }
@@ -227,10 +231,11 @@ impl Executor {
             trace_parent: trace_parent.map(Arc::from),
         };
         slot.span = span(&own);
-        slot.running =
-            Some(Running { task: attempt.task, attempt: attempt.number, runner, heartbeat: attempt.heartbeat, aborted: false });
-        if attempt.heartbeat.is_some() {
-            slot.control.seen.store(self.parts.clock.now().0, Ordering::Relaxed);
+        let (task, attempt, heartbeat) = (attempt.task, attempt.number, attempt.heartbeat);
+        let begun_at = heartbeat.map_or(Timestamp(0), |_| self.parts.clock.now());
+        slot.running = Some(Running { task, attempt, runner, heartbeat, told: (begun_at, begun_at), aborted: false });
+        if heartbeat.is_some() {
+            slot.control.seen.store(begun_at.0, Ordering::Relaxed);
             self.beat_later(context);
         }
         let (span, runner) = (&self.slots[index].span, &mut self.runners[runner]);
@@ -398,7 +403,9 @@ impl Executor {
             };
             let last_seen = Timestamp(self.slots[index].control.seen.load(Ordering::Relaxed));
             watched = true;
-            if now.since(last_seen) > limit {
+            if self.parts.tells_signs {
+                self.tell_sign(index, now, last_seen);
+            } else if now.since(last_seen) > limit {
                 self.report.items.push(Item::Silent { task, attempt, last_seen });
                 // Reported once; the abort that follows frees the slot.
                 if let Some(running) = &mut self.slots[index].running {
@@ -407,6 +414,16 @@ impl Executor {
             }
         }
         watched
+    }
+
+    /// Tells that an attempt gave a sign of life since that was told last, and that at most three times within its limit.
+    fn tell_sign(&mut self, index: usize, now: Timestamp, last_seen: Timestamp) {
+        let Some(running) = &mut self.slots[index].running else { return };
+        let Running { task, attempt, heartbeat, told: (at, sign), .. } = *running;
+        if last_seen > sign && now.since(at).0 >= heartbeat.map_or(0, |limit| limit.0 / 3) {
+            running.told = (now, last_seen);
+            self.report.alive.push((task, attempt));
+        }
     }
 }
 

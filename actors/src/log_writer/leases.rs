@@ -8,6 +8,7 @@ use actix::{Context, Handler, Message};
 use ergate_events::command::Command;
 use ergate_events::event::Departure;
 use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::slab::Phase;
 use ergate_events::state::State;
 use ergate_events::state::replicas::Slot;
 use ergate_events::time::{Micros, Timestamp};
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{LogWriter, Reply};
 use crate::submission::SubmitError;
-use crate::workers::{Claim, Hub, WorkerSpec};
+use crate::workers::{Claim, Hub, Order, WorkerSpec};
 
 /// How long a worker may be silent that has nothing to lose, before the shard forgets it: twice the longest wait for attempts.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -208,6 +209,14 @@ impl Handler<Attach> for LogWriter {
         let stale: Vec<_> = running.difference(&busy).copied().collect();
         let lost = busy.difference(&running).map(|(task, attempt)| Command::ReturnAttempt { task: *task, attempt: *attempt });
         let lost: Vec<_> = lost.collect();
+        // What it was to stop was forgotten with everything else that was on its way to it.
+        let tasks = &state.work.tasks;
+        let is_cancelling = |task: Ordinal| tasks.get(task).is_some_and(|live| live.phase == Phase::Cancelling);
+        let cancelled = busy.intersection(&running).filter(|(task, _)| is_cancelling(*task));
+        if let Some(session) = self.fleet.workers.session(worker) {
+            let shard = self.id();
+            cancelled.for_each(|(task, attempt)| session.order(Order { shard, task: *task, attempt: *attempt, is_hard: false }));
+        }
         self.decide_all(&lost, &mut Vec::new());
         self.open.replies.push(Reply::Attached(reply, stale));
         self.commit(context);

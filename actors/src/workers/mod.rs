@@ -9,6 +9,7 @@
 //! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
 
 mod abroad;
+pub mod runner;
 mod session;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use ergate_events::id::ShardId;
 use ergate_events::worker::{WorkerFacts, WorkerId};
 
 pub use self::abroad::Abroad;
+use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
 /// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
@@ -101,14 +103,20 @@ impl Hub {
         lock(&self.shards).insert(shard, poke);
     }
 
-    /// Lets a worker wait for up to so many attempts, until the answer is dropped.
-    pub fn wait(&self, session: &Arc<Session>, slots: u32) -> Waiting {
-        let (wait, is_new) = session.begin_waiting(slots);
+    /// Lets a worker wait for up to so many attempts, until the answer is dropped; or answers at once what it has asked before under this number.
+    ///
+    /// # Errors
+    /// [`AskError`] when it may not ask under this number.
+    pub fn wait(&self, session: &Arc<Session>, seq: u64, slots: u32) -> Result<Asked, AskError> {
+        let (wait, is_new) = match session.begin_waiting(seq, slots)? {
+            Begun::Again(answer) => return Ok(Asked::Again(answer)),
+            Begun::Waits(wait, is_new) => (wait, is_new),
+        };
         if is_new {
             self.enqueue(Arc::clone(session), false);
         }
         lock(&self.shards).values().for_each(|poke| poke());
-        Waiting { session: Arc::clone(session), wait }
+        Ok(Asked::Waits(Waiting { session: Arc::clone(session), wait }))
     }
 
     /// Whether anybody may be waiting.
@@ -164,6 +172,14 @@ impl Hub {
         }
         self.queued.fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// What becomes of a question.
+pub enum Asked {
+    /// It was asked before, and had this answer.
+    Again(Arc<Leased>),
+    /// The worker waits.
+    Waits(Waiting),
 }
 
 /// A worker that waits; dropped, it does so no longer.

@@ -80,6 +80,14 @@ pub enum AskError {
     },
 }
 
+/// How a question begins.
+pub(super) enum Begun {
+    /// It was asked before, and had this answer.
+    Again(Arc<Leased>),
+    /// It is this wait; the flag says whether it has to stand in line for it.
+    Waits(u64, bool),
+}
+
 /// One worker. See the module's documentation.
 pub struct Session {
     spec: WorkerSpec,
@@ -99,6 +107,8 @@ struct State {
     draining: bool,
     /// Whether it has said what it runs since this engine knows it.
     attached: bool,
+    /// Whether it is registering: what still comes for it was decided before, and goes back to the queue.
+    registering: bool,
     /// The number of its last answer, and that answer until the worker has it.
     answered: (u64, Option<Arc<Leased>>),
     /// Attempts that have to give signs of life of their own: how often, and the last one.
@@ -107,6 +117,23 @@ struct State {
     seen: Instant,
     /// When it was given something last.
     leased_at: Instant,
+}
+
+impl State {
+    /// Whether the worker may ask under this number: each answer is kept until it says, with the next number, that it has it.
+    fn check(&mut self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
+        if !self.attached || self.registering {
+            return Err(AskError::Unattached);
+        }
+        match &self.answered {
+            (last, Some(answer)) if *last == seq => Ok(Some(Arc::clone(answer))),
+            (last, _) if *last + 1 == seq => {
+                self.answered.1 = None;
+                Ok(None)
+            }
+            (last, _) => Err(AskError::OutOfOrder { seq, expected: *last + 1 }),
+        }
+    }
 }
 
 impl Session {
@@ -120,6 +147,7 @@ impl Session {
             orders: Vec::new(),
             draining: false,
             attached: false,
+            registering: false,
             answered: (0, None),
             beats: BTreeMap::new(),
             seen: now,
@@ -158,13 +186,23 @@ impl Session {
         self.lock().attached
     }
 
-    /// It says what it runs: what was on its way to it is forgotten, and comes back if it is not among that.
+    /// It says what it runs: what was on its way to it is forgotten, and comes back if it is not among that. It is given nothing until
+    /// [`Session::attached`].
     pub fn attach(&self) {
         let mut state = self.lock();
-        (state.attached, state.seen) = (true, Instant::now());
+        (state.attached, state.registering, state.seen) = (true, true, Instant::now());
         state.deliveries.clear();
         state.orders.clear();
         state.answered = (0, None);
+        // A question that waits from before would be answered under a number that the worker no longer counts from.
+        (state.wait, state.asking) = (state.wait + 1, 0);
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// All shards have heard what it runs.
+    pub fn attached(&self) {
+        self.lock().registering = false;
     }
 
     /// It has to say again what it runs, for something on its way to it may be lost.
@@ -186,9 +224,17 @@ impl Session {
         self.lock().draining
     }
 
-    /// Begins a wait, which ends the one before; says which it is, and whether it has to stand in line.
-    pub(super) fn begin_waiting(&self, slots: u32) -> (u64, bool) {
+    /// Begins a wait, which ends the one before. The number is looked at under the same lock: an answer that the wait before is given in
+    /// between would be lost.
+    ///
+    /// # Errors
+    /// [`AskError`] when it may not ask under this number.
+    pub(super) fn begin_waiting(&self, seq: u64, slots: u32) -> Result<Begun, AskError> {
         let mut state = self.lock();
+        state.seen = Instant::now();
+        if let Some(again) = state.check(seq)? {
+            return Ok(Begun::Again(again));
+        }
         state.wait += 1;
         state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };
         let is_new = state.asking > 0 && !state.queued;
@@ -197,7 +243,7 @@ impl Session {
         drop(state);
         // Whoever waited before is told that it does so no longer.
         self.news.notify_waiters();
-        (wait, is_new)
+        Ok(Begun::Waits(wait, is_new))
     }
 
     pub(super) fn end_waiting(&self, wait: u64) {
@@ -236,6 +282,10 @@ impl Session {
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let (mut state, now) = (self.lock(), Instant::now());
+        if !state.attached || state.registering {
+            // It did not name them among what it runs, or cannot have yet: they are given back when it registers.
+            return;
+        }
         let watched = delivery.attempts.items.iter().filter_map(|attempt| Some((attempt, attempt.heartbeat?)));
         let beats = watched.map(|(attempt, limit)| ((delivery.shard, attempt.task, attempt.number), (limit.to_std(), now)));
         state.beats.extend(beats);
@@ -258,6 +308,9 @@ impl Session {
         if !state.beats.is_empty() {
             state.beats.remove(&(shard, task, attempt));
         }
+        if !state.orders.is_empty() {
+            state.orders.retain(|order| (order.shard, order.task, order.attempt) != (shard, task, attempt));
+        }
     }
 
     /// Attempts of a shard that gave no sign of life in time, each once, and for how long they have been silent.
@@ -275,26 +328,6 @@ impl Session {
     pub(crate) fn order(&self, order: Order) {
         self.lock().orders.push(order);
         self.news.notify_waiters();
-    }
-
-    /// Whether it may ask under this number: each answer is kept until the worker says, with the next number, that it has it.
-    ///
-    /// # Errors
-    /// [`AskError`].
-    pub fn check(&self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
-        let mut state = self.lock();
-        state.seen = Instant::now();
-        if !state.attached {
-            return Err(AskError::Unattached);
-        }
-        match &state.answered {
-            (last, Some(answer)) if *last == seq => Ok(Some(Arc::clone(answer))),
-            (last, _) if *last + 1 == seq => {
-                state.answered.1 = None;
-                Ok(None)
-            }
-            (last, _) => Err(AskError::OutOfOrder { seq, expected: *last + 1 }),
-        }
     }
 
     /// What there is for it, as soon as there is anything: the answer with this number.
@@ -331,9 +364,10 @@ impl Session {
         Ok(Some(answer))
     }
 
-    /// What it is to stop, where it is not told with new attempts.
-    pub fn take_orders(&self) -> Vec<Order> {
-        std::mem::take(&mut self.lock().orders)
+    /// What it is to stop, where it is not told with new attempts. An answer may be lost, so it is told again until it was told in an answer that the
+    /// worker says it has, or the attempt is over.
+    pub fn orders(&self) -> Vec<Order> {
+        self.lock().orders.clone()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergate::calendar::{self, Calendar};
+use ergate::executor::factory::ExecutorFactory;
 use ergate::executor::http::{HttpFactory, HttpSettings};
 use ergate::executor::process::{PayloadBy, ProcessFactory, ProcessSettings};
 use ergate::schedule::{ScheduleSettings, When};
@@ -27,6 +28,22 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
             Executor::Worker => builder.worker_task(name, settings),
         })
     })
+}
+
+/// What makes the executors of the configuration, but for those that only workers elsewhere have.
+///
+/// # Errors
+/// When a secret cannot be had.
+pub(crate) fn factories(config: &Config) -> anyhow::Result<Vec<Box<dyn ExecutorFactory>>> {
+    let made = config.task_executors()?.into_iter().filter_map(|(name, task, executor)| {
+        let settings = task.settings.clone();
+        match executor {
+            Executor::Process(executor) => Some(process(name, settings, executor).map(|made| Box::new(made) as _)),
+            Executor::Http(executor) => Some(http(name, settings, executor).map(|made| Box::new(made) as _)),
+            Executor::Worker => None,
+        }
+    });
+    made.collect()
 }
 
 /// The schedules of the configuration.

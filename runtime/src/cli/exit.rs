@@ -7,6 +7,7 @@ use ergate::events::log::LogError;
 use ergate::http::{ServerError, TokenError};
 use ergate::look::LookError;
 use ergate::store::RecoverError;
+use ergate::worker::WorkerError;
 use ergate::{StartError, SubmitError};
 
 use super::output::{self, escape};
@@ -152,6 +153,9 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<RemoteError>() {
         return Some(error.code());
     }
+    if let Some(error) = cause.downcast_ref::<WorkerError>() {
+        return Some(worker_code(error));
+    }
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         let unwritable =
             matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
@@ -163,6 +167,15 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Trouble::Input(_) => Exit::InputRefused.code(),
         Trouble::NoSpace(_) | Trouble::Unwritable { .. } => 8,
     })
+}
+
+const fn worker_code(error: &WorkerError) -> u8 {
+    match error {
+        WorkerError::Setup(_) => 2,
+        WorkerError::Refused(_) | WorkerError::Untrusted(_) | WorkerError::Foreign(_) | WorkerError::Unheard { .. } => 10,
+        WorkerError::Runner | WorkerError::Thread(_) => 1,
+        WorkerError::Interrupted { .. } => Exit::Interrupted.code(),
+    }
 }
 
 const fn recover_code(error: &RecoverError) -> u8 {

@@ -34,6 +34,7 @@ mod table;
 mod task;
 mod token;
 mod up;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,6 +98,8 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Run until a signal comes: the engine that takes requests, does them and keeps the record
     Up(up::UpArgs),
+    /// Ask an engine, here or elsewhere, for work, and do it in this process
+    Worker(worker::WorkerArgs),
     /// Submit one task, or one for each line of NDJSON, and run until they are done
     Submit(submit::SubmitArgs),
     /// Look at tasks, stop them, try them again
@@ -154,6 +157,7 @@ impl Verb {
             Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
             Verb::Demo(_)
             | Verb::Up(_)
+            | Verb::Worker(_)
             | Verb::Dlq(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
@@ -174,7 +178,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let globals = &cli.globals;
-    if let Err(trouble) = output::start_logging(globals, matches!(cli.verb, Verb::Up(_))) {
+    if let Err(trouble) = output::start_logging(globals, matches!(cli.verb, Verb::Up(_) | Verb::Worker(_))) {
         return exit::report(Err(trouble.into()));
     }
     let code = exit::report(run(cli.verb, globals).map_err(|error| choice::explain(error, globals)));
@@ -190,6 +194,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
     match verb {
         Verb::Demo(args) => demo::run(args, globals),
         Verb::Up(args) => up::run(&args, globals),
+        Verb::Worker(args) => worker::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),

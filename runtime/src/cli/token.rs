@@ -22,7 +22,7 @@ pub(crate) enum TokenVerb {
         /// Whose it is; the log names it with everything that is asked for with the token
         #[arg(long, default_value = "token")]
         name: String,
-        /// What it allows: read, submit, operate (read and change) or admin (everything); several with commas between them
+        /// What it allows: read, submit, operate (read and change), work (be a worker) or admin (everything); several with commas between them
         #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
     },

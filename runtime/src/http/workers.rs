@@ -271,7 +271,7 @@ fn shown(session: &Session) -> Value {
 
 /// What is not told with new attempts.
 fn told(session: &Session) -> Told {
-    let stop = session.take_orders().iter().map(leased::stop).collect();
+    let stop = session.orders().iter().map(leased::stop).collect();
     Told { stop, drain: session.is_draining() }
 }
 

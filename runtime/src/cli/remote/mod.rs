@@ -25,6 +25,7 @@ use self::body::Outgoing;
 pub(crate) use self::connect::{exchange, tls};
 pub(crate) use self::error::{Problem, RemoteError};
 use self::token::Token;
+pub(crate) use self::token::text as token;
 pub(crate) use self::url::{Path, ServiceUrl};
 use super::output;
 

@@ -11,6 +11,8 @@ use super::error::RemoteError;
 const TOKEN: &str = "ERGATE_TOKEN";
 /// The variable that names the file of one.
 const TOKEN_FILE: &str = "ERGATE_TOKEN_FILE";
+/// Before a token in its header.
+const SCHEME: &str = "Bearer ";
 /// Longest file that is read for a token, and the longest token of any service of ours with room to spare.
 const TOKEN_BYTES_MAX: u64 = 4 << 10;
 
@@ -39,6 +41,12 @@ pub(super) fn find(flag: Option<&Path>, configured: Option<&Path>) -> Result<Opt
     }
 }
 
+/// As [`find`], the token alone.
+pub(crate) fn text(flag: Option<&Path>, configured: Option<&Path>) -> Result<Option<String>, RemoteError> {
+    let found = find(flag, configured)?;
+    Ok(found.and_then(|token| Some(token.header.to_str().ok()?.strip_prefix(SCHEME)?.to_owned())))
+}
+
 fn of_file(path: &Path, named_by: &str) -> Result<Token, RemoteError> {
     let from = format!("{}, named by {named_by},", path.display());
     let mut text = String::new();
@@ -50,7 +58,7 @@ fn of_file(path: &Path, named_by: &str) -> Result<Token, RemoteError> {
 /// The header. What is wrong with a token is told without it.
 fn header(text: Option<&str>, from: String) -> Result<Token, RemoteError> {
     let token = text.map(str::trim).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
-    let value = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
+    let value = token.and_then(|token| HeaderValue::from_str(&format!("{SCHEME}{token}")).ok());
     let Some(mut header) = value else {
         let text = format!("what {from} holds is no token; one line is expected, as `ergate token new` prints it");
         return Err(RemoteError::Credential(text));

@@ -31,7 +31,7 @@ struct Ended<'a> {
     attempt: AttemptId,
     #[serde(default)]
     outcome: Option<Outcome>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     result: Option<&'a RawValue>,
     #[serde(default)]
     result_base64: Option<String>,
@@ -62,10 +62,15 @@ struct Beat<'a> {
     attempt: AttemptId,
     #[serde(default)]
     progress: Option<ToldProgress>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     checkpoint: Option<&'a RawValue>,
     #[serde(default)]
     checkpoint_base64: Option<String>,
+}
+
+/// JSON that is there, `null` among it.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// How far it is.
@@ -91,7 +96,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(AttemptId, News)>, Problem> {
     }
     let ended = outcomes.into_iter().map(|one| Ok((one.attempt, ended(one)?)));
     let beats = heartbeats.into_iter().map(|one| Ok((one.attempt, beat(one)?)));
-    ended.chain(beats).collect()
+    // First what attempts say that go on: one may have kept something just before it failed.
+    beats.chain(ended).collect()
 }
 
 fn ended(one: Ended<'_>) -> Result<News, Problem> {
@@ -189,5 +195,20 @@ const fn reason(rejection: Rejection) -> &'static str {
         Rejection::StaleAttempt { .. } | Rejection::TaskEnded(_) => "stale-attempt",
         Rejection::UnknownTask(_) => "unknown-task",
         _ => "invalid",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_a_result_and_a_checkpoint() {
+        let body = br#"{"outcomes":[{"attempt":"0-1.1","result":null}],"heartbeats":[{"attempt":"0-2.1","checkpoint":null}]}"#;
+        let Ok(news) = read(body) else { panic!("it is refused") };
+        assert!(matches!(&news[0].1, News::Beat(None, Some(kept)) if kept == b"null"));
+        assert!(matches!(&news[1].1, News::Succeeded(Outcome::Succeeded, result) if result == b"null"));
+        assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#).is_err());
     }
 }

@@ -1,0 +1,178 @@
+//! `ergate worker`: asks an engine for work, and does it here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use ergate::http::client::ServiceUrl;
+use ergate::tasks;
+use ergate::worker::{Worker, WorkerError};
+use ergate_config::Config;
+
+use super::config::settings;
+use super::embedded::parse_span;
+use super::executors::factories;
+use super::exit::Trouble;
+use super::remote::{Problem, RemoteError, token};
+use super::signals::{Signals, block_on};
+use super::{Exit, Globals, output};
+
+/// Printed below the help of the verb.
+const HELP: &str = "A worker runs the built-in task types and those of the configuration file that have `process` or `http`, as far as they belong to \
+its pool. It ends with 0 when it was stopped or drained, with 130 after a second signal, and with the exit code of the problem when the engine refuses it. \
+docs/workers.md has more.";
+
+/// What `ergate worker` is asked for.
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub(crate) struct WorkerArgs {
+    /// The engine to work for, such as http://127.0.0.1:7420
+    #[arg(long, value_name = "URL")]
+    engine: String,
+    /// Whose work it does
+    #[arg(long, value_name = "POOL", default_value = "default")]
+    pool: String,
+    /// How many attempts it runs at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    slots: u32,
+    /// A task type to run, of those that it can run; all of them without this
+    #[arg(long = "type", value_name = "NAME")]
+    types: Vec<String>,
+    /// What tells it from others, such as zone=b
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// What people call it; the default is the name of the host with the number of the process
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// How long it may be silent while it has work, before others do that
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = parse_span)]
+    lease: Duration,
+    /// How long running attempts may finish after a signal
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = parse_span)]
+    drain: Duration,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Works until a signal comes, or the engine wants no more of it.
+pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let config = settings(globals)?;
+    let url: ServiceUrl = parse_url(&args.engine)?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
+    let (has_token, worker) = way(Worker::builder(&args.engine), globals, &config, &url)?;
+    let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
+    let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
+    let worker = able(worker, args, &config)?;
+    let ready = format!("ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM", args.pool, args.slots);
+    let quiet = globals.quiet;
+    let worker = worker.on_ready(move || {
+        if !quiet {
+            output::note(&output::escape(&ready));
+        }
+    });
+    let ended = block_on(async {
+        let signals = tokio::sync::Mutex::new(Signals::listen()?);
+        let first = async {
+            signals.lock().await.next().await;
+            if !quiet {
+                output::note("stopping: nothing new is taken; a second signal ends at once");
+            }
+        };
+        // Polled after the first has come only.
+        let second = async { signals.lock().await.next().await };
+        Ok(worker.run_until(first, second).await)
+    })?;
+    end(ended, &url, has_token)
+}
+
+fn end(ended: Result<(), WorkerError>, url: &ServiceUrl, has_token: bool) -> anyhow::Result<Exit> {
+    match ended {
+        Ok(()) => Ok(Exit::Done),
+        Err(error @ WorkerError::Interrupted { .. }) => {
+            output::note(&error.to_string());
+            Ok(Exit::Interrupted)
+        }
+        Err(WorkerError::Refused(refusal)) => Err(RemoteError::Problem(Box::new(problem(refusal, url, has_token))).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The refusal with what can be done about it.
+fn problem(refusal: ergate::worker::Refusal, url: &ServiceUrl, has_token: bool) -> Problem {
+    let advice = match (refusal.kind.as_str(), has_token) {
+        ("unauthorized", false) => "name the file of a token with --token-file or ERGATE_TOKEN_FILE",
+        ("unauthorized", true) => "the token may have ended, or be of another service",
+        ("forbidden", _) => "`ergate token new --scope work` makes one that may work",
+        ("conflict", _) => "start it again",
+        _ => "look at its flags and at the configuration of the engine",
+    };
+    Problem {
+        status: refusal.status,
+        kind: refusal.kind,
+        detail: format!("{url} refused the worker: {}", refusal.detail),
+        field: None,
+        retry_after: None,
+        document: serde_json::Map::new(),
+        advice: Some(advice.to_owned()),
+    }
+}
+
+fn parse_url(text: &str) -> Result<ServiceUrl, Trouble> {
+    if text.contains(',') {
+        return Err(Trouble::Usage("--engine takes one URL; start a worker for each engine".to_owned()));
+    }
+    text.parse().map_err(|reason| Trouble::Usage(format!("the URL of --engine cannot be used: {reason}")))
+}
+
+/// With the token and the certificates of flags, environment and configuration; says whether there is a token.
+fn way(worker: Worker, globals: &Globals, config: &Config, url: &ServiceUrl) -> anyhow::Result<(bool, Worker)> {
+    let variable = std::env::var_os("ERGATE_CA").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let worker = match globals.ca.clone().or(variable).or(config.client.ca.clone()) {
+        Some(path) if url.tls => worker.ca(&path),
+        Some(_) | None => worker,
+    };
+    let found = token(globals.token_file.as_deref(), config.client.token_file.as_deref())?;
+    if found.is_some() && !url.tls && !url.is_local() && !globals.quiet {
+        output::note(&format!("the token goes to {url} unencrypted, for everybody on the way to read; use https"));
+    }
+    Ok((found.is_some(), found.iter().fold(worker, |worker, token| worker.token(token))))
+}
+
+/// With everything that it can run of its pool, or what of that it is asked to run.
+fn able(worker: Worker, args: &WorkerArgs, config: &Config) -> anyhow::Result<Worker> {
+    let is_asked = |name: &str| args.types.is_empty() || args.types.iter().any(|known| known == name);
+    let built_in = tasks::all().into_iter().filter(|task| task.settings.pool == args.pool);
+    let own = factories(config)?.into_iter().filter(|factory| factory.settings().pool == args.pool);
+    let (built_in, own): (Vec<_>, Vec<_>) = (built_in.collect(), own.collect());
+    let names = built_in.iter().map(|task| task.name).chain(own.iter().map(|factory| factory.task_type()));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let missing = args.types.iter().find(|name| !names.contains(name));
+    if names.is_empty() || missing.is_some() {
+        return Err(unable(args, missing, &names).into());
+    }
+    let built_in = built_in.into_iter().filter(|task| is_asked(task.name));
+    let worker = built_in.fold(worker, |worker, task| worker.task_function(task.name, Arc::clone(&task.function)));
+    Ok(own.iter().filter(|factory| is_asked(factory.task_type())).fold(worker, |worker, factory| worker.executor(&**factory)))
+}
+
+fn unable(args: &WorkerArgs, missing: Option<&String>, names: &[String]) -> Trouble {
+    let pool = &args.pool;
+    Trouble::Usage(match missing {
+        Some(name) if !names.is_empty() => {
+            format!("there is no task type {name:?} of the pool {pool:?} that runs here; there are: {}", names.join(", "))
+        }
+        Some(_) | None => format!(
+            "nothing of the pool {pool:?} runs here; the configuration file of a worker says how, such as \
+             [task.NAME] with pool = {pool:?} and executor = {{ process = [\"./program\"] }}"
+        ),
+    })
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
+}

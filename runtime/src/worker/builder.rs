@@ -1,0 +1,249 @@
+//! Making a worker, and running it on a thread of its own.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::System;
+use ergate_actors::clock::SystemClock;
+use ergate_actors::executor::factory::ExecutorFactory;
+use ergate_actors::executor::function::{IntoTask, TaskFunction};
+use ergate_actors::workers::runner::{Runner, RunnerParts};
+use ergate_events::state::replicas::SLOTS_MAX;
+use ergate_events::time::Timestamp;
+use ergate_events::worker::{LEASE_MAX, LEASE_MIN, WorkerId};
+use hyper::header::HeaderValue;
+use tokio::sync::{oneshot, watch};
+
+use super::WorkerError;
+use super::agent::{Agent, Wish};
+use super::line::Road;
+use super::plan::Plan;
+use crate::http::client::{self, ServiceUrl};
+
+/// How long a worker may be silent while it has work, unless it says otherwise.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(5);
+/// How long attempts may go on after somebody asked for an end, unless it is said otherwise.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
+
+/// A worker that is being made. See the [module's documentation](super).
+pub struct Worker {
+    url: Result<ServiceUrl, String>,
+    token: Option<HeaderValue>,
+    tls: Option<client::TlsConnector>,
+    plan: Plan,
+    /// What is wrong with it, said when it is run.
+    fault: Option<String>,
+}
+
+impl Worker {
+    /// A worker of the engine at this URL, such as `http://127.0.0.1:7420`.
+    pub fn builder(url: &str) -> Worker {
+        let plan = Plan {
+            id: WorkerId::default(),
+            url: url.to_owned(),
+            pool: "default".to_owned(),
+            slots: 1,
+            name: format!("pid {}", std::process::id()),
+            labels: BTreeMap::new(),
+            lease: LEASE_DEFAULT,
+            drain: DRAIN_DEFAULT,
+            tasks: BTreeMap::new(),
+            ready: None,
+        };
+        Worker { url: url.parse(), token: None, tls: None, plan, fault: None }
+    }
+
+    /// Whose work it does; without this, that of the pool `default`.
+    #[must_use]
+    pub fn pool(mut self, pool: &str) -> Worker {
+        pool.clone_into(&mut self.plan.pool);
+        self
+    }
+
+    /// How many attempts it runs at a time; one without this.
+    #[must_use]
+    pub const fn slots(mut self, slots: u32) -> Worker {
+        self.plan.slots = slots;
+        self
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Worker {
+        name.clone_into(&mut self.plan.name);
+        self
+    }
+
+    /// Says something of it that tells it from others.
+    #[must_use]
+    pub fn label(mut self, name: &str, value: &str) -> Worker {
+        self.plan.labels.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// How long it may be silent while it has work, before that goes to others; [`LEASE_DEFAULT`] without this.
+    #[must_use]
+    pub const fn lease(mut self, lease: Duration) -> Worker {
+        self.plan.lease = lease;
+        self
+    }
+
+    /// How long attempts may go on after somebody asked for an end; 30 s without this.
+    #[must_use]
+    pub const fn drain(mut self, drain: Duration) -> Worker {
+        self.plan.drain = drain;
+        self
+    }
+
+    /// The token that lets it work, with the scope `work`.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Worker {
+        match HeaderValue::from_str(&format!("Bearer {}", token.trim())) {
+            Ok(mut header) => {
+                header.set_sensitive(true);
+                self.token = Some(header);
+            }
+            Err(_) => self.fault = Some("the token has characters in it that no token has".to_owned()),
+        }
+        self
+    }
+
+    /// A file with the certificates to trust, in PEM; without this, those that this machine trusts.
+    #[must_use]
+    pub fn ca(mut self, path: &Path) -> Worker {
+        match client::trust(Some(path)) {
+            Ok(tls) => self.tls = Some(tls),
+            Err(reason) => self.fault = Some(reason),
+        }
+        self
+    }
+
+    /// Runs tasks of this type with an async function.
+    #[must_use]
+    pub fn task<Args>(self, name: &str, function: impl IntoTask<Args>) -> Worker {
+        self.task_function(name, function.into_task())
+    }
+
+    /// Runs tasks of this type with what [`crate::blocking`] or [`crate::function`] made.
+    #[must_use]
+    pub fn task_function(mut self, name: &str, function: Arc<dyn TaskFunction>) -> Worker {
+        if self.plan.tasks.insert(name.to_owned(), function).is_some() {
+            self.fault = Some(format!("the task type {name:?} has two functions"));
+        }
+        self
+    }
+
+    /// Runs tasks of a type with the executor that this makes.
+    #[must_use]
+    pub fn executor(mut self, factory: &(impl ExecutorFactory + ?Sized)) -> Worker {
+        let name = factory.task_type().to_owned();
+        match factory.init().and_then(|()| factory.create()) {
+            Ok(function) => self.task_function(&name, function),
+            Err(error) => {
+                self.fault = Some(format!("the executor of the task type {name:?} cannot be made: {error}"));
+                self
+            }
+        }
+    }
+
+    /// Calls this once when the engine knows the worker.
+    #[must_use]
+    pub fn on_ready(mut self, ready: impl FnOnce() + Send + 'static) -> Worker {
+        self.plan.ready = Some(Box::new(ready));
+        self
+    }
+
+    /// Works until `shutdown` is ready, then lets attempts end, returns the others, and leaves. Also ends when the engine drains the worker. Dropped
+    /// before, it ends at once.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        self.run_until(shutdown, std::future::pending()).await
+    }
+
+    /// As [`Worker::run`]; once `now` is ready as well it ends without waiting for anything.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>, now: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        let (wish, wishes) = watch::channel(Wish::Work);
+        let mut ended = self.start(wishes)?;
+        let gone = |ended: Result<_, oneshot::error::RecvError>| ended.unwrap_or(Err(WorkerError::Thread(None)));
+        tokio::select! {
+            ended = &mut ended => return gone(ended),
+            () = shutdown => {}
+        }
+        // Whoever does not hear it has ended.
+        let _ = wish.send(Wish::Drain);
+        tokio::select! {
+            ended = &mut ended => return gone(ended),
+            () = now => {}
+        }
+        let _ = wish.send(Wish::Now);
+        gone(ended.await)
+    }
+
+    /// Starts the worker's thread: the program's own may be busy with something else.
+    fn start(self, wishes: watch::Receiver<Wish>) -> Result<oneshot::Receiver<Result<(), WorkerError>>, WorkerError> {
+        let (plan, road) = self.check()?;
+        let (end, ended) = oneshot::channel();
+        let work = move || {
+            let outcome = System::new().block_on(work(plan, road, wishes));
+            // Whoever waited for it may have gone.
+            let _ = end.send(outcome);
+        };
+        let thread = std::thread::Builder::new().name("ergate-worker".to_owned()).spawn(work);
+        thread.map_err(|error| WorkerError::Thread(Some(error)))?;
+        Ok(ended)
+    }
+
+    fn check(self) -> Result<(Plan, Road), WorkerError> {
+        let Worker { url, token, tls, mut plan, fault } = self;
+        let wrong = |text: String| Err(WorkerError::Setup(text));
+        if let Some(fault) = fault {
+            return wrong(fault);
+        }
+        let url = url.map_err(|reason| WorkerError::Setup(format!("the engine is named {:?}: {reason}", plan.url)))?;
+        if !(1..=SLOTS_MAX).contains(&plan.slots) {
+            return wrong(format!("it has {} slots; 1 to {SLOTS_MAX} are expected", plan.slots));
+        }
+        if plan.lease < LEASE_MIN.to_std() || plan.lease > LEASE_MAX.to_std() {
+            return wrong(format!("its lease is {:?}; {LEASE_MIN} to {LEASE_MAX} are expected", plan.lease));
+        }
+        if plan.tasks.is_empty() {
+            return wrong("it can run no task type".to_owned());
+        }
+        if plan.tasks.len() >= usize::from(u16::MAX) {
+            return wrong(format!("it can run {} task types, which are too many", plan.tasks.len()));
+        }
+        let tls = match tls {
+            None if url.tls => Some(client::trust(None).map_err(WorkerError::Setup)?),
+            given => given.filter(|_| url.tls),
+        };
+        (plan.url, plan.id) = (url.to_string(), draw()?);
+        Ok((plan, Road { url, tls, token }))
+    }
+}
+
+/// An id that no other process has.
+fn draw() -> Result<WorkerId, WorkerError> {
+    let mut id = [0; 16];
+    let filled = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
+    match filled {
+        Ok(16) => Ok(WorkerId(id)),
+        Ok(_) | Err(_) => Err(WorkerError::Setup("the system has no random numbers".to_owned())),
+    }
+}
+
+/// Runs on the worker's thread.
+async fn work(plan: Plan, road: Road, wishes: watch::Receiver<Wish>) -> Result<(), WorkerError> {
+    let clock = Arc::new(SystemClock::starting(Timestamp(0)));
+    let functions = plan.tasks.values().cloned().collect();
+    let parts = RunnerParts { slots: plan.slots, clock: Arc::clone(&clock) as _, functions };
+    let (runner, reports) = Runner::start(parts).await.ok_or(WorkerError::Runner)?;
+    Agent::new(plan, road, clock, runner).work(reports, wishes).await
+}

@@ -1,0 +1,239 @@
+//! What waits to be reported: how attempts ended, already as JSON, and signs of life.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ergate_actors::executor::context::Progress;
+use ergate_actors::workers::runner::News;
+use ergate_events::id::AttemptId;
+use ergate_events::task::Outcome;
+use hyper::body::Bytes;
+
+use super::table::Left;
+use super::wire;
+
+/// Bytes after which a report is full: with the outcome that fills it, which has at most 1 MiB, or half as much more in base64, it is less than what
+/// an engine takes unless it is told to take less.
+const REPORT_BYTES: usize = 256 << 10;
+/// Most attempts that one report names.
+const REPORT_NAMES: usize = 32_768;
+
+/// What is to be reported.
+pub(super) struct Outbox {
+    /// The outcomes, one behind the other, each an object.
+    bytes: Vec<u8>,
+    /// Each with the place of its attempt and the end of its bytes.
+    ends: Vec<(usize, usize)>,
+    beats: BTreeMap<usize, Beat>,
+}
+
+/// News of an attempt that goes on.
+struct Beat {
+    id: AttemptId,
+    progress: Option<Progress>,
+    kept: Option<Vec<u8>>,
+}
+
+/// A report on its way: it is repeated until an answer comes.
+pub(super) struct Parcel {
+    pub(super) body: Bytes,
+    /// Where in it the outcomes are, each with the place of its attempt.
+    outcomes: Vec<(usize, Range<usize>)>,
+    /// Where in it the signs of life are.
+    beats: Vec<Range<usize>>,
+}
+
+impl Parcel {
+    /// A parcel of what was written already.
+    fn of<'a>(outcomes: impl Iterator<Item = (usize, &'a [u8])>, beats: impl Iterator<Item = &'a [u8]>) -> Parcel {
+        let mut body = b"{\"outcomes\":[".to_vec();
+        let outcomes = outcomes.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
+        body.extend_from_slice(b"],\"heartbeats\":[");
+        let beats = beats.map(|bytes| push_item(&mut body, bytes)).collect();
+        body.extend_from_slice(b"]}");
+        Parcel { body: body.into(), outcomes, beats }
+    }
+
+    /// The places of the attempts that are over with it.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.outcomes.iter().map(|(place, _)| *place)
+    }
+
+    /// The same in smaller parcels; none where it is one piece of news.
+    pub(super) fn split(&self) -> Vec<Parcel> {
+        if self.outcomes.len() + self.beats.len() < 2 {
+            return Vec::new();
+        }
+        let (outcomes, beats) = (self.outcomes.chunks(self.outcomes.len().div_ceil(2).max(1)), self.beats.chunks(1));
+        let bytes = |range: &Range<usize>| &self.body[range.clone()];
+        // Signs of life first, as the engine counts them.
+        let beats = beats.map(|some| Parcel::of(std::iter::empty(), some.iter().map(bytes)));
+        let outcomes =
+            outcomes.map(|some| Parcel::of(some.iter().map(|(place, range)| (*place, bytes(range))), std::iter::empty()));
+        beats.chain(outcomes).collect()
+    }
+}
+
+/// Appends an item of a list, and says where it is.
+fn push_item(into: &mut Vec<u8>, item: &[u8]) -> Range<usize> {
+    if !into.ends_with(b"[") {
+        into.push(b',');
+    }
+    let start = into.len();
+    into.extend_from_slice(item);
+    start..into.len()
+}
+
+impl Outbox {
+    pub(super) const fn new() -> Outbox {
+        Outbox { bytes: Vec::new(), ends: Vec::new(), beats: BTreeMap::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.beats.is_empty()
+    }
+
+    /// Adds how an attempt ended, or what it says on its way.
+    pub(super) fn add(&mut self, place: usize, id: AttemptId, news: News<'_>) {
+        match news {
+            News::Succeeded(outcome, result) => self.end(place, id, |bytes| {
+                wire::push_bytes(bytes, "result", result);
+                if outcome != Outcome::Succeeded {
+                    wire::push_value(bytes, "outcome", &outcome.name());
+                }
+            }),
+            News::Failed(failure) => {
+                let retry_after = failure.delay.map(|delay| delay.to_string());
+                let ergate_events::task::Failure { class, message, retryable, .. } = failure;
+                let failure = wire::Failure { class, message, retryable, retry_after };
+                self.end(place, id, |bytes| wire::push_value(bytes, "failure", &failure));
+            }
+            News::Released => self.leave(place, id, Left::Stopped),
+            News::Kept(details) => self.beat(place, id).kept = Some(details.to_vec()),
+            News::Progressed(progress) => self.beat(place, id).progress = Some(progress.clone()),
+            News::Alive => drop(self.beat(place, id)),
+        }
+    }
+
+    /// Adds that an attempt was not ended.
+    pub(super) fn leave(&mut self, place: usize, id: AttemptId, left: Left) {
+        let name = match left {
+            Left::Stopped => "stopped",
+            Left::Returned => "returned",
+        };
+        self.end(place, id, |bytes| wire::push_value(bytes, name, &true));
+    }
+
+    fn end(&mut self, place: usize, id: AttemptId, rest: impl FnOnce(&mut Vec<u8>)) {
+        self.bytes.extend_from_slice(format!("{{\"attempt\":\"{id}\"").as_bytes());
+        rest(&mut self.bytes);
+        self.bytes.push(b'}');
+        self.ends.push((place, self.bytes.len()));
+    }
+
+    fn beat(&mut self, place: usize, id: AttemptId) -> &mut Beat {
+        let beat = self.beats.entry(place).or_insert(Beat { id, progress: None, kept: None });
+        if beat.id != id {
+            *beat = Beat { id, progress: None, kept: None };
+        }
+        beat
+    }
+
+    /// Takes what goes into one report.
+    pub(super) fn pack(&mut self) -> Parcel {
+        let count = self.fitting();
+        let end_of = |index: usize| self.ends[index].1;
+        let start_of = |index: usize| index.checked_sub(1).map_or(0, end_of);
+        let outcomes = (0..count).map(|index| (self.ends[index].0, &self.bytes[start_of(index)..end_of(index)]));
+        let (mut beats, mut bytes) = (Vec::new(), 0);
+        while bytes < REPORT_BYTES
+            && beats.len() < REPORT_NAMES
+            && let Some((_, beat)) = self.beats.pop_first()
+        {
+            beats.push(written(&beat));
+            bytes += beats.last().map_or(0, Vec::len);
+        }
+        let parcel = Parcel::of(outcomes, beats.iter().map(Vec::as_slice));
+        let packed = start_of(count);
+        self.bytes.drain(..packed);
+        self.ends.drain(..count);
+        self.ends.iter_mut().for_each(|(_, end)| *end -= packed);
+        parcel
+    }
+
+    /// How many of the outcomes go into one report.
+    fn fitting(&self) -> usize {
+        let full = self.ends.iter().position(|(_, end)| *end >= REPORT_BYTES).map_or(self.ends.len(), |index| index + 1);
+        full.min(REPORT_NAMES)
+    }
+}
+
+fn written(beat: &Beat) -> Vec<u8> {
+    let mut bytes = format!("{{\"attempt\":\"{}\"", beat.id).into_bytes();
+    if let Some(Progress { percent, stage, message }) = &beat.progress {
+        wire::push_value(&mut bytes, "progress", &wire::Progress { percent: *percent, stage, message });
+    }
+    if let Some(details) = &beat.kept {
+        wire::push_bytes(&mut bytes, "checkpoint", details);
+    }
+    bytes.push(b'}');
+    bytes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn id(number: u64) -> AttemptId {
+        format!("0-{number}.1").parse().unwrap()
+    }
+
+    fn read(parcel: &Parcel) -> (Vec<String>, Vec<String>) {
+        let value: Value = serde_json::from_slice(&parcel.body).unwrap();
+        let ids = |name: &str| {
+            let list = value[name].as_array().unwrap().iter();
+            list.map(|one| one["attempt"].as_str().unwrap().to_owned()).collect()
+        };
+        (ids("outcomes"), ids("heartbeats"))
+    }
+
+    #[test]
+    fn everything_that_waits_goes_into_one_report() {
+        let mut outbox = Outbox::new();
+        outbox.add(1, id(1), News::Succeeded(Outcome::Partial, b"{}"));
+        outbox.add(2, id(2), News::Kept(b"7"));
+        outbox.add(2, id(2), News::Alive);
+        outbox.leave(3, id(3), Left::Returned);
+        let parcel = outbox.pack();
+        let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{},"outcome":"PARTIAL"},{"attempt":"0-3.1","returned":true}],"heartbeats":[{"attempt":"0-2.1","checkpoint":7}]}"#;
+        assert_eq!(std::str::from_utf8(&parcel.body).unwrap(), expected);
+        assert_eq!((parcel.places().collect::<Vec<_>>(), outbox.is_empty()), (vec![1, 3], true));
+    }
+
+    #[test]
+    fn large_outcomes_go_one_by_one() {
+        let mut outbox = Outbox::new();
+        let large = format!("\"{}\"", "1".repeat(REPORT_BYTES)).into_bytes();
+        (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, &large)));
+        for number in 0..3 {
+            let parcel = outbox.pack();
+            assert_eq!((read(&parcel).0, parcel.places().collect::<Vec<_>>()), (vec![format!("0-{number}.1")], vec![number]));
+        }
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_parcel_that_is_too_large_is_split_until_it_is_one_piece_of_news() {
+        let mut outbox = Outbox::new();
+        (0..5).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"null")));
+        outbox.add(9, id(9), News::Alive);
+        let parts = outbox.pack().split();
+        let read: Vec<_> = parts.iter().map(read).collect();
+        assert_eq!(read[0], (vec![], vec!["0-9.1".to_owned()]));
+        assert_eq!((read[1].0.len(), read[2].0.len()), (3, 2));
+        assert!(parts[0].split().is_empty());
+    }
+}

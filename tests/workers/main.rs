@@ -1,0 +1,18 @@
+//! Workers from outside: a real engine, real workers, real signals, and the log that they leave as the judge.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it skips")]
+
+#[path = "../support/command.rs"]
+mod command;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../http/service.rs"]
+#[allow(dead_code, reason = "the tests of HTTP use the rest of it")]
+mod service;
+
+mod deaths;
+mod embedded;
+mod ground;
+mod leave;
+mod refused;
+mod restart;
+mod work;

@@ -67,7 +67,10 @@ impl Drop for Worker {
 fn workers(engine: &str) -> Vec<Worker> {
     let examples = [("python3", "examples/workers/python/example.py"), ("node", "examples/workers/node/example.mjs")];
     let there = examples.into_iter().filter(|(program, _)| is_there(program));
-    there.map(|(program, file)| Command::new(program).args([file, engine]).stderr(Stdio::null()).spawn().unwrap()).map(Worker).collect()
+    there
+        .map(|(program, file)| Command::new(program).args([file, engine]).stderr(Stdio::null()).spawn().unwrap())
+        .map(Worker)
+        .collect()
 }
 
 fn start(listen: &str, home: &Path) -> Service {

@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use ergate_actors::executor::function::TaskFunction;
 use ergate_actors::log_thread::Durability;
 use ergate_actors::submission::SubmitError;
+#[cfg(feature = "http")]
 use ergate_actors::workers::Hub;
 use ergate_events::id::{ShardId, TypeId};
 use ergate_events::task::TypeSettings;
@@ -65,6 +66,7 @@ struct Inner {
     /// What may have work outside this process.
     functions: Arc<[Arc<dyn TaskFunction>]>,
     plugins: Running,
+    #[cfg(feature = "http")]
     workers: Arc<Hub>,
     durability: Durability,
     tasks_live_max: usize,
@@ -118,6 +120,7 @@ impl Runtime {
             front,
             functions,
             plugins: builder.plugins.running(),
+            #[cfg(feature = "http")]
             workers: Arc::clone(&builder.workers),
             durability,
             tasks_live_max,
@@ -154,11 +157,13 @@ impl Runtime {
     }
 
     /// What every registered task type promises, by name.
+    #[cfg(feature = "http")]
     pub(crate) fn all_type_settings(&self) -> impl Iterator<Item = (&str, &TypeSettings)> {
         self.inner.settings.iter().map(|(name, settings)| (name.as_str(), settings))
     }
 
     /// The workers of this runtime.
+    #[cfg(feature = "http")]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.workers
     }

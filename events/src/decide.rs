@@ -284,7 +284,8 @@ fn progress<'a>(
     (percent, stage, message): (Option<u8>, &'a str, &'a str),
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
-    texts(&[("the stage", stage), ("the message of the progress", message)])?;
+    texts(&[("the stage", stage)])?;
+    within("the message of the progress", message.len(), MESSAGE_BYTES_MAX)?;
     if percent.is_some_and(|percent| percent > 100) {
         return Err(Rejection::OutOfRange { what: "the progress", rule: "0 to 100 percent" });
     }

@@ -327,3 +327,14 @@ fn rule_versions_that_this_build_does_not_know_cannot_be_opened() {
     story.tell(&Command::Open { rules: known, writer: "test" }).expect("these are known");
     story.expect(&["opened e2"]);
 }
+
+#[test]
+fn a_message_of_progress_may_be_as_long_as_one_of_a_failure() {
+    let mut story = Story::running(&plain(), 1);
+    story.request(&[]);
+    let progress = |message| Command::Progress { task: Ordinal(0), attempt: 1, percent: None, stage: "", message };
+    let long = "x".repeat(MESSAGE_BYTES_MAX + 1);
+    story.tell(&progress(&long[1..])).expect("it is as long as it may be");
+    let what = "the message of the progress";
+    story.refuses(&progress(&long), Rejection::TooLarge { what, bytes: long.len(), max: MESSAGE_BYTES_MAX });
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ergate::http::{NewToken, Scope};
+use ergate::http::{NewToken, Right};
 use serde_json::json;
 
 use super::exit::Trouble;
@@ -22,15 +22,16 @@ pub(crate) enum TokenVerb {
         /// Whose it is; the log names it with everything that is asked for with the token
         #[arg(long, default_value = "token")]
         name: String,
-        /// What it allows: read, submit, operate (read and change), work (be a worker) or admin (everything); several with commas between them
+        /// What it allows: read, submit, operate (read and change), work (be a worker; work:POOL and work:POOL/TYPE only there) or admin
+        /// (everything); several with commas between them
         #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
-        scopes: Vec<Scope>,
+        scopes: Vec<Right>,
     },
 }
 
 pub(crate) fn run(verb: TokenVerb, globals: &Globals) -> anyhow::Result<Exit> {
     let TokenVerb::New { name, scopes } = verb;
-    let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
+    let scopes: BTreeSet<Right> = scopes.into_iter().collect();
     let NewToken { token, line } = NewToken::make(&name, &scopes).map_err(Trouble::Usage)?;
     match globals.output {
         Format::Json => output::json(&json!({ "token": token, "line": line }))?,

@@ -46,7 +46,7 @@ pub use self::openapi::document;
 pub use self::server::{Listening, Server, ServerError, ServerSettings};
 pub use self::service::Settings;
 pub use self::tls::TlsError;
-pub use self::token::{Bearer, NewToken, Scope, TokenError, Tokens};
+pub use self::token::{Bearer, NewToken, Right, Scope, TokenError, Tokens};
 
 /// Puts the routes of this service into an actix-web application: `App::new().configure(configure(runtime, settings))`.
 ///

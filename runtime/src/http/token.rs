@@ -76,27 +76,53 @@ impl std::str::FromStr for Scope {
     }
 }
 
-/// What work a worker may do: that of any pool, of one, or of one task type of it. On a line `work`, `work:POOL` or `work:POOL/TYPE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Grant {
-    pool: Option<String>,
-    task_type: Option<String>,
+/// What a token is given: a scope, and of `work` perhaps only a part. Printed and read as `read`, `work`, `work:POOL` or `work:POOL/TYPE`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    scope: Scope,
+    /// The pool and the task type that it is limited to.
+    place: Option<(String, Option<String>)>,
 }
 
-impl Grant {
-    fn of(word: &str) -> Option<Grant> {
-        let rest = word.strip_prefix("work")?;
-        let Some(place) = rest.strip_prefix(':') else {
-            return rest.is_empty().then_some(Grant { pool: None, task_type: None });
-        };
-        let (pool, task_type) = place.split_once('/').map_or((place, None), |(pool, name)| (pool, Some(name.to_owned())));
-        let is_whole = !pool.is_empty() && task_type.as_ref().is_none_or(|name| !name.is_empty());
-        is_whole.then(|| Grant { pool: Some(pool.to_owned()), task_type })
-    }
-
+impl Right {
+    /// Whether it lets a worker work for this task type of a pool; `None` is every type of it.
     fn covers(&self, pool: &str, task_type: Option<&str>) -> bool {
-        let is_pool = self.pool.as_deref().is_none_or(|known| known == pool);
-        is_pool && self.task_type.as_deref().is_none_or(|known| Some(known) == task_type)
+        self.scope == Scope::Work
+            && self
+                .place
+                .as_ref()
+                .is_none_or(|(known, only)| known == pool && only.as_deref().is_none_or(|only| Some(only) == task_type))
+    }
+}
+
+impl From<Scope> for Right {
+    fn from(scope: Scope) -> Right {
+        Right { scope, place: None }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scope.name())?;
+        match &self.place {
+            None => Ok(()),
+            Some((pool, None)) => write!(f, ":{pool}"),
+            Some((pool, Some(task_type))) => write!(f, ":{pool}/{task_type}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Right {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Right, String> {
+        let Some(place) = text.strip_prefix("work:") else { return text.parse().map(Scope::into) };
+        let (pool, task_type) = place.split_once('/').map_or((place, None), |(pool, name)| (pool, Some(name.to_owned())));
+        let is_word = |name: &str| !name.is_empty() && name.chars().all(|c| !c.is_whitespace() && c != ',');
+        if !is_word(pool) || task_type.as_deref().is_some_and(|name| !is_word(name)) {
+            return Err("write work:POOL or work:POOL/TYPE".to_owned());
+        }
+        Ok(Right { scope: Scope::Work, place: Some((pool.to_owned(), task_type)) })
     }
 }
 
@@ -104,8 +130,7 @@ impl Grant {
 #[derive(Clone, Debug)]
 struct Entry {
     name: Arc<str>,
-    scopes: BTreeSet<Scope>,
-    work: Arc<[Grant]>,
+    rights: Arc<BTreeSet<Right>>,
     hash: blake3::Hash,
     until: Option<Timestamp>,
 }
@@ -123,7 +148,7 @@ impl NewToken {
     ///
     /// # Errors
     /// When the system gives no chance, or the name is not one of letters, digits, `-`, `_` and `.`.
-    pub fn make(name: &str, scopes: &BTreeSet<Scope>) -> Result<NewToken, String> {
+    pub fn make(name: &str, rights: &BTreeSet<Right>) -> Result<NewToken, String> {
         if !is_name(name) {
             return Err("a name has up to 64 letters, digits, `-`, `_` and `.`".to_owned());
         }
@@ -133,8 +158,8 @@ impl NewToken {
             return Err("the system has no random numbers".to_owned());
         }
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-        let scopes: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
-        let line = format!("{name} {} blake3:{}", scopes.join(","), blake3::hash(token.as_bytes()).to_hex());
+        let rights: Vec<_> = rights.iter().map(ToString::to_string).collect();
+        let line = format!("{name} {} blake3:{}", rights.join(","), blake3::hash(token.as_bytes()).to_hex());
         Ok(NewToken { token, line })
     }
 }
@@ -188,21 +213,20 @@ impl fmt::Debug for Tokens {
 pub struct Bearer {
     /// The name on its line.
     pub name: Arc<str>,
-    scopes: BTreeSet<Scope>,
-    work: Arc<[Grant]>,
+    rights: Arc<BTreeSet<Right>>,
 }
 
 impl Bearer {
     /// Whether the token allows what needs this scope.
     pub fn may(&self, needed: Scope) -> bool {
-        self.scopes.iter().any(|scope| scope.allows(needed))
+        self.rights.iter().any(|right| right.scope.allows(needed))
     }
 
     /// Whether the token lets a worker work for all of these task types of a pool; none are all of them.
     pub fn works_for(&self, pool: &str, types: &[String]) -> bool {
-        let covers = |task_type: Option<&str>| self.work.iter().any(|grant| grant.covers(pool, task_type));
+        let covers = |task_type: Option<&str>| self.rights.iter().any(|right| right.covers(pool, task_type));
         let is_covered = if types.is_empty() { covers(None) } else { types.iter().all(|name| covers(Some(name))) };
-        self.scopes.contains(&Scope::Admin) || is_covered
+        self.rights.contains(&Scope::Admin.into()) || is_covered
     }
 }
 
@@ -236,7 +260,7 @@ impl Tokens {
             }
         }
         let valid = found.filter(|entry| entry.until.is_none_or(|until| now < until))?;
-        Some(Bearer { name: Arc::clone(&valid.name), scopes: valid.scopes.clone(), work: Arc::clone(&valid.work) })
+        Some(Bearer { name: Arc::clone(&valid.name), rights: Arc::clone(&valid.rights) })
     }
 }
 
@@ -256,10 +280,8 @@ fn read(path: &Path) -> Result<Arc<[Entry]>, TokenError> {
 fn entry(line: &str) -> Result<Entry, &'static str> {
     let mut words = line.split_ascii_whitespace();
     let name = words.next().filter(|name| is_name(name)).ok_or("the name is not one")?;
-    let scopes = words.next().ok_or("the scopes are missing")?;
-    let work = scopes.split(',').filter_map(Grant::of).collect();
-    let scope = |word: &str| if Grant::of(word).is_some() { Ok(Scope::Work) } else { word.parse() };
-    let scopes = scopes.split(',').map(scope).collect::<Result<BTreeSet<Scope>, String>>();
+    let rights = words.next().ok_or("the scopes are missing")?;
+    let rights = rights.split(',').map(str::parse).collect::<Result<BTreeSet<Right>, String>>();
     let hash = words.next().and_then(|word| word.strip_prefix("blake3:")).ok_or("the hash is missing")?;
     let until = words.next().map(|word| word.strip_prefix("until=").and_then(parse_moment).ok_or("the time is not one"));
     if words.next().is_some() {
@@ -267,8 +289,7 @@ fn entry(line: &str) -> Result<Entry, &'static str> {
     }
     Ok(Entry {
         name: name.into(),
-        work,
-        scopes: scopes.map_err(|_| "a scope is not read, submit, operate, work or admin")?,
+        rights: rights.map_err(|_| "a scope is not read, submit, operate, work or admin")?.into(),
         hash: blake3::Hash::from_hex(hash).map_err(|_| "the hash is not one of 64 digits")?,
         until: until.transpose()?,
     })
@@ -288,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_token_is_known_by_its_hash_alone() {
-        let made = NewToken::make("ci", &[Scope::Submit].into()).unwrap();
+        let made = NewToken::make("ci", &[Scope::Submit.into()].into()).unwrap();
         assert!(made.token.starts_with(PREFIX) && made.token.len() == 50 && !made.line.contains(&made.token));
         let (_dir, path) = file(&format!("# people\n\n{}\n", made.line));
         let tokens = Tokens::open(&path).unwrap();
@@ -297,13 +318,13 @@ mod tests {
         for other in ["", "ergate_", &made.token[..49], &format!("{}x", made.token), &"x".repeat(10_000)] {
             assert_eq!(tokens.bearer(other, Timestamp(0)), None);
         }
-        assert_ne!(made.token, NewToken::make("ci", &[Scope::Submit].into()).unwrap().token);
+        assert_ne!(made.token, NewToken::make("ci", &[Scope::Submit.into()].into()).unwrap().token);
         assert!(!format!("{tokens:?}").contains("blake3"));
     }
 
     #[test]
     fn a_token_ends_with_its_time_and_leaves_with_its_line() {
-        let made = NewToken::make("a", &[Scope::Admin].into()).unwrap();
+        let made = NewToken::make("a", &[Scope::Admin.into()].into()).unwrap();
         let (_dir, path) = file(&format!("{} until=1970-01-01T00:00:01Z\n", made.line));
         let tokens = Tokens::open(&path).unwrap();
         assert!(tokens.bearer(&made.token, Timestamp(999_999)).is_some_and(|bearer| bearer.may(Scope::Operate)));
@@ -311,14 +332,14 @@ mod tests {
         std::fs::write(&path, "nonsense\n").unwrap();
         tokens.reload();
         assert!(tokens.bearer(&made.token, Timestamp(0)).is_some(), "a bad file locks nobody out");
-        std::fs::write(&path, NewToken::make("b", &[Scope::Read].into()).unwrap().line).unwrap();
+        std::fs::write(&path, NewToken::make("b", &[Scope::Read.into()].into()).unwrap().line).unwrap();
         tokens.reload();
         assert_eq!(tokens.bearer(&made.token, Timestamp(0)), None);
     }
 
     #[test]
     fn a_worker_may_be_limited_to_a_pool_and_to_task_types() {
-        let made = NewToken::make("w", &[Scope::Work].into()).unwrap();
+        let made = NewToken::make("w", &[Scope::Work.into()].into()).unwrap();
         let types = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (one, two) = (types(&["resize"]), types(&["resize", "crop"]));
         for (scopes, pool, types, may) in [
@@ -332,7 +353,9 @@ mod tests {
             ("admin", "models", &two, true),
             ("submit", "models", &one, false),
         ] {
-            let (_dir, path) = file(&made.line.replacen(" work ", &format!(" {scopes} "), 1));
+            let rights: BTreeSet<Right> = scopes.split(',').map(|right| right.parse().unwrap()).collect();
+            let made = NewToken::make("w", &rights).unwrap();
+            let (_dir, path) = file(&made.line);
             let bearer = Tokens::open(&path).unwrap().bearer(&made.token, Timestamp(0)).unwrap();
             assert_eq!(bearer.works_for(pool, types), may, "{scopes} {pool} {types:?}");
         }

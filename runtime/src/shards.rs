@@ -1,4 +1,5 @@
 //! What shards are called.
+#![cfg_attr(not(feature = "kafka"), allow(unreachable_pub, reason = "it is part of what is told of Kafka"))]
 
 use ergate_events::id::ShardId;
 

@@ -42,7 +42,7 @@ const SUBMISSIONS_MAX: usize = 1_024;
 const REPORTS_MAX: usize = 1_024;
 
 /// What the threads of a shard hand to its front.
-#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the service and figures read all of it"))]
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) shard: ShardId,

@@ -55,8 +55,8 @@ pub(crate) use engine::Engine;
 pub use engine::Standing;
 pub use logs::{CAPACITY, Logs};
 pub use mended::is_mended;
-#[cfg(feature = "http")]
 pub use partition::home;
+#[cfg(feature = "http")]
 pub(crate) use peers::Leader;
 pub use settings::{KafkaSettings, Topics};
 pub use topics::Topic;

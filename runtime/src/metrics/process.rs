@@ -93,6 +93,7 @@ fn sources(runtime: &Runtime, form: Form) -> [Family; 2] {
     [lines, unread]
 }
 
+#[cfg_attr(not(feature = "kafka"), allow(unused_mut, unused_variables, reason = "lag is Kafka's"))]
 fn shards(runtime: &Runtime, labels: &mut Labels, form: Form) -> Vec<Family> {
     let [mut position, mut view, mut leads, mut lag, mut unstable] =
         [&table::POSITION, &table::VIEW_POSITION, &table::LEADS, &table::LAG, &table::UNSTABLE]

@@ -75,6 +75,7 @@ pub(crate) struct SourceCounts {
 pub(crate) struct Sources(Arc<[Host]>);
 
 /// The thread of a source.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read all of it"))]
 struct Host {
     name: String,
     counts: Arc<SourceCounts>,

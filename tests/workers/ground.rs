@@ -18,7 +18,7 @@ use crate::process::facts;
 use crate::service::Answer;
 
 /// The lease of the workers here: short, and long enough for two busy cores.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 /// What the engine and the workers have in common: the pool `models`, whose work nobody but workers does, and the built-in types.
 const POOLS: &str = "[pool.models]\nfleet = \"external\"\n[pool.default]\nfleet = \"external\"\n";

@@ -12,18 +12,19 @@ fn the_work_of_a_silent_worker_goes_to_another_and_is_not_done_twice() {
     let home = tempfile::tempdir().unwrap();
     let service = engine(home.path());
     let id = service.submit(r#"{"type":"resize"}"#);
-    let (mut silent, mut other) = (Worker::join(&service, 1), Worker::join(&service, 2));
+    let (mut silent, mut other) = (Worker::known(&service, 1), Worker::join(&service, 2));
+    silent.register(&json!({"lease": "3s"}));
     let attempt = format!("{id}.1");
     assert_eq!(silent.take(1), [attempt.as_str()]);
     for _ in 0..4 {
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(Duration::from_secs(1));
         assert_eq!(silent.report(&json!({}))["taken"], 0);
     }
     assert_eq!(history(&service, &id), ["requested", "started"], "it gave signs of life");
     assert_eq!(other.take(1), [format!("{id}.2")], "its lease is over");
     silent.post("report", &json!({"outcomes": [{"attempt": attempt, "result": 1}]})).problem(409, "unattached");
     silent.post("lease", &json!({"seq": 2, "slots": 1})).problem(409, "unattached");
-    let told = silent.register(&json!({"running": [attempt]}));
+    let told = silent.register(&json!({"lease": "3s", "running": [attempt]}));
     assert_eq!(told["stop"], json!([{"attempt": attempt, "hard": true}]));
     silent.is_refused(&json!({"attempt": attempt, "result": 1}));
     silent.is_refused(&json!({"attempt": format!("{id}.2"), "result": 1}));
@@ -90,13 +91,13 @@ fn an_attempt_that_gives_no_sign_of_life_is_over_and_the_next_one_gets_what_it_k
     let mut worker = Worker::known(&service, 1);
     worker.register(&json!({"lease": "1m"}));
     let leased = worker.lease(1, "10s");
-    assert_eq!(leased["attempts"][0]["heartbeat_ms"], 700);
+    assert_eq!(leased["attempts"][0]["heartbeat_ms"], 3_000);
     let attempt = format!("{id}.1");
     let news = json!({"percent": 40, "stage": "resizing", "message": "4 of 10"});
     let beat = json!({"heartbeats": [{"attempt": attempt, "progress": news, "checkpoint": {"done": 4}}]});
     assert_eq!(worker.report(&beat)["taken"], 1);
     for _ in 0..4 {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(1));
         assert_eq!(worker.report(&json!({"heartbeats": [{"attempt": attempt}]}))["taken"], 1);
     }
     let events = service.get(&format!("/v1/tasks/{id}/history")).expect(200).json();
@@ -122,7 +123,7 @@ fn an_engine_that_was_killed_finds_its_workers_again_and_takes_what_they_did_mea
     let service = engine(home.path());
     let ids = [(); 4].map(|()| service.submit(r#"{"type":"resize"}"#));
     let mut worker = Worker::known(&service, 1);
-    worker.register(&json!({"lease": "20s"}));
+    worker.register(&json!({}));
     assert_eq!(worker.take(4).len(), 4);
     worker.succeed(&format!("{}.1", ids[0]));
     service.kill();
@@ -131,7 +132,7 @@ fn an_engine_that_was_killed_finds_its_workers_again_and_takes_what_they_did_mea
     worker.post("report", &json!({"outcomes": [{"attempt": format!("{}.1", ids[1]), "result": 1}]})).problem(409, "unattached");
     // Of the four one is done, two run, and of one its answer was lost.
     let running = [&ids[1], &ids[2]].map(|id| format!("{id}.1"));
-    let told = worker.register(&json!({"lease": "20s", "running": [running[0], running[1], format!("{}.1", ids[0])]}));
+    let told = worker.register(&json!({"running": [running[0], running[1], format!("{}.1", ids[0])]}));
     assert_eq!(told["stop"], json!([{"attempt": format!("{}.1", ids[0]), "hard": true}]));
     assert_eq!(worker.take(2), [format!("{}.2", ids[3])], "what it does not run is given again");
     running.iter().for_each(|attempt| worker.succeed(attempt));
@@ -148,7 +149,9 @@ fn a_worker_that_never_comes_back_after_a_restart_loses_its_work_after_its_lease
     let home = tempfile::tempdir().unwrap();
     let service = engine(home.path());
     let id = service.submit(r#"{"type":"resize"}"#);
-    assert_eq!(Worker::join(&service, 1).take(1).len(), 1);
+    let mut gone = Worker::known(&service, 1);
+    gone.register(&json!({"lease": "3s"}));
+    assert_eq!(gone.take(1).len(), 1);
     service.kill();
     let service = engine(home.path());
     let mut other = Worker::join(&service, 2);

@@ -24,7 +24,7 @@ executor = "worker"
 [task.beating]
 pool = "models"
 executor = "worker"
-heartbeat = "700ms"
+heartbeat = "3s"
 retry = { attempts = 3, initial = "10ms" }
 [task.abroad]
 executor = "worker"
@@ -62,7 +62,7 @@ impl<'a> Worker<'a> {
 
     /// Registers, with these fields beside the usual ones.
     pub(super) fn register(&mut self, more: &Value) -> Value {
-        let mut body = json!({"protocol": 1, "pool": "models", "slots": 4, "lease": "1s"});
+        let mut body = json!({"protocol": 1, "pool": "models", "slots": 4, "lease": "20s"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.seq = 0;
         self.put(&body).expect(200).json()
@@ -134,7 +134,7 @@ fn work_goes_to_a_worker_that_asks_and_its_report_ends_the_task() {
     let bytes = service.submit(r#"{"type":"resize","payload_base64":"AP8=","content_type":"image/png"}"#);
     let mut worker = Worker::known(&service, 1);
     let told = worker.register(&json!({"name": "by hand", "labels": {"zone": "b"}, "types": ["resize", "crop"]}));
-    assert_eq!(told, json!({"protocol": 1, "lease": "1s", "wait_max": "60s", "stop": [], "drain": false}));
+    assert_eq!(told, json!({"protocol": 1, "lease": "20s", "wait_max": "60s", "stop": [], "drain": false}));
     let leased = worker.lease(4, "10s");
     let [one, two] = &leased["attempts"].as_array().unwrap()[..] else { panic!("{leased}") };
     assert_eq!((&one["attempt"], &one["task"], &one["number"]), (&json!(format!("{id}.1")), &json!(id), &json!(1)));
@@ -175,7 +175,7 @@ fn a_question_that_is_repeated_gets_the_same_answer_and_another_one_ends_it() {
     std::thread::scope(|scope| {
         let (waits, began) = (Worker::known(&service, 1), Instant::now());
         let first = scope.spawn(move || waits.post("lease", &json!({"seq": 3, "slots": 1, "wait": "30s"})));
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(1_500));
         let second = worker.post("lease", &json!({"seq": 3, "slots": 0, "wait": "0s"})).expect(200).json();
         assert_eq!(second["attempts"], json!([]));
         first.join().unwrap().problem(409, "superseded");

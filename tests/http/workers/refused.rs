@@ -37,7 +37,7 @@ fn what_a_worker_cannot_be_is_named() {
     worker.post("lease", &json!({"seq": 1, "slots": 1})).problem(404, "not-found");
     let mut worker = Worker::join(&service, 1);
     for more in [json!({"slots": 5}), json!({"types": ["crop"]}), json!({"lease": "2s"}), json!({"labels": {"a": "b"}})] {
-        let mut body = json!({"protocol": 1, "pool": "models", "slots": 4, "lease": "1s"});
+        let mut body = json!({"protocol": 1, "pool": "models", "slots": 4, "lease": "20s"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         worker.put(&body).problem(409, "conflict");
     }

@@ -11,10 +11,13 @@
 mod abroad;
 pub mod runner;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ergate_events::id::ShardId;
 use ergate_events::worker::{WorkerFacts, WorkerId};
@@ -25,6 +28,10 @@ pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
 /// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
 pub const WORKERS_MAX: usize = 10_000;
+/// How long a worker may be silent before it is forgotten, once others need its place: longer than any lease, and than any wait for attempts.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1_200);
+/// Fewest workers among which it is looked for those that are gone.
+const LOOK_FROM: usize = 64;
 /// Most workers among which what is ready at one moment is dealt.
 const CLAIMS_MAX: usize = 16;
 
@@ -34,12 +41,20 @@ type Poke = Arc<dyn Fn() + Send + Sync>;
 /// The workers of an engine.
 #[derive(Default)]
 pub struct Hub {
-    sessions: Mutex<BTreeMap<WorkerId, Arc<Session>>>,
+    sessions: Mutex<Known>,
     /// Who waits for attempts, by pool, the longest first. Who waits no longer is passed over.
     waiting: Mutex<BTreeMap<Arc<str>, VecDeque<Arc<Session>>>>,
     /// How many are in those queues.
     queued: AtomicUsize,
     shards: Mutex<BTreeMap<ShardId, Poke>>,
+}
+
+/// The workers that are known.
+#[derive(Default)]
+struct Known {
+    by_id: BTreeMap<WorkerId, Arc<Session>>,
+    /// How many there may be before it is looked for those that are gone.
+    look_at: usize,
 }
 
 /// What a shard may give a worker now.
@@ -69,32 +84,55 @@ impl Hub {
     /// # Errors
     /// [`JoinError`].
     pub fn join(&self, spec: WorkerSpec) -> Result<Arc<Session>, JoinError> {
-        let mut sessions = lock(&self.sessions);
-        if let Some(known) = sessions.get(&spec.facts.id) {
+        let mut known = lock(&self.sessions);
+        if let Some(known) = known.by_id.get(&spec.facts.id) {
             return if *known.spec() == spec { Ok(Arc::clone(known)) } else { Err(JoinError::Different) };
         }
-        if sessions.len() >= WORKERS_MAX {
+        if known.by_id.len() >= known.look_at {
+            self.forget_silent(&mut known, FORGOTTEN_AFTER);
+        }
+        if known.by_id.len() >= WORKERS_MAX {
             return Err(JoinError::Full);
         }
         let session = Arc::new(Session::new(spec));
-        sessions.insert(session.id(), Arc::clone(&session));
+        known.by_id.insert(session.id(), Arc::clone(&session));
         Ok(session)
+    }
+
+    /// Forgets those who came and went without a word.
+    fn forget_silent(&self, known: &mut Known, silent_for: Duration) {
+        let (gone, here) = std::mem::take(&mut known.by_id).into_iter().partition(|(_, session)| session.silence() >= silent_for);
+        known.by_id = here;
+        known.look_at = (2 * known.by_id.len()).clamp(LOOK_FROM, WORKERS_MAX);
+        let gone: BTreeMap<WorkerId, Arc<Session>> = gone;
+        gone.into_values().for_each(|session| self.dismiss(&session));
+    }
+
+    /// Lets a worker wait no longer.
+    fn dismiss(&self, session: &Session) {
+        session.stop_waiting();
+        if let Some(queue) = lock(&self.waiting).get_mut(&session.spec().pool) {
+            let before = queue.len();
+            queue.retain(|waiting| waiting.id() != session.id());
+            self.queued.fetch_sub(before - queue.len(), Ordering::AcqRel);
+        }
     }
 
     /// A worker that is known.
     pub fn session(&self, id: WorkerId) -> Option<Arc<Session>> {
-        lock(&self.sessions).get(&id).cloned()
+        lock(&self.sessions).by_id.get(&id).cloned()
     }
 
     /// All workers.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
-        lock(&self.sessions).values().cloned().collect()
+        lock(&self.sessions).by_id.values().cloned().collect()
     }
 
     /// Forgets a worker.
     pub fn forget(&self, id: WorkerId) {
-        if let Some(gone) = lock(&self.sessions).remove(&id) {
-            gone.stop_waiting();
+        let gone = lock(&self.sessions).by_id.remove(&id);
+        if let Some(gone) = gone {
+            self.dismiss(&gone);
         }
     }
 

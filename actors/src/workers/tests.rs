@@ -1,0 +1,153 @@
+//! Who is asked for, and for how many attempts.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use ergate_events::id::{Epoch, Ordinal};
+use ergate_events::time::Micros;
+
+use super::*;
+use crate::effects::Attempts;
+
+fn spec(number: u8, slots: u32) -> WorkerSpec {
+    let facts = WorkerFacts { id: WorkerId([number; 16]), lease: Micros::from_secs(5), ..WorkerFacts::default() };
+    WorkerSpec { facts: facts.into(), pool: "models".into(), slots }
+}
+
+/// A worker that has said what it runs.
+fn join(hub: &Hub, number: u8, slots: u32) -> Arc<Session> {
+    let session = hub.join(spec(number, slots)).unwrap();
+    session.attach();
+    session.attached();
+    session
+}
+
+fn wait(hub: &Hub, session: &Arc<Session>, slots: u32) -> Waiting {
+    match hub.wait(session, 1, slots).unwrap() {
+        Asked::Waits(waiting) => waiting,
+        Asked::Again(_) => panic!("it asked before"),
+    }
+}
+
+/// Who is asked for where so many tasks are ready, with how many attempts, as one shard does it.
+fn claim(hub: &Hub, ready: usize) -> Vec<(u8, u32)> {
+    let claims = hub.claim("models", ready, |_| true);
+    let told = claims.iter().map(|claim| (claim.session.id().0[0], claim.slots)).collect();
+    claims.into_iter().for_each(|claim| {
+        let slots = claim.slots;
+        hub.settle(claim, slots);
+    });
+    told
+}
+
+fn delivery() -> Delivery {
+    Delivery { shard: ShardId(0), epoch: Epoch(1), types: Arc::from([]), attempts: Attempts::default() }
+}
+
+#[test]
+fn the_longest_waiting_is_asked_first_and_a_burst_is_spread() {
+    let hub = Hub::default();
+    let sessions: Vec<_> = (0..3).map(|number| join(&hub, number, 8)).collect();
+    let _waits: Vec<_> = sessions.iter().map(|session| wait(&hub, session, 8)).collect();
+    assert_eq!(claim(&hub, 1), [(0, 1)]);
+    // It waits for seven more, behind the others now.
+    assert_eq!(claim(&hub, 2), [(1, 2), (2, 2)]);
+    assert_eq!(claim(&hub, 100), [(0, 7), (1, 6), (2, 6)]);
+    assert!(claim(&hub, 100).is_empty() && !hub.is_anybody_waiting());
+}
+
+#[test]
+fn what_one_shard_was_promised_no_other_is_until_it_is_given_back() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 2);
+    let _waiting = wait(&hub, &session, 2);
+    let mut first = hub.claim("models", 5, |_| true);
+    assert_eq!(first[0].slots, 2);
+    assert!(hub.claim("models", 5, |_| true).is_empty(), "another shard asks meanwhile");
+    hub.settle(first.remove(0), 1);
+    assert_eq!(claim(&hub, 5), [(0, 1)]);
+}
+
+#[test]
+fn a_claim_of_an_old_wait_gives_nothing_to_a_new_one() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 4);
+    let old = wait(&hub, &session, 4);
+    let mut claims = hub.claim("models", 4, |_| true);
+    drop(old);
+    let _new = wait(&hub, &session, 1);
+    hub.settle(claims.remove(0), 0);
+    assert_eq!(claim(&hub, 9), [(0, 1)]);
+}
+
+#[test]
+fn who_waits_no_longer_is_passed_over_and_so_is_who_cannot_run_it() {
+    let hub = Hub::default();
+    let (gone, other) = (join(&hub, 0, 1), join(&hub, 1, 1));
+    drop(wait(&hub, &gone, 1));
+    let _waiting = wait(&hub, &other, 1);
+    assert!(hub.claim("models", 1, |_| false).is_empty());
+    assert_eq!(claim(&hub, 1), [(1, 1)]);
+    let _again = wait(&hub, &gone, 1);
+    hub.forget(gone.id());
+    assert!(!hub.is_anybody_waiting() && hub.session(gone.id()).is_none());
+}
+
+#[test]
+fn who_drains_is_asked_for_nothing_and_told_so() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    let waiting = wait(&hub, &session, 1);
+    session.drain();
+    assert!(claim(&hub, 1).is_empty());
+    assert!(waiting.end(1).unwrap().is_draining);
+}
+
+#[test]
+fn an_answer_is_kept_until_the_next_question() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    let waiting = wait(&hub, &session, 1);
+    session.deliver(delivery());
+    let answer = waiting.end(1).unwrap();
+    assert_eq!(answer.deliveries.len(), 1);
+    assert!(matches!(hub.wait(&session, 1, 1), Ok(Asked::Again(again)) if Arc::ptr_eq(&again, &answer)));
+    assert!(matches!(hub.wait(&session, 3, 1), Err(AskError::OutOfOrder { seq: 3, expected: 2 })));
+    assert!(matches!(hub.wait(&session, 2, 1), Ok(Asked::Waits(_))));
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::OutOfOrder { .. })), "the worker has said that it has it");
+    // What comes while it says what it runs goes back to the queue.
+    session.attach();
+    session.deliver(delivery());
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::Unattached)));
+    session.attached();
+    assert!(wait(&hub, &session, 1).end(1).unwrap().deliveries.is_empty());
+}
+
+#[test]
+fn an_order_is_told_until_its_attempt_is_over() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    let order = Order { shard: ShardId(0), task: Ordinal(7), attempt: 1, is_hard: true };
+    session.order(order);
+    assert_eq!((session.orders(), session.orders()), (vec![order], vec![order]));
+    session.end_attempt(ShardId(0), Ordinal(7), 1);
+    assert!(session.orders().is_empty());
+}
+
+#[test]
+fn the_same_worker_is_found_again_and_another_one_under_its_name_is_refused() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    assert!(Arc::ptr_eq(&hub.join(spec(0, 1)).unwrap(), &session));
+    assert!(matches!(hub.join(spec(0, 2)), Err(JoinError::Different)));
+}
+
+#[test]
+fn those_who_went_without_a_word_make_room() {
+    let hub = Hub::default();
+    let sessions: Vec<_> = (0..100).map(|number| join(&hub, number, 1)).collect();
+    let _waits: Vec<_> = sessions.iter().map(|session| wait(&hub, session, 1)).collect();
+    std::thread::sleep(Duration::from_millis(20));
+    sessions[7].touch();
+    hub.forget_silent(&mut lock(&hub.sessions), Duration::from_millis(20));
+    assert_eq!(hub.sessions().iter().map(|session| session.id().0[0]).collect::<Vec<_>>(), [7]);
+    assert_eq!(claim(&hub, 100), [(7, 1)]);
+}

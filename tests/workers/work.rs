@@ -16,7 +16,7 @@ timeout = "20s"
 [task.alive]
 pool = "models"
 executor = "worker"
-heartbeat = "2s"
+heartbeat = "4s"
 retry.attempts = 1
 [task.dead]
 pool = "models"
@@ -110,7 +110,7 @@ fn calls_to_a_service_run_in_a_worker() {
 fn signs_of_life_of_an_attempt_reach_the_engine() {
     let ground = Ground::new(TYPES);
     // The first says something often enough, the second never.
-    let config = "[task.alive]\npool = \"models\"\nheartbeat = \"2s\"\nexecutor = { process = [\"sh\", \"-c\", \"for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.4; echo '{\\\"heartbeat\\\":true}' > $ERGATE_REPORT; done\"] }\n\
+    let config = "[task.alive]\npool = \"models\"\nheartbeat = \"4s\"\nexecutor = { process = [\"sh\", \"-c\", \"for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 0.6; echo '{\\\"heartbeat\\\":true}' > $ERGATE_REPORT; done\"] }\n\
                   [task.dead]\npool = \"models\"\nheartbeat = \"300ms\"\nexecutor = { process = [\"sleep\", \"30\"] }\n";
     let worker = ground.worker_with(config, &["--pool", "models", "--slots", "2"]);
     let (alive, dead) = (ground.submit(r#"{"type":"alive"}"#), ground.submit(r#"{"type":"dead"}"#));

@@ -200,13 +200,14 @@ mod tests {
             let (runner, mut reports) = start().await;
             let mut attempts = Attempts::default();
             attempts.add(given(0, 0, Some(Micros::from_millis(150))));
+            let began = std::time::Instant::now();
             runner.run(attempts);
             let mut signs = 0;
             let result = loop {
                 let report = reports.next().await.unwrap();
                 for (task, number, news) in report.news() {
                     assert_eq!((task, number), (Ordinal(0), 2));
-                    signs += u32::from(news == News::Alive);
+                    signs += u128::from(news == News::Alive);
                 }
                 let ended = report.news().find_map(|(_, _, news)| match news {
                     News::Succeeded(_, result) => Some(result.to_vec()),
@@ -217,7 +218,8 @@ mod tests {
                 }
             };
             assert_eq!(result, br#""7-41.2 3.2""#);
-            assert!((2..=8).contains(&signs), "{signs}");
+            // At most every third of the limit, however long it took.
+            assert!(signs >= 1 && signs <= 1 + began.elapsed().as_millis() / 50, "{signs} in {:?}", began.elapsed());
             runner.end();
         });
     }

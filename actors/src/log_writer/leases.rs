@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{LogWriter, Reply};
 use crate::submission::SubmitError;
-use crate::workers::{Claim, Hub, Order, WorkerSpec};
+use crate::workers::{Claim, Hub, Order, Session, WorkerSpec};
 
 /// How long a worker may be silent that has nothing to lose, before the shard forgets it: twice the longest wait for attempts.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -32,7 +32,8 @@ impl LogWriter {
             let state = self.shard.state();
             let claims: Vec<Claim> = claimable(state)
                 .find_map(|(name, ready, types)| {
-                    let claims = hub.claim(name, ready, |facts| types.iter().any(|known| facts.serves(known)));
+                    let serves = |session: &Session| types.iter().any(|known| session.spec().facts.serves(known));
+                    let claims = hub.claim(name, ready, |session| serves(session) && self.has_room(session));
                     Some(claims).filter(|claims| !claims.is_empty())
                 })
                 .unwrap_or_default();
@@ -49,14 +50,23 @@ impl LogWriter {
         }
     }
 
+    /// Whether a worker can be given anything here. One that asks although its slots are taken, or that has no place, waits like the others: asked for,
+    /// it would be given nothing, again and again.
+    fn has_room(&self, session: &Session) -> bool {
+        let work = &self.shard.state().work;
+        match self.replica_of(session.id()).and_then(|replica| work.replicas.get(replica)) {
+            Some(known) => known.free() > 0,
+            None => work.has_room_for_worker(session.spec().slots),
+        }
+    }
+
     /// Asks for these workers and says how many attempts each was given.
     fn ask_for(&mut self, claims: &[Claim]) -> Vec<u32> {
         let state = self.shard.state();
         let (mut commands, mut replicas, mut joined) = (Vec::new(), Vec::new(), 0);
         for Claim { session, slots, .. } in claims {
             let spec = session.spec();
-            let known = self.worker_replicas.get(&spec.facts.id).copied().filter(|id| state.work.workers.contains_key(id));
-            let replica = known.unwrap_or_else(|| {
+            let replica = self.replica_of(spec.facts.id).unwrap_or_else(|| {
                 let replica = ReplicaId(state.work.next_worker().map_or(u32::MAX, |next| next.0.saturating_add(joined)));
                 joined += 1;
                 commands.push(Command::JoinWorker { replica, pool: &spec.pool, slots: spec.slots, worker: &spec.facts });
@@ -132,7 +142,8 @@ impl LogWriter {
     /// The replica that a worker is on this shard.
     pub(super) fn replica_of(&self, id: WorkerId) -> Option<ReplicaId> {
         let known = self.worker_replicas.get(&id).copied();
-        known.filter(|replica| self.shard.state().work.workers.contains_key(replica))
+        // A worker that was not taken in does not have the id that was meant for it; another one may.
+        known.filter(|replica| self.shard.state().work.workers.get(replica).is_some_and(|facts| facts.id == id))
     }
 
     /// Lets the hub know the workers that the log knows: each has its lease to come back.

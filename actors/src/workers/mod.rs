@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ergate_events::id::ShardId;
-use ergate_events::worker::{WorkerFacts, WorkerId};
+use ergate_events::worker::WorkerId;
 
 pub use self::abroad::Abroad;
 use self::session::Begun;
@@ -162,16 +162,16 @@ impl Hub {
         self.queued.load(Ordering::Acquire) > 0
     }
 
-    /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that can run any of them, until all tasks have a
+    /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that may have any of them, until all tasks have a
     /// slot; a burst is spread over several.
-    pub(crate) fn claim(&self, pool: &str, ready: usize, serves: impl Fn(&WorkerFacts) -> bool) -> Vec<Claim> {
+    pub(crate) fn claim(&self, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
         let mut waiting = lock(&self.waiting);
         let Some(queue) = waiting.get_mut(pool) else { return Vec::new() };
         let (mut claims, mut others, mut slots) = (Vec::new(), VecDeque::new(), 0_usize);
         let spread = ready.min(CLAIMS_MAX);
         while slots < ready || claims.len() < spread {
             let Some(session) = queue.pop_front() else { break };
-            if !serves(&session.spec().facts) {
+            if !may_have(&session) {
                 others.push_back(session);
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use ergate_events::id::{Epoch, Ordinal};
 use ergate_events::time::Micros;
+use ergate_events::worker::WorkerFacts;
 
 use super::*;
 use crate::effects::Attempts;

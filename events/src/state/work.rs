@@ -680,6 +680,11 @@ impl Work {
         }
     }
 
+    /// Whether a worker with so many slots may join.
+    pub fn has_room_for_worker(&self, slots: u32) -> bool {
+        self.next_worker().is_some() && self.replicas.have_room(slots)
+    }
+
     /// The id that the next worker gets, while there are any left.
     pub fn next_worker(&self) -> Option<ReplicaId> {
         WORKER_FIRST.0.checked_add(self.workers_seen).map(ReplicaId)

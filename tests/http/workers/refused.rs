@@ -115,3 +115,27 @@ fn a_token_lets_a_worker_work_where_it_says_and_nowhere_else() {
     assert_eq!(seen["workers"].as_array().unwrap().len(), 2);
     end(service, home.path());
 }
+
+#[test]
+fn a_worker_that_asks_for_slots_that_it_does_not_have_keeps_nothing_from_others_and_fills_no_log() {
+    let home = tempfile::tempdir().unwrap();
+    let service = engine(home.path());
+    let first = service.submit(r#"{"type":"resize"}"#);
+    let (mut greedy, mut other) = (Worker::known(&service, 1), Worker::join(&service, 2));
+    greedy.register(&json!({"slots": 1}));
+    assert_eq!(greedy.take(1), [format!("{first}.1")]);
+    std::thread::scope(|scope| {
+        // Its one slot is taken, and it stands first in line.
+        let waits = scope.spawn(|| greedy.lease(1, "3s"));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let second = service.submit(r#"{"type":"resize"}"#);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert_eq!(other.take(1), [format!("{second}.1")]);
+        other.succeed(&format!("{second}.1"));
+        assert_eq!(waits.join().unwrap()["attempts"], json!([]));
+    });
+    greedy.succeed(&format!("{first}.1"));
+    end(service, home.path());
+    let log = run(&["log", "export", "--data", home.path().join("data").to_str().unwrap()]).expect(0).json_lines();
+    assert_eq!(log.iter().filter(|event| event["event"] == "work_asked").count(), 2);
+}

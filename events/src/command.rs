@@ -91,6 +91,10 @@ pub enum Command<'a> {
     MissWorker { replica: ReplicaId, last_seen: Timestamp },
     /// A worker will not end this attempt.
     ReturnAttempt { task: Ordinal, attempt: u32 },
+    /// The process of a replica ended by itself, or could not be started; the next one starts after `wait`.
+    ExitProcess { replica: ReplicaId, code: Option<u8>, signal: Option<u8>, note: &'a str, wait: Micros },
+    /// A worker does best with another number of attempts at a time.
+    ChangeConcurrency { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
 }
 
 impl Rejection {
@@ -156,6 +160,12 @@ impl<'a> Command<'a> {
             Event::WorkAsked { replica, slots } => Command::AskWork { replica, slots },
             Event::WorkerMissed { replica, last_seen } => Command::MissWorker { replica, last_seen },
             Event::AttemptReturned { task, attempt } => Command::ReturnAttempt { task, attempt },
+            Event::ProcessExited { replica, code, signal, note, wait } => {
+                Command::ExitProcess { replica, code, signal, note, wait }
+            }
+            Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
+                Command::ChangeConcurrency { replica, before, concurrency, reason }
+            }
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }

@@ -114,6 +114,15 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::AskWork { replica, slots } => leases::ask(&state.work, replica, slots, out),
         Command::MissWorker { replica, last_seen } => leases::miss(&state.work, replica, last_seen, at, out),
         Command::ReturnAttempt { task, attempt } => leases::give_back(state, task, attempt, out),
+        Command::ExitProcess { replica, code, signal, note, wait } => {
+            known(state.control.replicas.contains_key(&replica), replica)?;
+            within("the note", note.len(), MESSAGE_BYTES_MAX)?;
+            out.push(Event::ProcessExited { replica, code, signal, note, wait });
+            Ok(())
+        }
+        Command::ChangeConcurrency { replica, before, concurrency, reason } => {
+            leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
+        }
     }
 }
 

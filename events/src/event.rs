@@ -13,7 +13,7 @@ use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId
 use crate::limit::LimitSettings;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::worker::WorkerFacts;
 
 /// An event with its place and time in the log.
@@ -291,6 +291,10 @@ pub enum Event<'a> {
     WorkerMissed { replica: ReplicaId, last_seen: Timestamp },
     /// Input: a worker gave an attempt back without an outcome.
     AttemptReturned { task: Ordinal, attempt: u32 },
+    /// Input: the process of a replica ended without being asked to, or could not be started. The next one of its pool starts after `wait`.
+    ProcessExited { replica: ReplicaId, code: Option<u8>, signal: Option<u8>, note: &'a str, wait: Micros },
+    /// Input: a worker found that it does best with another number of attempts at a time.
+    ConcurrencyChanged { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
 }
 
 /// How far a shard is.
@@ -384,6 +388,8 @@ impl Event<'_> {
             Event::WorkAsked { .. } => "work_asked",
             Event::WorkerMissed { .. } => "worker_missed",
             Event::AttemptReturned { .. } => "attempt_returned",
+            Event::ProcessExited { .. } => "process_exited",
+            Event::ConcurrencyChanged { .. } => "concurrency_changed",
         }
     }
 
@@ -428,6 +434,8 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -462,6 +470,7 @@ impl Event<'_> {
             | Event::Fired { .. }
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
+            | Event::ProcessExited { .. }
             | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
@@ -497,6 +506,7 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::DependencyMet { .. } => Half::Work,
         }
     }
@@ -560,6 +570,8 @@ impl Event<'_> {
             | Event::WorkerJoined { .. }
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::PoolModeSet { .. } => None,
         }
     }
@@ -582,6 +594,8 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

@@ -172,6 +172,8 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "WorkAsked",
         "WorkerMissed",
         "AttemptReturned",
+        "ProcessExited",
+        "ConcurrencyChanged",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }

@@ -219,6 +219,8 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             .prop_map(|(replica, pool, slots, worker)| Event::WorkerJoined { replica, pool, slots, worker: Box::new(worker) }),
         3 => (worker_replica(), 0_u32..4).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
         1 => (worker_replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
+        1 => (worker_replica(), 0_u32..3).prop_map(|(replica, concurrency)| Event::ConcurrencyChanged { replica, before: 1, concurrency, reason: "" }),
+        1 => replica().prop_map(|replica| Event::ProcessExited { replica, code: None, signal: Some(9), note: "", wait: Micros(1) }),
         1 => proptest::collection::vec(name().prop_map(str::to_owned), 0..2).prop_map(|types| Event::TypesServed { types }),
         1 => replica().prop_map(|replica| Event::ReplicaDraining { replica }),
         2 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaLeft { replica, departure }),

@@ -53,6 +53,8 @@ EVENTS = """
 49 work_asked replica: u32, slots: u32
 50 worker_missed replica: u32, last_seen: time
 51 attempt_returned task: u64, attempt: u32
+52 process_exited replica: u32, code: optional u8, signal: optional u8, note: text, wait: span
+53 concurrency_changed replica: u32, before: u32, concurrency: u32, reason: text
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16

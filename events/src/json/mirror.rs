@@ -46,8 +46,11 @@ fields! {
     asks: Vec<AskMirror<'a>>,
     attempt: u32,
     because: PassedOver,
+    before: u32,
     by: Text<'a>,
     cause: Cause,
+    code: u8,
+    concurrency: u32,
     count: u64,
     departure: Departure,
     dependency: TaskId,
@@ -67,6 +70,7 @@ fields! {
     mode: PoolMode,
     percent: u8,
     next: u64,
+    note: Text<'a>,
     name: Text<'a>,
     of: TaskId,
     outcome: Outcome,
@@ -81,6 +85,7 @@ fields! {
     schedule: ScheduleId,
     settings: Box<TypeSettings>,
     shards: Vec<ShardReading>,
+    signal: u8,
     slot: Timestamp,
     slots: u32,
     stage: Text<'a>,
@@ -89,6 +94,7 @@ fields! {
     timeout: Timeout,
     to: Timestamp,
     types: Vec<String>,
+    wait: Micros,
     worker: Box<WorkerFacts>,
     writer: Text<'a>,
 }
@@ -199,6 +205,8 @@ events! {
     WorkAsked { replica, slots },
     WorkerMissed { replica, last_seen },
     AttemptReturned { task, attempt },
+    ProcessExited { replica, code, signal, note, wait },
+    ConcurrencyChanged { replica, before, concurrency, reason },
 }
 
 /// What the message of an unknown event begins with.
@@ -290,6 +298,7 @@ same!(
     Vec<String>,
     Box<WorkerFacts>,
     Epoch,
+    Micros,
     ReplicaId,
     TypeId
 );

@@ -109,6 +109,8 @@ impl State {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();

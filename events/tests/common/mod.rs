@@ -407,6 +407,8 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::WorkAsked { replica, slots } => format!("asked {replica} {slots}"),
         Event::WorkerMissed { replica, last_seen } => format!("missed {replica} {}", envelope.recorded_at.since(*last_seen)),
         Event::AttemptReturned { task, attempt } => format!("returned {task}.{attempt}"),
+        Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
+        Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
             format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
         }
@@ -508,6 +510,16 @@ fn strangers_day(story: &mut Story) {
     let [first, second] = [(); 2].map(|()| story.submit(&request));
     story.tell(&Command::AskWork { replica, slots: 2 }).expect("it is there");
     story.tell(&Command::ReturnAttempt { task: first, attempt: 1 }).expect("it runs");
+    let reason = "more at a time take longer and do no more";
+    story.tell(&Command::ChangeConcurrency { replica, before: 2, concurrency: 1, reason }).expect("it is there");
+    let requested = story.shard.state().control.replicas.keys().next().copied();
+    if let Some(replica) = requested {
+        let wait = Micros::from_secs(1);
+        let exit = Command::ExitProcess { replica, code: None, signal: Some(9), note: "", wait };
+        story.tell(&exit).expect("it is known");
+        let exit = Command::ExitProcess { replica, code: Some(1), signal: None, note: "no model in /models", wait };
+        story.tell(&exit).expect("it is known");
+    }
     let last_seen = story.now;
     story.pass(5_000);
     story.tell(&Command::MissWorker { replica, last_seen }).expect("it was silent for long");

@@ -118,6 +118,14 @@ fn of_workers() -> impl Strategy<Value = Event<'static>> {
         (replica(), count()).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
         (replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
         (task(), count()).prop_map(|(task, attempt)| Event::AttemptReturned { task, attempt }),
+        (replica(), of(any::<u8>()), of(any::<u8>()), text(), span())
+            .prop_map(|(replica, code, signal, note, wait)| Event::ProcessExited { replica, code, signal, note, wait }),
+        (replica(), count(), count(), text()).prop_map(|(replica, before, concurrency, reason)| Event::ConcurrencyChanged {
+            replica,
+            before,
+            concurrency,
+            reason
+        }),
     ]
 }
 

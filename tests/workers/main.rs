@@ -17,4 +17,5 @@ mod model;
 mod processes;
 mod refused;
 mod restart;
+mod versions;
 mod work;

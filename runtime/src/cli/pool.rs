@@ -160,7 +160,8 @@ fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     output::line("")?;
     let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED", "WORKER"]);
     for member in members {
-        table.row(["id", "phase", "slots", "used", "worker"].map(|name| plain(&member[name])));
+        let worker = member["worker"].as_str().unwrap_or("-").to_owned();
+        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])).into_iter().chain([worker]));
     }
     table.print()
 }

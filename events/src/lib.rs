@@ -23,6 +23,7 @@ pub mod mates;
 pub mod nearest;
 pub mod planted;
 pub mod retry;
+pub mod scaling;
 pub mod schedule;
 pub mod settle;
 pub mod shard;

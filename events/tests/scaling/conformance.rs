@@ -28,3 +28,26 @@ fn every_scenario_of_the_controller_ends_as_there() {
         None => eprintln!("skipped: no hpa-cases.json; ERGATE_SHARED_DATA names the folder that has it"),
     }
 }
+
+#[test]
+fn our_own_scenarios_hold() {
+    assert_eq!(holds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/hpa/scenarios.json")), 13);
+}
+
+#[test]
+fn a_scenario_that_expects_something_else_is_told_from_the_others() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/hpa/scenarios.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    // The count, the event, a condition and the error flag: each by itself is a difference.
+    for (from, to) in [
+        (r#""replicas": 12,"#, r#""replicas": 11,"#),
+        ("New size: 5", "New size: 4"),
+        (r#"["True", "SucceededGetScale"]"#, r#"["True", "ReadyForNewScale"]"#),
+        (r#""error": true, "event""#, r#""error": false, "event""#),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        let file: File = serde_json::from_str(&changed).unwrap();
+        assert_eq!(file.scenarios().filter_map(|scenario| file.difference(scenario)).count(), 1, "{from}");
+    }
+}

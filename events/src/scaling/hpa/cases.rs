@@ -220,7 +220,7 @@ pub struct Told {
 }
 
 /// The first step of a scenario that went otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// The scenario.
     pub scenario: String,
@@ -234,6 +234,10 @@ pub struct Difference {
     pub found: Told,
     /// What this policy says about it.
     pub sentence: String,
+    /// What it saw.
+    pub observation: Observation,
+    /// What it decided, with every number.
+    pub decision: Decision,
 }
 
 impl File {
@@ -252,9 +256,16 @@ impl File {
             let decision = policy.evaluate(&mut memory, &observation);
             let found = told(&policy, &memory, &decision);
             if found != step.expect {
-                let sentence = decision.sentence(|index| policy.input(index));
-                let (scenario, note) = (scenario.id.clone(), scenario.note.clone());
-                return Some(Difference { scenario, note, step: index, expected: step.expect.clone(), found, sentence });
+                return Some(Difference {
+                    scenario: scenario.id.clone(),
+                    note: scenario.note.clone(),
+                    step: index,
+                    expected: step.expect.clone(),
+                    found,
+                    sentence: decision.sentence(|index| policy.input(index)),
+                    observation,
+                    decision,
+                });
             }
             current = decision.wanted;
         }

@@ -184,15 +184,19 @@ impl Policy for Keda {
             memory.polled = Some(at);
             decision = self.poll(memory, observation);
         }
-        let is_synced = decision.as_ref().is_none_or(|decision: &Decision| !decision.is_change());
-        if is_synced && is_due(memory.synced, self.controller.sync_period) && observation.replicas.wanted > 0 {
+        let current = observation.replicas.wanted;
+        let has_changed = decision.as_ref().is_some_and(|decision: &Decision| decision.is_change());
+        // An HPA that looked at a pool asleep would lift it to its minimum, which is why KEDA itself knows no other idle count than 0.
+        let is_asleep =
+            current == 0 || self.idle_replicas.is_some_and(|idle| current <= idle && current < observation.bounds.min);
+        if !has_changed && !is_asleep && is_due(memory.synced, self.controller.sync_period) {
             memory.synced = Some(at);
             let cooling = decision.take();
             let mut synced = self.sync(memory, observation);
             // Between its activity and its sleep the HPA goes on, with what little there is to do.
             if let Some(cooling) = cooling {
                 synced.look_again = cooling.look_again;
-                if !synced.is_change() && synced.reason == Reason::Content {
+                if !synced.is_change() && synced.reason != Reason::Unknown {
                     synced.reason = cooling.reason;
                 }
             }

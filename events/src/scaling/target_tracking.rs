@@ -118,10 +118,11 @@ impl Policy for TargetTracking {
         if let Err(failure) = read {
             decision.verdicts.push(Verdict::failed(failure));
         }
-        match memory.points.newest().filter(|_| has_ended) {
-            Some(point) => self.alarm(memory, at, &mut decision, point),
-            None if decision.verdicts.is_empty() => {}
-            None => decision.reason = Reason::Unknown,
+        if let Some(point) = memory.points.newest().filter(|_| has_ended) {
+            self.alarm(memory, at, &mut decision, point);
+        }
+        if decision.winner.is_none() && decision.failures().next().is_some() {
+            decision.reason = Reason::Unknown;
         }
         decision.bound(observation);
         if decision.wanted > current {

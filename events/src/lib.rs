@@ -24,6 +24,7 @@ pub mod nearest;
 pub mod planted;
 pub mod restart;
 pub mod retry;
+pub mod scaling;
 pub mod schedule;
 pub mod settle;
 pub mod shard;

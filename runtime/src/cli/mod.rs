@@ -21,6 +21,7 @@ mod offline;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
+mod policy;
 mod pool;
 mod progress;
 mod pump;
@@ -119,6 +120,9 @@ enum Verb {
     /// Look at pools, and set their sizes
     #[command(subcommand)]
     Pool(pool::PoolVerb),
+    /// Look at scaling policies without a pool
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// Look at schedules, and pause, resume or trigger them
     #[command(subcommand)]
     Schedule(schedule::ScheduleVerb),
@@ -169,6 +173,7 @@ impl Verb {
             | Verb::Worker(_)
             | Verb::Launch(_)
             | Verb::Dlq(_)
+            | Verb::Policy(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
             | Verb::Kafka(_)
@@ -211,6 +216,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),
         Verb::Pool(verb) => pool::run(verb, globals),
+        Verb::Policy(verb) => policy::run(verb, globals),
         Verb::Schedule(verb) => schedule::run(verb, globals),
         Verb::Status => status::run(globals),
         Verb::Dlq(verb) => dlq::run(verb, globals),

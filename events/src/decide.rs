@@ -8,6 +8,7 @@ use crate::id::{Epoch, LimitId, Ordinal, PoolId, ReplicaId, TypeId};
 use crate::leases;
 use crate::limit::{LIMITS_MAX, LimitSettings, TYPE_LIMITS_MAX};
 use crate::retry;
+use crate::sizing;
 use crate::slab::{Phase, Task};
 use crate::state::control::{Control, ReplicaPhase};
 use crate::state::keys::{IDEMPOTENCY_KEYS_MAX, KeyTable};
@@ -120,6 +121,10 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
             out.push(Event::ProcessExited { replica, code, signal, note, wait });
             Ok(())
         }
+        Command::SetPolicy { pool, policy, least, most, by, reason } => {
+            sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
+        }
+        Command::ObservePool { pool, readings } => sizing::observe(&state.control, pool, readings, at, out),
         Command::ChangeConcurrency { replica, before, concurrency, reason } => {
             leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
         }

@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod settle;
 pub mod shard;
 pub mod shared;
+pub mod sizing;
 pub mod slab;
 pub mod state;
 pub mod task;

@@ -55,6 +55,9 @@ EVENTS = """
 51 attempt_returned task: u64, attempt: u32
 52 process_exited replica: u32, code: optional u8, signal: optional u8, note: text, wait: span
 53 concurrency_changed replica: u32, before: u32, concurrency: u32, reason: text
+54 policy_set pool: u16, policy: text, least: u32, most: u32, by: text, reason: text
+55 pool_observed pool: u16, readings: list of Reading
+56 pool_scaled pool: u16, replicas: u32, decision: text
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16

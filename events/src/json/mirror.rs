@@ -12,6 +12,7 @@ use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
 use crate::limit::LimitSettings;
+use crate::scaling::signal::Reading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -52,6 +53,7 @@ fields! {
     code: u8,
     concurrency: u32,
     count: u64,
+    decision: Text<'a>,
     departure: Departure,
     dependency: TaskId,
     details: Bytes<'a>,
@@ -62,12 +64,14 @@ fields! {
     from: Timestamp,
     key: KeyMirror<'a>,
     last_seen: Timestamp,
+    least: u32,
     left: u32,
     limit: LimitId,
     limits: Vec<LimitId>,
     message: Text<'a>,
     missing: u64,
     mode: PoolMode,
+    most: u32,
     percent: u8,
     next: u64,
     note: Text<'a>,
@@ -76,7 +80,9 @@ fields! {
     outcome: Outcome,
     payload: Bytes<'a>,
     plan: Box<ScheduleSettings>,
+    policy: Text<'a>,
     pool: Text<'a>,
+    readings: Vec<Reading>,
     reason: Text<'a>,
     replica: ReplicaId,
     replicas: u32,
@@ -207,6 +213,9 @@ events! {
     AttemptReturned { task, attempt },
     ProcessExited { replica, code, signal, note, wait },
     ConcurrencyChanged { replica, before, concurrency, reason },
+    PolicySet { pool, policy, least, most, by, reason },
+    PoolObserved { pool, readings },
+    PoolScaled { pool, replicas, decision },
 }
 
 /// What the message of an unknown event begins with.
@@ -299,6 +308,7 @@ same!(
     Box<WorkerFacts>,
     Epoch,
     Micros,
+    Vec<Reading>,
     ReplicaId,
     TypeId
 );

@@ -27,6 +27,7 @@ pub mod decision;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;
+pub mod needs;
 pub mod points;
 pub mod policy;
 pub mod rate;

@@ -11,6 +11,7 @@ pub mod image;
 pub mod keys;
 pub mod queue;
 pub mod replicas;
+pub mod scaling;
 pub mod schedules;
 pub mod work;
 
@@ -111,6 +112,9 @@ impl State {
             | Event::AttemptReturned { .. }
             | Event::ProcessExited { .. }
             | Event::ConcurrencyChanged { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();

@@ -253,6 +253,9 @@ impl Work {
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
             | Event::ProcessExited { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::PoolModeSet { .. } => {}
         }
         self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));

@@ -25,9 +25,9 @@ fn written(dir: &Path, text: &[u8]) -> PathBuf {
 
 #[test]
 fn our_own_scenarios_do_not_differ() {
-    assert_eq!(conformance(OWN.as_ref(), &[]).expect(0).out, "13 scenarios, 0 differ\n");
+    assert_eq!(conformance(OWN.as_ref(), &[]).expect(0).out, "16 scenarios, 0 differ\n");
     let told: Value = conformance(OWN.as_ref(), &["--json"]).expect(0).json();
-    assert_eq!((&told["scenarios"], &told["differ"], &told["first"]), (&13.into(), &0.into(), &Value::Null));
+    assert_eq!((&told["scenarios"], &told["differ"], &told["first"]), (&16.into(), &0.into(), &Value::Null));
 }
 
 /// Scenarios of others: in the folder that `ERGATE_SHARED_DATA` names, or beside the repository.
@@ -53,7 +53,7 @@ fn the_first_difference_is_told_in_full() {
     let text = std::fs::read_to_string(OWN).unwrap().replace(r#""replicas": 12,"#, r#""replicas": 11,"#);
     let path = written(dir.path(), text.as_bytes());
     let out = conformance(&path, &[]).expect(1).out;
-    assert!(out.starts_with("13 scenarios, 1 differ\nfirst: scenario up-100-percent-or-2-a-minute, step 2"), "{out}");
+    assert!(out.starts_with("16 scenarios, 1 differ\nfirst: scenario up-100-percent-or-2-a-minute, step 2"), "{out}");
     for part in [
         "expected  11 replicas",
         "found     12 replicas",

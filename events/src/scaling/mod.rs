@@ -32,6 +32,7 @@ pub mod points;
 pub mod policy;
 pub mod rate;
 pub mod real;
+mod sentence;
 pub mod setting;
 pub mod signal;
 pub mod step;

@@ -62,7 +62,8 @@ fn a_member_counts_the_changes_that_were_made_and_not_those_it_wanted() {
     let mut pool = Pool::new(&policy, (1, 20), 8);
     // The queue alone would take one replica away each minute; the other member stays at what there is.
     for second in (0..300).step_by(15) {
-        assert_eq!(pool.look(second, load(10.0, 1.0)).wanted, 8);
+        let decision = pool.look(second, load(10.0, 1.0));
+        assert_eq!((decision.wanted, &decision.verdicts[0].answer), (8, &Answer::Replicas(7)), "at {second} s");
     }
     let mut alone = Memory::default();
     let Single::Hpa(queue) = policy.members[0].rule.clone() else { unreachable!() };

@@ -1,7 +1,9 @@
 //! `hpa` beyond its scenarios: where its two memories differ, and its words.
 
 use ergate_events::scaling::decision::{By, LimitKind, Reason};
-use ergate_events::scaling::hpa::{Behavior, Change, ConditionReason, Hpa, Memories, Memory, Pace, PaceKind, Rules};
+use ergate_events::scaling::hpa::{
+    Behavior, Change, ConditionReason, Hpa, Memories, Memory, Metric, Pace, PaceKind, Rules, Target,
+};
 use ergate_events::scaling::{Decision, Policy};
 
 use crate::support::{Pool, at, broken, external, secs, seen, signal};
@@ -142,4 +144,43 @@ fn a_change_that_was_not_made_is_not_counted() {
     assert_eq!(memory.up, [Change { at: at(0), by: 1, is_outdated: false }]);
     policy.overruled(&mut memory, &observation, 2);
     assert_eq!((memory.up.len(), memory.down.len()), (0, 0));
+}
+
+#[test]
+fn a_tolerance_of_118_thousandths_is_the_product_and_not_the_quotient() {
+    // 559 / 500 is 1 + 118 × 0.001 and more than 1 + 118 / 1000.
+    let behavior = Behavior { scale_up: Rules { tolerance_milli: Some(118), ..Rules::default() }, ..Behavior::default() };
+    let target = Target::ValueMilli(500_000);
+    let metrics = vec![Metric { target, ..external("load", 1) }];
+    let policy = Hpa { metrics, behavior: Some(behavior), ..Hpa::default() };
+    assert_eq!(Pool::new(&policy, (1, 20), 5).look(0, vec![signal("load", 559.0)]).wanted, 5);
+    assert_eq!(Pool::new(&policy, (1, 20), 5).look(0, vec![signal("load", 559.001)]).wanted, 6);
+}
+
+#[test]
+fn of_several_old_slots_the_last_is_used_again() {
+    let policy = policy(Memories::Compatible, (4, 60), (4, 120));
+    let mut memory = Memory::default();
+    let old = |second, by| Change { at: at(second), by, is_outdated: false };
+    (memory.up, memory.down) = (vec![old(0, 1), old(30, 2), old(150, 1)], vec![old(10, 1)]);
+    let decision = policy.evaluate(&mut memory, &seen(200, 8, (1, 20), vec![signal("jobs", 10.0)]));
+    assert_eq!(decision.wanted, 10);
+    let is_old = |change: &Change| (change.by, change.is_outdated);
+    assert_eq!(memory.up.iter().map(is_old).collect::<Vec<_>>(), [(1, true), (2, false), (1, false)]);
+    assert_eq!(memory.up[1].at, at(200));
+    // Changes of the other direction are left alone.
+    assert_eq!(memory.down, [old(10, 1)]);
+}
+
+#[test]
+fn of_equals_the_first_gives_the_reason_and_a_zero_gives_its_place_away() {
+    let policy = Hpa { metrics: vec![external("a", 1), external("b", 1), external("c", 1)], ..Hpa::default() };
+    let winner = |numbers: [f64; 3]| {
+        let signals = ["a", "b", "c"].into_iter().zip(numbers).map(|(name, number)| signal(name, number)).collect();
+        Pool::new(&policy, (1, 20), 4).look(0, signals).winner
+    };
+    assert_eq!(winner([6.0, 6.0, 5.0]), Some(0));
+    assert_eq!(winner([5.0, 6.0, 6.0]), Some(1));
+    assert_eq!(winner([0.0, 0.0, 0.0]), Some(2));
+    assert_eq!(winner([0.0, 1.0, 1.0]), Some(1));
 }

@@ -3,7 +3,8 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::settings::{Memories, PERIOD_MAX, Rulebook, WINDOW_MAX};
+use super::rulebook::Rulebook;
+use super::settings::{Memories, PERIOD_MAX, WINDOW_MAX};
 use super::words::Conditions;
 use crate::time::{Micros, Timestamp};
 

@@ -1,7 +1,8 @@
 //! What one metric proposes.
 
 use super::pods::{self, Bins, Sum};
-use super::settings::{Metric, Rulebook, Source, Target};
+use super::rulebook::Rulebook;
+use super::settings::{Metric, Source, Target};
 use crate::scaling::decision::{Answer, Failure, Verdict};
 use crate::scaling::signal::{Observation, Reading, Value};
 

@@ -4,16 +4,18 @@
 //! scenario files (`cases`), which any build can be held against with `ergate policy conformance`.
 
 pub mod cases;
+mod check;
 mod memory;
 mod metric;
 mod normalize;
 mod pods;
+mod rulebook;
 mod settings;
 mod words;
 
 pub use memory::{Change, Memory, Recommendation};
 pub(super) use metric::outside;
-pub(super) use settings::Rulebook;
+pub(super) use rulebook::Rulebook;
 pub use settings::{Behavior, Controller, Hpa, Memories, Metric, Pace, PaceKind, Rules, Select, Source, Target, ToleranceForm};
 pub use words::{Condition, ConditionReason, Conditions, Detail};
 
@@ -26,7 +28,7 @@ impl Policy for Hpa {
     type Memory = Memory;
 
     fn check(&self, bounds: Bounds) -> Result<(), SettingError> {
-        settings::check(self, bounds)
+        check::check(self, bounds)
     }
 
     fn cadence(&self) -> Cadence {

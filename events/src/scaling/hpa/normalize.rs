@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use super::memory::{Change, Memory, Recommendation};
-use super::settings::{Behavior, DOWN, Pace, PaceKind, Rulebook, Rules, Select, UP};
+use super::rulebook::Rulebook;
+use super::settings::{Behavior, DOWN, Pace, PaceKind, Rules, Select, UP};
 use super::words::{Condition, ConditionReason};
 use crate::scaling::decision::{By, Decision, LimitKind};
 use crate::scaling::signal::{Bounds, Observation};

@@ -3,12 +3,19 @@
 //! All values are in thousandths, all times in seconds on a clock that starts at 0. What a key means where it is absent stands in the file's
 //! `defaults`, and where those are absent too it is what Kubernetes does.
 
-use std::collections::BTreeMap;
+mod format;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Behavior, Change, Condition, ConditionReason, Controller, Hpa, Memories, Memory, Metric, Pace, PaceKind};
-use super::{Recommendation, Rules, Select, Source, Target, ToleranceForm};
+use format::{
+    ChangeCase, ControllerCase, Defaults, MetricCase, PaceCase, PhaseCase, PodCase, RecommendationCase, RulesCase, Seed,
+    SourceCase, Step, ValueCase,
+};
+pub use format::{File, Scenario, Told};
+
+use super::{
+    Behavior, Change, Condition, ConditionReason, Controller, Hpa, Memories, Memory, Metric, Pace, Recommendation, Rules, Source,
+};
 use crate::scaling::decision::Decision;
 use crate::scaling::policy::Policy;
 use crate::scaling::real::Real;
@@ -19,205 +26,6 @@ use crate::time::{Micros, Timestamp};
 pub const SCHEMA: &str = "hpa-cases/1";
 /// When the clock of a scenario starts: late enough that everything that happened before has a time.
 const START: Timestamp = Timestamp(1_000_000_000_000_000);
-
-/// A whole file; keys that are not here are for people.
-#[derive(Clone, Debug, Deserialize)]
-pub struct File {
-    /// Has to be [`SCHEMA`].
-    pub schema: String,
-    #[serde(default)]
-    defaults: Defaults,
-    /// Scenarios that somebody thought of.
-    #[serde(default)]
-    pub cases: Vec<Scenario>,
-    /// Scenarios by chance.
-    #[serde(default)]
-    pub fuzz: Vec<Scenario>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Defaults {
-    #[serde(default)]
-    controller: ControllerCase,
-    #[serde(default)]
-    pod: PodCase,
-}
-
-/// A row of looks of one controller at one object.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Scenario {
-    /// Its name.
-    pub id: String,
-    /// Why its expectations are what they are.
-    #[serde(default)]
-    pub note: Option<String>,
-    spec: Spec,
-    #[serde(default)]
-    controller: ControllerCase,
-    #[serde(default)]
-    seed: Seed,
-    steps: Vec<Step>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Spec {
-    #[serde(default)]
-    min: Option<u32>,
-    max: u32,
-    #[serde(default)]
-    behavior: Option<BehaviorCase>,
-    metrics: Vec<MetricCase>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BehaviorCase {
-    #[serde(default)]
-    scale_up: Option<RulesCase>,
-    #[serde(default)]
-    scale_down: Option<RulesCase>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RulesCase {
-    #[serde(default)]
-    stabilization_s: Option<f64>,
-    #[serde(default)]
-    select: Option<Select>,
-    #[serde(default)]
-    policies: Option<Vec<PaceCase>>,
-    #[serde(default)]
-    tolerance: Option<f64>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PaceCase {
-    #[serde(rename = "type")]
-    kind: PaceKind,
-    value: u32,
-    period_s: f64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MetricCase {
-    #[serde(rename = "type")]
-    source: SourceCase,
-    name: String,
-    #[serde(default)]
-    container: Option<String>,
-    target: Target,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-enum SourceCase {
-    Resource,
-    ContainerResource,
-    Pods,
-    Object,
-    External,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ControllerCase {
-    downscale_stabilization_s: Option<f64>,
-    cpu_init_s: Option<f64>,
-    initial_readiness_s: Option<f64>,
-    tolerance: Option<f64>,
-    tolerance_mode: Option<ToleranceForm>,
-    scale_to_zero: Option<bool>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Seed {
-    current: u32,
-    recommendations: Vec<RecommendationCase>,
-    up_events: Vec<ChangeCase>,
-    down_events: Vec<ChangeCase>,
-    scaled_to_zero: Option<bool>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecommendationCase {
-    age_s: f64,
-    replicas: u32,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChangeCase {
-    age_s: f64,
-    change: u32,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Step {
-    at_s: f64,
-    #[serde(default)]
-    pods: Option<Vec<PodCase>>,
-    #[serde(default)]
-    values: Vec<Option<ValueCase>>,
-    #[serde(default)]
-    status_replicas: Option<u32>,
-    expect: Told,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PodCase {
-    count: Option<u32>,
-    phase: Option<PhaseCase>,
-    ready: Option<bool>,
-    deleted: Option<bool>,
-    started_ago_s: Option<f64>,
-    ready_changed_ago_s: Option<f64>,
-    request_milli: Option<i64>,
-    usage_milli: BTreeMap<String, i64>,
-    metric_age_s: Option<f64>,
-    metric_window_s: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-enum PhaseCase {
-    Pending,
-    Running,
-    Succeeded,
-    Failed,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ValueCase {
-    #[serde(default)]
-    error: bool,
-    #[serde(default)]
-    value_milli: Option<i64>,
-    #[serde(default)]
-    values_milli: Option<Vec<i64>>,
-}
-
-/// What a step leads to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Told {
-    /// The count.
-    pub replicas: u32,
-    /// The text of the event `SuccessfulRescale`; nothing where the count stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
-    /// Whether a metric failed.
-    #[serde(default)]
-    pub error: bool,
-    /// Status and reason of each condition that was ever set.
-    pub conditions: BTreeMap<String, (String, String)>,
-}
 
 /// The first step of a scenario that went otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -387,7 +195,7 @@ impl Step {
             (is_outside || value.error).then(|| Signal { name: index.to_string(), reading: value.reading() })
         });
         let live = self.status_replicas.unwrap_or(current);
-        let ready = u32::try_from(super::pods::ready(&pods)).unwrap_or(u32::MAX);
+        let ready = u32::try_from(crate::scaling::hpa::pods::ready(&pods)).unwrap_or(u32::MAX);
         Observation {
             at,
             bounds: Bounds { min: scenario.spec.min.unwrap_or(1), max: scenario.spec.max },

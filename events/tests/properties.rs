@@ -9,6 +9,7 @@ use ergate_events::command::Command;
 use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, PoolMode, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
+use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
 use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
@@ -240,6 +241,18 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             reason: "",
         }),
         1 => replica().prop_map(|replica| Event::ReplicaReady { replica }),
+        1 => (0_u16..3, 0_u32..3, 0_u32..5).prop_map(|(pool, least, most)| Event::PolicySet {
+            pool: PoolId(pool),
+            policy: if least == 2 { "".into() } else { r#"{"policy":"rate"}"#.into() },
+            least,
+            most,
+            by: "",
+            reason: "",
+        }),
+        2 => (0_u16..3, 0_i64..40, 0_usize..6).prop_map(|(pool, number, count)| Event::PoolObserved {
+            pool: PoolId(pool),
+            readings: vec![Reading::Value(Value::Integer(number)); count],
+        }),
         1 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaStopped { replica, departure }),
         1 => (moment(), moment()).prop_map(|(from, to)| Event::ClockStepped { from, to }),
         1 => any::<u64>().prop_map(|missing| Event::LossAccepted { missing, by: "", reason: "" }),

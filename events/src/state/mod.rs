@@ -64,7 +64,8 @@ impl State {
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => {
+            | Event::DrainRequested { .. }
+            | Event::PoolScaled { .. } => {
                 self.control.apply(envelope);
                 self.unsettled = true;
             }
@@ -74,8 +75,13 @@ impl State {
             | Event::ScheduleResumed { .. }
             | Event::Fired { .. }
             | Event::Triggered { .. }
-            | Event::SlotsPassed { .. } => self.control.apply(envelope),
-            Event::ClockStepped { .. } | Event::LossAccepted { .. } | Event::ShardsObserved { .. } => {}
+            | Event::SlotsPassed { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. } => self.control.apply(envelope),
+            Event::ProcessExited { .. }
+            | Event::ClockStepped { .. }
+            | Event::LossAccepted { .. }
+            | Event::ShardsObserved { .. } => {}
             Event::TypeDefined { .. }
             | Event::Requested { .. }
             | Event::Deduplicated { .. }
@@ -110,11 +116,7 @@ impl State {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
-            | Event::ProcessExited { .. }
             | Event::ConcurrencyChanged { .. }
-            | Event::PolicySet { .. }
-            | Event::PoolObserved { .. }
-            | Event::PoolScaled { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();

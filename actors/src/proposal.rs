@@ -1,12 +1,13 @@
 //! Commands that are not requests, as they travel: they own their texts, and some stand for what the state makes of them.
 
-use ergate_events::command::Command;
+use ergate_events::command::{Command, PoolRef};
 use std::sync::Arc;
 
 use ergate_events::event::{Departure, PoolMode, ShardReading};
 use ergate_events::firing::Firing;
-use ergate_events::id::{LimitId, Ordinal, ReplicaId, ScheduleId, TypeId};
+use ergate_events::id::{LimitId, Ordinal, PoolId, ReplicaId, ScheduleId, TypeId};
 use ergate_events::limit::LimitSettings;
+use ergate_events::scaling::signal::Reading;
 use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
@@ -124,6 +125,23 @@ pub enum Proposal {
         /// How.
         departure: Departure,
     },
+    /// See [`Command::SetPolicy`].
+    SetPolicy {
+        /// The pool.
+        pool: String,
+        /// The policy as JSON; none where it is empty.
+        policy: String,
+        /// The fewest replicas.
+        least: u32,
+        /// The most.
+        most: u32,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::ObservePool`].
+    ObservePool(PoolId, Vec<Reading>),
     /// The process of a replica works.
     ProcessUp(ReplicaId),
     /// The process of a replica is gone.
@@ -296,6 +314,10 @@ impl Proposal {
                 let leave = joined.then_some(Command::LeaveReplica { replica, departure });
                 leave.into_iter().chain([Command::StopReplica { replica, departure }]).collect()
             }
+            Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
+                vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
+            }
+            Proposal::ObservePool(pool, ref readings) => vec![Command::ObservePool { pool, readings }],
             Proposal::ProcessUp(replica) => vec![Command::ReadyReplica { replica }],
             Proposal::ProcessDown(ref end) => end.commands(state),
             Proposal::LoseAllReplicas => {

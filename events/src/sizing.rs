@@ -71,7 +71,7 @@ pub(crate) fn observe<'a>(
     let seen = control.observation(pool, readings, at).ok_or(Rejection::OutOfRange { what: "the readings", rule })?;
     let decision = scaling.decide(&seen);
     out.push(Event::PoolObserved { pool, readings: readings.to_vec() });
-    let is_told = scaling.last.as_ref().is_some_and(|last| decision.says_the_same(last));
+    let is_told = scaling.last.as_ref().is_some_and(|last| decision.says_the_same(&last.decision));
     if !is_told {
         // A decision is made of numbers and texts, which can always be written.
         let text = serde_json::to_string(&decision).unwrap_or_default();

@@ -84,7 +84,7 @@ fn a_copy_of_the_state_goes_on_with_the_same_decisions() {
     assert_eq!(copy.digest(), story.shard.state().digest());
     let scaling = |state: &State| state.control.scaling[&POOL].clone();
     assert_eq!(scaling(&copy), scaling(story.shard.state()));
-    assert!(scaling(&copy).last.is_some_and(|last| last.wanted > 0));
+    assert!(scaling(&copy).last.is_some_and(|last| last.decision.wanted > 0));
 }
 
 #[test]

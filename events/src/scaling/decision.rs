@@ -232,11 +232,9 @@ impl Decision {
     /// Whether it tells nobody anything that the one before did not: the same count for the same reason, winner, bounds and failures. Only the
     /// numbers are newer, and they are in its observation; the log needs no second copy of the rest.
     pub fn says_the_same(&self, before: &Decision) -> bool {
-        let failed = |decision: &Decision| decision.failures().count();
         let bounds = |decision: &Decision| decision.limits.iter().map(|limit| limit.kind).collect::<Vec<_>>();
         !self.is_change()
             && (self.wanted, self.reason, self.winner) == (before.wanted, before.reason, before.winner)
-            && failed(self) == failed(before)
             && self.failures().eq(before.failures())
             && bounds(self) == bounds(before)
     }

@@ -20,8 +20,8 @@ pub struct Scaling {
     pub bounds: Bounds,
     /// The event that set it.
     pub set_at: Position,
-    /// What was decided last.
-    pub last: Option<Decision>,
+    /// What was seen and decided last.
+    pub last: Option<Look>,
     memory: Memory,
     /// What the text says. It follows from the text and is not written.
     policy: AnyPolicy,
@@ -30,6 +30,15 @@ pub struct Scaling {
 }
 
 impl Eq for Scaling {}
+
+/// One look at a pool.
+#[derive(Clone, Debug, PartialEq, Encode, Decode, serde::Serialize)]
+pub struct Look {
+    /// What there was.
+    pub seen: Observation,
+    /// What followed.
+    pub decision: Decision,
+}
 
 impl Scaling {
     /// A policy that has seen nothing yet; `None` for a text that is none, which only a newer build can have written.
@@ -66,7 +75,8 @@ impl Scaling {
 
     /// Decides, and remembers it.
     pub(crate) fn look(&mut self, observation: &Observation) {
-        self.last = Some(self.policy.evaluate(&mut self.memory, observation));
+        let decision = self.policy.evaluate(&mut self.memory, observation);
+        self.last = Some(Look { seen: observation.clone(), decision });
     }
 }
 

@@ -184,3 +184,13 @@ fn of_equals_the_first_gives_the_reason_and_a_zero_gives_its_place_away() {
     assert_eq!(winner([0.0, 0.0, 0.0]), Some(2));
     assert_eq!(winner([0.0, 1.0, 1.0]), Some(1));
 }
+
+#[test]
+fn a_pool_that_begins_asleep_wakes_if_its_memory_says_that_it_sleeps() {
+    let policy = Hpa { metrics: vec![external("jobs", 2)], ..Hpa::default() };
+    let mut pool = Pool::new(&policy, (0, 20), 0);
+    assert_eq!(pool.look(0, vec![signal("jobs", 7.0)]).reason, Reason::Asleep);
+    pool.memory = Memory::asleep();
+    // 3.5 replicas, and 4 at once from nothing.
+    assert_eq!(pool.look(15, vec![signal("jobs", 7.0)]).wanted, 4);
+}

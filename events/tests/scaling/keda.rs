@@ -37,6 +37,9 @@ fn it_polls_every_thirty_seconds_unless_it_follows_events() {
     pool.look(0, vec![signal("lag", 0.0)]);
     assert_eq!(pool.look(1, vec![signal("lag", 99.0)]).wanted, 1);
     assert_eq!(pool.look(2, vec![signal("lag", 99.0)]).wanted, 4);
+    // Each further step is the HPA's, every 15 s, however much happens.
+    assert_eq!(pool.look(3, vec![signal("lag", 99.0)]).wanted, 4);
+    assert_eq!(pool.look(17, vec![signal("lag", 99.0)]).wanted, 8);
     assert!(matches!(ergate_events::scaling::Policy::cadence(&policy), Cadence::OnEvents { timer, .. } if timer == secs(15)));
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rulebook::Rulebook;
 use super::settings::{Memories, PERIOD_MAX, WINDOW_MAX};
-use super::words::Conditions;
+use super::words::{Condition, ConditionReason, Conditions};
 use crate::time::{Micros, Timestamp};
 
 /// What it remembers.
@@ -46,6 +46,13 @@ pub struct Change {
 }
 
 impl Memory {
+    /// The memory for a pool that begins with no replica and is to be woken by its policy. Without it a count of 0 is somebody's decision, which
+    /// the HPA leaves alone.
+    pub fn asleep() -> Memory {
+        let conditions = Conditions { scaled_to_zero: Condition::yes(ConditionReason::ScaledToZero), ..Conditions::default() };
+        Memory { conditions, ..Memory::default() }
+    }
+
     /// Before the first look nothing is known but the count there is, which counts as a recommendation.
     pub(super) fn begin(&mut self, at: Timestamp, current: u32) {
         if self.recommendations.is_empty() {

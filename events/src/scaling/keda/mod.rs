@@ -57,12 +57,12 @@ impl Policy for Keda {
     fn evaluate(&self, memory: &mut Memory, observation: &Observation) -> Decision {
         let at = observation.at;
         memory.created.get_or_insert(at);
-        let is_due = |last: Option<Timestamp>, period| self.follows_events || last.is_none_or(|last| at.since(last) >= period);
+        let is_due = |last: Option<Timestamp>, period| last.is_none_or(|last| at.since(last) >= period);
         if let Some(paused) = self.paused(observation) {
             return paused;
         }
         let mut decision = None;
-        if is_due(memory.polled, self.polling) {
+        if self.follows_events || is_due(memory.polled, self.polling) {
             memory.polled = Some(at);
             decision = self.poll(memory, observation);
         }

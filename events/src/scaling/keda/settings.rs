@@ -18,7 +18,8 @@ pub struct Keda {
     /// How often it looks at the triggers by itself: 30 s.
     #[serde(default = "polling")]
     pub polling: Micros,
-    /// Looks at every event as well, as triggers that push do: what is on KEDA's clock is then on the log's.
+    /// Looks at the triggers at every event as well, as triggers that push do. Its HPA keeps to its own period: what it may do in one look it
+    /// could otherwise do with each task that comes.
     #[serde(default)]
     pub follows_events: bool,
     /// For how long no trigger has to be active before it goes to sleep: 300 s.

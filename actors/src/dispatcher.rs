@@ -95,6 +95,8 @@ pub struct Restarts {
     pub schedulers: AtomicU64,
     /// Processes of pools.
     pub processes: AtomicU64,
+    /// Autoscalers.
+    pub autoscalers: AtomicU64,
 }
 
 /// Owns the executors of this process.

@@ -25,7 +25,7 @@ pub use kafka::{Format, Kafka};
 pub use keys::{Config, Limits, Log, Setting, Shutdown};
 pub use limit::Limit;
 pub use load::{FILE_DEFAULT, load};
-pub use pool::{Concurrency, Fleet, Pool, Preset, Server};
+pub use pool::{Concurrency, Fleet, Pool, Preset, Server, read_policy};
 pub use secret::{Hidden, OptionValue, SecretError};
 pub use source::Source;
 pub use task::{Executor, HttpExecutor, PayloadBy, ProcessExecutor, Task};

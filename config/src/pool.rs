@@ -4,12 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ergate_events::scaling::rate::Rate;
+use ergate_events::scaling::signal::Bounds;
+use ergate_events::scaling::{AnyPolicy, Policy};
+use ergate_events::sizing::POLICY_BYTES_MAX;
+
 use crate::secret::OptionValue;
 use crate::task::executor::{command, is_secret, is_variable, show_command, url};
 use crate::value::{Raw, show_duration, show_size};
 
 /// Keys of every pool, in the order of `default.toml`.
 const KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
+/// The key of a pool that a policy of its own sizes.
+const POLICY: &str = "policy";
 /// Keys of pools whose replicas are processes.
 const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
 /// Keys of a server.
@@ -30,7 +37,7 @@ pub(crate) fn knows(key: &str) -> bool {
 
 /// All keys that have one name.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain(PROCESS_KEYS).chain(SERVER_KEYS)
+    KEYS.into_iter().chain([POLICY]).chain(PROCESS_KEYS).chain(SERVER_KEYS)
 }
 
 /// `[pool.NAME]`.
@@ -44,6 +51,8 @@ pub struct Pool {
     pub replicas_min: Option<u32>,
     /// Slots of each.
     pub slots: u32,
+    /// The file of the policy that sizes it.
+    pub policy: Option<PathBuf>,
     /// Who starts its replicas, unless it has a server.
     fleet: Fleet,
     /// The server that each of its workers has.
@@ -162,6 +171,7 @@ impl Default for Pool {
             replicas: 1,
             replicas_min: None,
             slots: 1_024,
+            policy: None,
             fleet: Fleet::Local,
             server: None,
             parts: Parts::default(),
@@ -263,6 +273,10 @@ impl Pool {
             "replicas.min" => self.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
             "replicas.max" => self.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
             "slots" => self.slots = count(1).ok_or("a whole number from 1 to 65536")?,
+            POLICY => {
+                let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
+                self.policy = Some(dir.join(path));
+            }
             "fleet" => self.fleet = Fleet::named(raw).ok_or("\"local\", \"process\" or \"external\"")?,
             "gpus" => self.gpus = gpus(raw).ok_or("a list of indices such as [0, 1]")?,
             "memory_max" => {
@@ -318,7 +332,8 @@ impl Pool {
         let processes = (self.fleet() == Fleet::Process).then_some(PROCESS_KEYS).into_iter().flatten();
         let server = self.server.is_some().then_some(SERVER_KEYS).into_iter().flatten();
         let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
-        let processes = processes.chain(canary);
+        let policy = self.policy.as_ref().map(|_| POLICY);
+        let processes = policy.into_iter().chain(processes).chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
         plain.chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
     }
@@ -334,6 +349,7 @@ impl Pool {
             ("fleet", _) => self.fleet().name().to_owned(),
             (CANARY_LABEL, _) => self.canary().map(|(name, value, _)| format!("{name}={value}")).unwrap_or_default(),
             (CANARY_SHARE, _) => self.canary().map(|(.., share)| format!("{}", f64::from(share) / 1_000.0)).unwrap_or_default(),
+            (POLICY, _) => self.policy.as_deref().unwrap_or(Path::new("")).display().to_string(),
             ("gpus", _) => format!("{:?}", self.gpus),
             ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
             ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),
@@ -393,4 +409,46 @@ impl Pool {
 
 fn gpus(raw: &Raw) -> Option<Vec<u32>> {
     raw.texts()?.iter().map(|text| text.parse().ok()).collect()
+}
+
+impl crate::keys::Config {
+    /// The policies of pools, by name: those of their files, and the usual one of pools that follow their work.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`](crate::ConfigError::Refused) where a file cannot be read or is none, or a setting is out of range.
+    pub fn policies(&self) -> Result<Vec<(&str, AnyPolicy)>, crate::ConfigError> {
+        let mut all = Vec::new();
+        for (name, pool) in &self.pools {
+            let policy = match (&pool.policy, pool.preset) {
+                (Some(path), _) => read_policy(path),
+                (None, Preset::OnDemand | Preset::ScaleToZero) => Ok(AnyPolicy::Rate(Rate::default())),
+                (None, Preset::AlwaysOn) => continue,
+            };
+            let bounds = Bounds { min: pool.least(), max: pool.replicas };
+            let checked = policy.and_then(|policy| policy.check(bounds).map(|()| policy).map_err(|error| error.to_string()));
+            let key = format!("pool.{name}.{}", if pool.policy.is_some() { POLICY } else { "replicas" });
+            let origin = self.origin(&key);
+            all.push((name.as_str(), checked.map_err(|reason| crate::ConfigError::Refused { origin, key, reason })?));
+        }
+        Ok(all)
+    }
+}
+
+/// Reads a policy: JSON where the file begins with a brace, else TOML.
+///
+/// # Errors
+/// A sentence that says what is wrong, and where.
+pub fn read_policy(path: &Path) -> Result<AnyPolicy, String> {
+    let shown = path.display();
+    let length = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?.len();
+    if length > POLICY_BYTES_MAX as u64 {
+        return Err(format!("{shown} has {length} bytes; a policy has at most {POLICY_BYTES_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let parsed = if text.trim_start().starts_with('{') {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(&text).map_err(|error| error.to_string())
+    };
+    parsed.map_err(|reason| format!("{shown} is no policy: {reason}"))
 }

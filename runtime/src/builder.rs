@@ -13,6 +13,7 @@ use ergate_actors::log_thread::Durability;
 use ergate_actors::workers::{Abroad, Canary, Hub};
 use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
+use ergate_events::scaling::AnyPolicy;
 use ergate_events::schedule::ScheduleSettings;
 use ergate_events::task::TypeSettings;
 
@@ -48,6 +49,8 @@ pub struct Builder {
     pub(crate) abroad: BTreeSet<String>,
     /// Pools whose replicas are started by others.
     pub(crate) external: BTreeSet<String>,
+    /// Policies that size pools, by pool.
+    pub(crate) policies: BTreeMap<String, AnyPolicy>,
     /// New versions of workers that get a share, by pool.
     pub(crate) canaries: BTreeMap<String, Canary>,
     /// How the processes of pools are started that have some.
@@ -97,6 +100,7 @@ impl Default for Builder {
             abroad: BTreeSet::new(),
             external: BTreeSet::new(),
             canaries: BTreeMap::new(),
+            policies: BTreeMap::new(),
             #[cfg(all(feature = "http", feature = "process"))]
             commands: BTreeMap::new(),
             processes: None,
@@ -223,6 +227,25 @@ impl Builder {
     pub fn process_pool(mut self, name: &str, command: crate::fleet::WorkerCommand) -> Builder {
         self.commands.insert(name.to_owned(), command);
         self.external_pool(name)
+    }
+
+    /// Lets a policy size this pool between the bounds that [`Builder::pool_between`] gives it. `docs/autoscaling.md` has them all.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ergate::Runtime;
+    /// use ergate::scaling::AnyPolicy;
+    /// use ergate::scaling::rate::Rate;
+    ///
+    /// let policy = AnyPolicy::Rate(Rate::default());
+    /// let runtime = Runtime::builder().pool_between("models", 0, 8, 4).policy("models", policy).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn policy(mut self, pool: &str, policy: AnyPolicy) -> Builder {
+        self.policies.insert(pool.to_owned(), policy);
+        self
     }
 
     /// Gives workers with a label a share of the work of this pool, as long as there are others: a new version that is tried.

@@ -125,6 +125,7 @@ async fn assemble(builder: Builder, calendars: Calendars) -> Result<Parts, Start
     #[cfg_attr(not(feature = "requests"), allow(unused_mut, reason = "sources are added to it"))]
     let mut parts = shard(&builder, ShardSpec { figures, ..ShardSpec::local(opened) }).await?;
     scheduler::start(&parts, calendars, builder.tasks_live_max);
+    crate::autoscaler::start(&parts);
     crate::generators::start(&builder, &parts);
     #[cfg(feature = "requests")]
     {
@@ -331,6 +332,13 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         let reason = "start of the runtime".to_owned();
         answers.push(propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?);
     }
+    for (pool, policy) in &builder.policies {
+        let (most, _) = builder.pools.get(pool).copied().unwrap_or((1, 0));
+        let least = builder.pools_least.get(pool).copied().unwrap_or(most);
+        let policy = serde_json::to_string(policy).unwrap_or_default();
+        let (pool, reason) = (pool.clone(), "start of the runtime".to_owned());
+        answers.push(propose(writer, Proposal::SetPolicy { pool, policy, least, most, by: by.clone(), reason }).await?);
+    }
     if let Some(schedules) = builder.schedules.as_ref().filter(|_| executes) {
         let schedules = schedules.iter().map(|(name, settings)| (name.clone(), settings.clone())).collect();
         answers.push(propose(writer, Proposal::DefineSchedules { schedules, by: by.clone() }).await?);
@@ -348,10 +356,16 @@ async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<S
     if builder.pools_least.is_empty() {
         return Ok(sizes);
     }
+    for (pool, least) in builder.pools_least.iter().filter(|(pool, _)| builder.policies.contains_key(*pool)) {
+        // Its policy sees soon enough what it needs.
+        if let Some((replicas, _)) = sizes.get_mut(pool) {
+            *replicas = *least;
+        }
+    }
     let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
     for known in &state.control.pools {
         if let (Some(least), Some((most, _))) = (builder.pools_least.get(&known.name), sizes.get_mut(&known.name)) {
-            *most = known.replicas.clamp(*least, *most);
+            *most = known.replicas.clamp(*least, builder.pools.get(&known.name).map_or(*most, |(most, _)| *most));
         }
     }
     Ok(sizes)

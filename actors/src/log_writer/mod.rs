@@ -5,6 +5,7 @@
 
 mod intake;
 mod leases;
+mod pools;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::log_thread::{LogCounters, LogNews, LogThread};
 use crate::log_writer::intake::Intake;
 pub use crate::log_writer::intake::{EndsOf, IntakeParts};
 pub use crate::log_writer::leases::{Attach as AttachWorker, Depart as DepartWorker};
+pub use crate::log_writer::pools::{LookAtPools, SizedPool};
 use crate::proposal::Proposal;
 use crate::report::{Item, Report, ReportReply};
 use crate::snapshot::{SnapshotRule, StateCopy};

@@ -13,6 +13,24 @@ use crate::time::{Micros, Timestamp};
 pub mod names {
     /// Tasks that could start now if there were a slot.
     pub const READY: &str = "ready";
+    /// Attempts that run.
+    pub const RUNNING: &str = "running";
+    /// How long the oldest ready task has been ready, in seconds.
+    pub const OLDEST: &str = "oldest_s";
+    /// For how long nothing has been ready or running, in seconds.
+    pub const IDLE: &str = "idle_s";
+    /// How long attempts of the last five minutes waited for a slot: the upper bounds of the buckets of `ergate_schedule_to_start_seconds`.
+    pub const WAIT_P50: &str = "wait_s_p50";
+    /// The 95th percentile of that.
+    pub const WAIT_P95: &str = "wait_s_p95";
+    /// The 99th percentile of that.
+    pub const WAIT_P99: &str = "wait_s_p99";
+    /// How long attempts that ended in the last five minutes ran, in the same buckets.
+    pub const RUN_P50: &str = "run_s_p50";
+    /// The 95th percentile of that.
+    pub const RUN_P95: &str = "run_s_p95";
+    /// The 99th percentile of that.
+    pub const RUN_P99: &str = "run_s_p99";
     /// Tasks that are ready or running.
     pub const WORK: &str = "work";
     /// Tasks that arrived, a second.

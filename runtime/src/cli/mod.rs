@@ -36,6 +36,7 @@ mod table;
 mod task;
 mod token;
 mod up;
+mod why;
 mod worker;
 mod workers;
 
@@ -123,6 +124,8 @@ enum Verb {
     /// Look at scaling policies without a pool
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
+    /// Say why a pool has the size that it has
+    Why(why::WhyArgs),
     /// Look at schedules, and pause, resume or trigger them
     #[command(subcommand)]
     Schedule(schedule::ScheduleVerb),
@@ -165,6 +168,7 @@ impl Verb {
             | Verb::Pool(_)
             | Verb::Schedule(_)
             | Verb::Workers(_)
+            | Verb::Why(_)
             | Verb::Status
             | Verb::Replay(_) => true,
             Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
@@ -212,6 +216,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::Worker(args) => worker::run(&args, globals),
         Verb::Launch(args) => launch::run(&args),
         Verb::Workers(verb) => workers::run(verb, globals),
+        Verb::Why(args) => why::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),

@@ -34,6 +34,7 @@ mod tls;
 mod token;
 mod wait;
 mod watched;
+mod why;
 mod workers;
 
 use actix_web::web::{self, Data, ServiceConfig};
@@ -67,6 +68,7 @@ fn routes(service: Data<Service>) -> impl FnOnce(&mut ServiceConfig) {
             web::scope("/v1")
                 .configure(submit::routes)
                 .configure(dead::routes)
+                .configure(why::routes)
                 .configure(pools::routes)
                 .configure(schedules::routes)
                 .configure(follow::routes)

@@ -9,7 +9,7 @@ use super::schema::{
     Redrive, Redriven, Registered, Registration, Report, Retry, Schedule, Schedules, State, StreamTaken, Submitted, Task,
     TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkReport, WorkReported, Worker, WorkerTold, Workers,
 };
-use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, workers};
+use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,8 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         state::state,
         report::report,
         report::checkpoint,
+        why::ask,
+        why::set,
         workers::list,
         workers::register,
         workers::show,
@@ -136,7 +138,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 35);
+        assert_eq!(paths.len(), 37);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

@@ -271,6 +271,39 @@ describe! {
         /// Attempts that run.
         running: u64,
     }
+    /// Why a pool has the size that it has.
+    Why {
+        /// The pool.
+        pool: String,
+        /// How many replicas it should have.
+        replicas: Option<u32>,
+        /// Whether it starts tasks.
+        mode: Option<String>,
+        /// The policy as it was set.
+        policy: Value,
+        /// The fewest replicas.
+        min: Option<u32>,
+        /// The most.
+        max: Option<u32>,
+        /// The position of the event that set it.
+        set_at: Option<String>,
+        /// The last decision: the sentence that explains it, and every number that led to it.
+        decision: Option<Value>,
+        /// Why there are not as many replicas as were asked about.
+        not: Option<Value>,
+    }
+    /// A policy for a pool.
+    #[serde(deny_unknown_fields)]
+    PolicySetting {
+        /// The policy; null takes it away.
+        policy: Value,
+        /// The fewest replicas; those of before without it.
+        min: Option<u32>,
+        /// The most; as before without it.
+        max: Option<u32>,
+        /// A sentence for the log.
+        reason: Option<String>,
+    }
     /// How large a pool should be; what is not given stays.
     #[serde(deny_unknown_fields)]
     PoolSize {

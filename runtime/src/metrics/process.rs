@@ -47,6 +47,7 @@ fn actors(runtime: &Runtime, form: Form) -> Vec<Family> {
         ("projector", &restarts.projectors),
         ("scheduler", &restarts.schedulers),
         ("process", &restarts.processes),
+        ("autoscaler", &restarts.autoscalers),
     ];
     let restarted = counts
         .iter()

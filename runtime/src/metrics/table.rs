@@ -84,7 +84,7 @@ metrics! {
     HOLDS = Counter "ergate_backpressure_total" [] "times" "How often lanes were closed because too many blocks waited to become durable.";
     BUSY = Counter "ergate_busy_total" [] "answers" "How often a caller was asked to come again later, as with 429.";
     UNDECIDED = Gauge "ergate_undecided_bytes" [] "bytes" "Requests that wait to be decided; 64 MiB at most.";
-    RESTARTS = Counter "ergate_actor_restarts_total" ["actor"] "restarts" "Actors that failed and were started again: executor, dispatcher, projector, scheduler; and processes of pools, as process.";
+    RESTARTS = Counter "ergate_actor_restarts_total" ["actor"] "restarts" "Actors that failed and were started again: executor, dispatcher, projector, scheduler, autoscaler; and processes of pools, as process.";
     GENERATED = Counter "ergate_generator_batches_total" ["generator", "outcome"] "batches" "How often a generator was asked, by what became of it: accepted, duplicate, empty, failed, panicked, refused, overdue.";
     SOURCE_LINES = Counter "ergate_source_lines_total" ["source", "outcome"] "lines" "Lines of followed files, by what became of them: taken, duplicate, refused.";
     SOURCE_UNREAD = Gauge "ergate_source_unread_bytes" ["source"] "bytes" "Bytes of followed files whose lines have no answer yet.";

@@ -199,6 +199,8 @@ impl Ground {
         signal(&engine, "TERM");
         assert_eq!(engine.wait().unwrap().code(), Some(0), "{}", self.said());
         let data = self.home().join("data");
+        // Whatever was decided follows from what was recorded.
+        self.cli(&["log", "verify", "--decisions", "--data", data.to_str().unwrap()]);
         let facts = facts(&data, &Default::default()).unwrap();
         let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
         let reader = directory::read(&data).unwrap();

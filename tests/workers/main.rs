@@ -17,5 +17,6 @@ mod model;
 mod processes;
 mod refused;
 mod restart;
+mod sizing;
 mod versions;
 mod work;

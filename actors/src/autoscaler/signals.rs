@@ -36,8 +36,10 @@ pub(super) struct Measured {
     samples: VecDeque<Sample>,
     now: Sample,
     oldest: Option<Timestamp>,
-    /// When replicas that start were seen first.
-    starting: BTreeMap<ReplicaId, Timestamp>,
+    /// When replicas that start were seen first; `None` once they are ready.
+    starting: BTreeMap<ReplicaId, Option<Timestamp>>,
+    /// When it was looked last.
+    looked: Option<Timestamp>,
     /// How long the last starts took.
     starts: VecDeque<Micros>,
     /// Since when there is nothing to do.
@@ -73,9 +75,13 @@ impl Measured {
         let replicas = || tally.control.replicas.iter().filter(|(_, life)| life.pool == sized.pool);
         for (id, life) in replicas() {
             match (life.phase, self.starting.get(id).copied()) {
-                (ReplicaPhase::Requested, None) => drop(self.starting.insert(*id, now)),
-                (ReplicaPhase::Ready, Some(since)) => {
-                    self.starting.remove(id);
+                (ReplicaPhase::Requested, None) => drop(self.starting.insert(*id, Some(now))),
+                // One that was never seen starting took no longer than from the look before.
+                (ReplicaPhase::Ready, since @ (None | Some(Some(_)))) => {
+                    let since = since.flatten().or(self.looked);
+                    self.starting.insert(*id, None);
+                    // What was ready before the first look says nothing.
+                    let Some(since) = since else { continue };
                     self.starts.push_back(now.since(since));
                     if self.starts.len() > STARTS_MAX {
                         self.starts.pop_front();
@@ -85,6 +91,7 @@ impl Measured {
             }
         }
         self.starting.retain(|id, _| tally.control.replicas.contains_key(id));
+        self.looked = Some(now);
     }
 
     /// A reading for each signal that the policy names.

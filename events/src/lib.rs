@@ -23,6 +23,7 @@ pub mod log;
 pub mod mates;
 pub mod nearest;
 pub mod planted;
+pub mod restart;
 pub mod retry;
 pub mod schedule;
 pub mod settle;

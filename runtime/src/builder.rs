@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergate_actors::clock::Clock;
+use ergate_actors::dispatcher::Processes;
 use ergate_actors::executor::factory::ExecutorFactory;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
@@ -47,6 +48,11 @@ pub struct Builder {
     pub(crate) abroad: BTreeSet<String>,
     /// Pools whose replicas are started by others.
     pub(crate) external: BTreeSet<String>,
+    /// How the processes of pools are started that have some.
+    #[cfg(all(feature = "http", feature = "process"))]
+    pub(crate) commands: BTreeMap<String, crate::fleet::WorkerCommand>,
+    /// Who starts them.
+    pub(crate) processes: Option<Processes>,
     /// The workers of the runtime that is being started.
     pub(crate) workers: Arc<Hub>,
     pub(crate) limits: BTreeMap<String, LimitSettings>,
@@ -88,6 +94,9 @@ impl Default for Builder {
             pools_least: BTreeMap::new(),
             abroad: BTreeSet::new(),
             external: BTreeSet::new(),
+            #[cfg(all(feature = "http", feature = "process"))]
+            commands: BTreeMap::new(),
+            processes: None,
             workers: Arc::default(),
             limits: BTreeMap::new(),
             limited: BTreeMap::new(),
@@ -202,6 +211,15 @@ impl Builder {
     pub fn external_pool(mut self, name: &str) -> Builder {
         self.external.insert(name.to_owned());
         self
+    }
+
+    /// Starts a process for every replica of this pool, which does its work as a worker; `docs/workers.md` says how such a program is written. Not on
+    /// Kafka. A runtime with processes goes on until it is [shut down](Runtime::shutdown), also where nobody has it in hand any more.
+    #[must_use]
+    #[cfg(all(feature = "http", feature = "process"))]
+    pub fn process_pool(mut self, name: &str, command: crate::fleet::WorkerCommand) -> Builder {
+        self.commands.insert(name.to_owned(), command);
+        self.external_pool(name)
     }
 
     /// Registers what makes the executor of a task type when the runtime starts.
@@ -374,6 +392,39 @@ impl Builder {
     pub async fn start(self) -> Result<Runtime, StartError> {
         // Of its own, though the builder may be a clone.
         let builder = Builder { workers: Arc::default(), ..self };
-        wiring::start(builder.create_executors()?.start_plugins().await?).await
+        builder.create_executors()?.start_plugins().await?.start_all().await
+    }
+
+    #[cfg(not(all(feature = "http", feature = "process")))]
+    async fn start_all(self) -> Result<Runtime, StartError> {
+        wiring::start(self).await
+    }
+
+    /// Starts the runtime, and what keeps the processes of its pools.
+    #[cfg(all(feature = "http", feature = "process"))]
+    async fn start_all(mut self) -> Result<Runtime, StartError> {
+        if self.commands.is_empty() {
+            return wiring::start(self).await;
+        }
+        #[cfg(feature = "kafka")]
+        if self.kafka.is_some() {
+            return Err(StartError::ProcessesOnKafka);
+        }
+        let (orders, ordered) = tokio::sync::mpsc::unbounded_channel();
+        let pools: BTreeSet<String> = self.commands.keys().cloned().collect();
+        self.processes = Some(Processes { pools: Arc::new(pools), orders });
+        let (commands, directory) = (std::mem::take(&mut self.commands), self.store.dir().map(PathBuf::from));
+        let runtime = wiring::start(self).await?;
+        match crate::fleet::Fleet::start(&runtime, commands, ordered, directory) {
+            Ok(fleet) => {
+                runtime.keep(fleet);
+                Ok(runtime)
+            }
+            Err(error) => {
+                // Nobody was told of it.
+                let _ = runtime.shutdown().await;
+                Err(error)
+            }
+        }
     }
 }

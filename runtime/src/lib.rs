@@ -21,7 +21,11 @@
 //! ```
 
 pub mod builder;
+#[cfg(all(feature = "http", feature = "process"))]
+mod child;
 mod dependents;
+#[cfg(all(feature = "http", feature = "process"))]
+mod fleet;
 mod generators;
 pub mod history;
 #[cfg(feature = "http")]
@@ -70,6 +74,8 @@ pub use ergate_actors::{calendar, clock};
 pub use ergate_events as events;
 pub use ergate_events::schedule;
 pub use ergate_events::task::{OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
+#[cfg(all(feature = "http", feature = "process"))]
+pub use fleet::WorkerCommand;
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};

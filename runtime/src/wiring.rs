@@ -26,6 +26,7 @@ use ergate_events::log::{LogError, LogReader};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
 use ergate_events::view::{Progress, Tally};
+use ergate_events::worker::WORKER_FIRST;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::Builder;
@@ -215,6 +216,7 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         epoch,
         executes,
         external: Arc::new(builder.external.clone()),
+        processes: builder.processes.clone(),
         workers: Arc::clone(&builder.workers),
         reports,
         restarts: Arc::clone(&restarts),
@@ -370,7 +372,8 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     let started = Instant::now();
     let writer = &parts.writer;
     let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-    for (replica, _) in replicas {
+    let own = replicas.into_iter().filter(|(replica, _)| *replica < WORKER_FIRST);
+    for (replica, _) in own {
         // It holds from now on; what comes next waits until it is durable.
         if propose(writer, Proposal::DrainReplica(replica)).await.is_err() {
             return;
@@ -378,7 +381,9 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     }
     while started.elapsed() < limit {
         let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-        if replicas.iter().all(|(_, used)| *used == 0) || parts.tail.borrow().failed.is_some() {
+        // Workers go on without this process.
+        let mut own = replicas.iter().filter(|(replica, _)| *replica < WORKER_FIRST);
+        if own.all(|(_, used)| *used == 0) || parts.tail.borrow().failed.is_some() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

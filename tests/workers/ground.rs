@@ -58,6 +58,11 @@ impl Ground {
         self.home.path()
     }
 
+    /// What the engine has said.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.home().join("engine.said")).unwrap()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -84,6 +89,13 @@ impl Ground {
         let mut engine = self.engine.take().unwrap();
         engine.kill().unwrap();
         engine.wait().unwrap();
+    }
+
+    /// Stops the engine as a deployment does.
+    pub(crate) fn stop(&mut self) {
+        let mut engine = self.engine.take().unwrap();
+        signal(&engine, "TERM");
+        assert!(engine.wait().unwrap().success());
     }
 
     /// Starts a worker and waits until the engine knows it.
@@ -156,6 +168,11 @@ impl Ground {
         outcome
     }
 
+    /// The result of a task, which is JSON.
+    pub(crate) fn result(&self, id: &str) -> Value {
+        serde_json::from_str(self.task(id)["result"].as_str().unwrap()).unwrap()
+    }
+
     /// How many tasks have not ended; those that run, with `state` as "running".
     pub(crate) fn live(&self, state: &str) -> usize {
         let list = self.ask("GET", &format!("/v1/tasks?state={state}&limit=1000"), "").expect(200).json();
@@ -172,26 +189,24 @@ impl Ground {
     pub(crate) fn end(mut self) -> Told {
         let mut engine = self.engine.take().unwrap();
         signal(&engine, "TERM");
-        assert_eq!(
-            engine.wait().unwrap().code(),
-            Some(0),
-            "{}",
-            std::fs::read_to_string(self.home().join("engine.said")).unwrap()
-        );
+        assert_eq!(engine.wait().unwrap().code(), Some(0), "{}", self.said());
         let data = self.home().join("data");
         let facts = facts(&data, &Default::default()).unwrap();
-        let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
         let reader = directory::read(&data).unwrap();
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {
             for envelope in block.records() {
                 let event: Event<'_> = envelope.unwrap().event;
+                if let Event::ProcessExited { code, note, wait, .. } = event {
+                    exits.push((code, note.to_owned(), wait.0 / 1_000));
+                }
                 // What a worker gave back is written as left without a loss.
                 let is_unburned = matches!(event, Event::Lost { departure: Departure::Drained, .. });
                 *counts.entry(if is_unburned { "left" } else { event.name() }).or_default() += 1;
             }
         }
-        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts }
+        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts, exits }
     }
 }
 
@@ -211,6 +226,8 @@ pub(crate) struct Told {
     pub(crate) live: usize,
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, usize>,
+    /// Processes that ended by themselves: the exit code, what they said last, and the milliseconds that the next one waited.
+    pub(crate) exits: Vec<(Option<u8>, String, u64)>,
 }
 
 impl Told {

@@ -13,6 +13,8 @@ mod deaths;
 mod embedded;
 mod ground;
 mod leave;
+mod model;
+mod processes;
 mod refused;
 mod restart;
 mod work;

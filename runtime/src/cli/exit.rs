@@ -126,7 +126,8 @@ fn code(error: &anyhow::Error) -> u8 {
                 | StartError::Executor { .. }
                 | StartError::Schedule { .. }
                 | StartError::Source { .. }
-                | StartError::SourcesOnKafka { .. },
+                | StartError::SourcesOnKafka { .. }
+                | StartError::ProcessesOnKafka,
             ) = cause.downcast_ref::<StartError>()
             {
                 return Some(2);

@@ -13,6 +13,7 @@ mod embedded;
 mod executors;
 mod exit;
 mod kafka;
+mod launch;
 mod log;
 mod logs;
 mod manual;
@@ -100,6 +101,9 @@ enum Verb {
     Up(up::UpArgs),
     /// Ask an engine, here or elsewhere, for work, and do it in this process
     Worker(worker::WorkerArgs),
+    /// Become another program, which ends with the process that started it
+    #[command(hide = true)]
+    Launch(launch::LaunchArgs),
     /// Submit one task, or one for each line of NDJSON, and run until they are done
     Submit(submit::SubmitArgs),
     /// Look at tasks, stop them, try them again
@@ -158,6 +162,7 @@ impl Verb {
             Verb::Demo(_)
             | Verb::Up(_)
             | Verb::Worker(_)
+            | Verb::Launch(_)
             | Verb::Dlq(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
@@ -195,6 +200,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::Demo(args) => demo::run(args, globals),
         Verb::Up(args) => up::run(&args, globals),
         Verb::Worker(args) => worker::run(&args, globals),
+        Verb::Launch(args) => launch::run(&args),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),

@@ -43,6 +43,8 @@ use self::service::Service;
 use crate::Runtime;
 
 pub use self::openapi::document;
+#[cfg(feature = "process")]
+pub(crate) use self::server::serve_workers;
 pub use self::server::{Listening, Server, ServerError, ServerSettings};
 pub use self::service::Settings;
 pub use self::tls::TlsError;

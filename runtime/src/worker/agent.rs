@@ -89,14 +89,17 @@ pub(super) struct Agent {
     pub(super) is_gone: bool,
     /// Whether the log of the process says that the engine does not answer.
     pub(super) is_troubled: bool,
+    /// How many attempts it may have now.
+    room: Option<watch::Receiver<u32>>,
 }
 
 impl Agent {
-    pub(super) fn new(plan: Plan, road: Road, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
+    pub(super) fn new(mut plan: Plan, road: Road, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
         let road = Arc::new(road);
         let lane = || Lane::new(&road);
         let ids = (0..=u16::MAX).map(TypeId);
         Agent {
+            room: plan.room.take(),
             types: plan.names().map(str::to_owned).zip(ids).collect(),
             table: Table::new(plan.slots),
             plan,
@@ -143,6 +146,8 @@ impl Agent {
                 answer = self.talk.done() => self.talked(answer)?,
                 answer = self.fetch.done() => self.fetched(answer)?,
                 () = tokio::time::sleep_until(wake) => self.look()?,
+                // The next turn asks anew, for more or for less.
+                () = changed(&mut self.room) => {}
                 changed = wishes.changed() => {
                     let wish = if changed.is_ok() { *wishes.borrow_and_update() } else { Wish::Now };
                     self.heed(wish)?;
@@ -246,6 +251,12 @@ impl Agent {
         due.filter(|at| *at > now).min().unwrap_or(now + IDLE)
     }
 
+    /// How many more attempts it may be given.
+    pub(super) fn free(&self) -> usize {
+        let room = self.room.as_ref().map_or(usize::MAX, |room| *room.borrow() as usize);
+        self.table.free().min(room.saturating_sub(self.table.live()))
+    }
+
     /// Whether it is time to ask although there is no free slot.
     pub(super) fn is_long_full(&mut self) -> bool {
         self.full_since.get_or_insert_with(Instant::now).elapsed() >= FULL_AFTER
@@ -254,5 +265,17 @@ impl Agent {
     /// Whether there is nothing to do and nothing to report.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty() && self.outbox.is_empty() && self.parcels.is_empty()
+    }
+}
+
+/// Waits until there is more or less room than before.
+async fn changed(room: &mut Option<watch::Receiver<u32>>) {
+    let is_there = match room {
+        Some(room) => room.changed().await.is_ok(),
+        None => std::future::pending().await,
+    };
+    if !is_there {
+        // Whoever could say it is gone; what was said last holds.
+        std::future::pending().await
     }
 }

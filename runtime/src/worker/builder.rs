@@ -33,6 +33,8 @@ pub struct Worker {
     url: Result<ServiceUrl, String>,
     token: Option<HeaderValue>,
     tls: Option<client::TlsConnector>,
+    /// Drawn where whoever made it did not.
+    id: Option<WorkerId>,
     plan: Plan,
     /// What is wrong with it, said when it is run.
     fault: Option<String>,
@@ -52,8 +54,9 @@ impl Worker {
             drain: DRAIN_DEFAULT,
             tasks: BTreeMap::new(),
             ready: None,
+            room: None,
         };
-        Worker { url: url.parse(), token: None, tls: None, plan, fault: None }
+        Worker { url: url.parse(), token: None, tls: None, id: None, plan, fault: None }
     }
 
     /// Whose work it does; without this, that of the pool `default`.
@@ -74,6 +77,20 @@ impl Worker {
     #[must_use]
     pub fn name(mut self, name: &str) -> Worker {
         name.clone_into(&mut self.plan.name);
+        self
+    }
+
+    /// Gives it an id, which no other process may have; without this it draws one.
+    #[must_use]
+    pub const fn id(mut self, id: WorkerId) -> Worker {
+        self.id = Some(id);
+        self
+    }
+
+    /// Lets it have at most so many attempts at this moment: 0 while what does the work is not ready. Those that it has are not ended.
+    #[must_use]
+    pub fn room(mut self, room: watch::Receiver<u32>) -> Worker {
+        self.plan.room = Some(room);
         self
     }
 
@@ -202,7 +219,7 @@ impl Worker {
     }
 
     fn check(self) -> Result<(Plan, Road), WorkerError> {
-        let Worker { url, token, tls, mut plan, fault } = self;
+        let Worker { url, token, tls, id, mut plan, fault } = self;
         let wrong = |text: String| Err(WorkerError::Setup(text));
         if let Some(fault) = fault {
             return wrong(fault);
@@ -224,7 +241,7 @@ impl Worker {
             None if url.tls => Some(client::trust(None).map_err(WorkerError::Setup)?),
             given => given.filter(|_| url.tls),
         };
-        (plan.url, plan.id) = (url.to_string(), draw()?);
+        (plan.url, plan.id) = (url.to_string(), id.map_or_else(draw, Ok)?);
         Ok((plan, Road { url, tls, token }))
     }
 }

@@ -90,13 +90,14 @@ impl Agent {
     }
 
     fn ask_now(&mut self) {
-        let free = self.table.free();
+        let free = self.free();
         if free > 0 {
             self.full_since = None;
-            if self.ask.is_calling() && self.asked == 0 {
-                // The same number again is the same question: an answer that is on its way already comes once more.
-                self.ask.give_up();
-            }
+        }
+        // What was asked for may be more than there is room for now, or nothing although there is some.
+        if self.ask.is_calling() && (self.asked > free || (self.asked == 0 && free > 0)) {
+            // The same number again is the same question: an answer that is on its way already comes once more.
+            self.ask.give_up();
         }
         if self.drain.is_some() || !self.ask.is_free() || (free == 0 && !self.is_long_full()) {
             return;

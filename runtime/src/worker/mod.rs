@@ -35,6 +35,8 @@ mod lane;
 mod line;
 mod outbox;
 mod plan;
+#[cfg(feature = "process")]
+pub mod server;
 mod table;
 mod wire;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ergate_actors::executor::function::TaskFunction;
 use ergate_events::worker::WorkerId;
+use tokio::sync::watch;
 
 /// Called once when the engine knows the worker.
 pub(super) type Ready = Box<dyn FnOnce() + Send>;
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     /// What it can run, by the names of task types.
     pub(super) tasks: BTreeMap<String, Arc<dyn TaskFunction>>,
     pub(super) ready: Option<Ready>,
+    /// How many attempts it may have at this moment, where that is less than it has slots.
+    pub(super) room: Option<watch::Receiver<u32>>,
 }
 
 impl Plan {

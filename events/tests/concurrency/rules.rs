@@ -88,8 +88,31 @@ fn a_server_that_was_gone_is_as_good_as_before_once_it_is_back() {
         controller.step(&Window { completed: 0, overloaded: 3, ..window(f64::from(controller.limit()), 0.0) });
     }
     assert_eq!(controller.limit(), 1);
+    teach(&mut controller, 20.0, 1);
+    assert_eq!(controller.level(), 19, "below the limit at which it was gone");
     teach(&mut controller, 20.0, 10);
     assert_eq!(controller.level(), 22);
+}
+
+#[test]
+fn what_is_said_again_at_the_same_level_is_remembered_for_longer() {
+    let mut controller = Controller::new(Settings::between(1, 100));
+    teach(&mut controller, 20.0, 12);
+    let mut lasted = Vec::new();
+    for _ in 0..4 {
+        // Whoever has more than 16 in flight is turned away.
+        let mut windows = 0;
+        while controller.limit() <= 16 {
+            teach(&mut controller, 20.0, 1);
+            windows += 1;
+        }
+        lasted.push(windows);
+        while controller.limit() > 16 {
+            let limit = f64::from(controller.limit());
+            controller.step(&Window { overloaded: 16, ..window(limit, 0.2) });
+        }
+    }
+    assert!(lasted.windows(2).skip(1).all(|pair| pair[1] > pair[0]), "{lasted:?}");
 }
 
 #[test]

@@ -112,6 +112,9 @@ impl Agent {
         let told: Told = read(&body)?;
         (self.is_known, self.seq, self.asked) = (true, 1, 0);
         self.known_at = Some(Instant::now());
+        if let Some(pace) = &mut self.pace {
+            pace.tell_again();
+        }
         [&mut self.ask, &mut self.tell, &mut self.fetch].into_iter().for_each(super::lane::Lane::went_well);
         if let Some(drain) = &mut self.drain {
             drain.is_said = told.drain;

@@ -93,6 +93,8 @@ pub struct Restarts {
     pub projectors: AtomicU64,
     /// Schedulers.
     pub schedulers: AtomicU64,
+    /// Processes of pools.
+    pub processes: AtomicU64,
 }
 
 /// Owns the executors of this process.

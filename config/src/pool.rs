@@ -15,7 +15,9 @@ const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
 /// Keys of a server.
 const SERVER_KEYS: [&str; 7] = ["command", "ready", "ready_within", "health_every", "stop_within", "env", "concurrency"];
 /// Keys that stand for one of those above.
-pub(crate) const PARTS: [&str; 2] = ["replicas.min", "replicas.max"];
+pub(crate) const PARTS: [&str; 4] = ["replicas.min", "replicas.max", CANARY_LABEL, CANARY_SHARE];
+const CANARY_LABEL: &str = "canary.label";
+const CANARY_SHARE: &str = "canary.share";
 /// Most replicas of a pool and slots of a replica, as the core has it.
 const COUNT_MAX: u64 = 1 << 16;
 /// Fewest bytes of memory: what a worker takes that does nothing.
@@ -52,6 +54,8 @@ pub struct Pool {
     pub gpus: Vec<u32>,
     /// How many attempts a worker has at a time.
     pub concurrency: Concurrency,
+    /// The label of workers of a new version, and of a thousand attempts how many they get.
+    canary: (Option<(String, String)>, Option<u32>),
     /// Bytes of memory that each of its processes may have.
     pub memory_max: Option<u64>,
 }
@@ -163,6 +167,7 @@ impl Default for Pool {
             parts: Parts::default(),
             gpus: Vec::new(),
             concurrency: Concurrency::Unsaid,
+            canary: (None, None),
             memory_max: None,
         }
     }
@@ -231,6 +236,12 @@ impl Pool {
         if self.fleet == Fleet::Local && self.parts.command.is_some() { Fleet::Process } else { self.fleet }
     }
 
+    /// The label of workers of a new version, its value, and of a thousand attempts how many they get.
+    pub fn canary(&self) -> Option<(&str, &str, u32)> {
+        let ((name, value), share) = self.canary.0.as_ref().zip(self.canary.1)?;
+        Some((name, value, share))
+    }
+
     /// Whether a worker looks for the number of attempts that it does best with.
     pub fn is_adaptive(&self) -> bool {
         match self.concurrency {
@@ -278,6 +289,14 @@ impl Pool {
                 parts.health_every =
                     Some(Some(raw.duration().filter(|span| !span.is_zero()).ok_or("a duration such as \"10s\", or \"never\"")?))
             }
+            CANARY_LABEL => {
+                let label = raw.text().and_then(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
+                let (name, value) = label.ok_or("a label such as \"version=2\"")?;
+                self.canary.0 = Some((name.to_owned(), value.to_owned()));
+            }
+            CANARY_SHARE => {
+                self.canary.1 = Some(raw.thousandths(0, 1_000).ok_or("a share from 0 to 1 such as 0.1, with up to three places")?)
+            }
             "env" => {
                 let names = raw.texts().filter(|names| names.iter().all(|name| is_variable(name)));
                 parts.env = Some(names.ok_or("a list of names of variables such as [\"PATH\", \"HOME\"]")?);
@@ -298,6 +317,8 @@ impl Pool {
     pub(crate) fn keys(&self) -> Vec<String> {
         let processes = (self.fleet() == Fleet::Process).then_some(PROCESS_KEYS).into_iter().flatten();
         let server = self.server.is_some().then_some(SERVER_KEYS).into_iter().flatten();
+        let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
+        let processes = processes.chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
         plain.chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
     }
@@ -311,6 +332,8 @@ impl Pool {
             ("replicas", None) => self.replicas.to_string(),
             ("slots", _) => self.slots.to_string(),
             ("fleet", _) => self.fleet().name().to_owned(),
+            (CANARY_LABEL, _) => self.canary().map(|(name, value, _)| format!("{name}={value}")).unwrap_or_default(),
+            (CANARY_SHARE, _) => self.canary().map(|(.., share)| format!("{}", f64::from(share) / 1_000.0)).unwrap_or_default(),
             ("gpus", _) => format!("{:?}", self.gpus),
             ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
             ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),
@@ -341,6 +364,13 @@ impl Pool {
                 }
             }
             (Some(_), Some(_)) => {}
+        }
+        match self.canary {
+            (Some(_), None) => {
+                return Some((CANARY_LABEL, "it needs `share` beside it: how much of the work the new version gets"));
+            }
+            (None, Some(_)) => return Some((CANARY_SHARE, "it needs `label` beside it: which workers are the new version")),
+            (Some(_), Some(_)) | (None, None) => {}
         }
         if is_fleet_said && self.fleet == Fleet::Local && command.is_some() {
             return Some(("fleet", "every server has a worker of its own; use \"process\" or \"external\""));

@@ -71,3 +71,18 @@ fn what_cannot_be_together_is_refused_with_its_place() {
         refuses(&of_pool(&format!("{wrong}\n")), &[], &["my.toml:2", expected]);
     }
 }
+
+#[test]
+fn a_new_version_of_workers_gets_a_share() {
+    let config = read("[pool.p]\nfleet = \"external\"\ncanary = { label = \"version=2\", share = 0.125 }\n", &[]).unwrap();
+    assert_eq!(config.pool("p").canary(), Some(("version", "2", 125)));
+    let shown = |key: &str| config.settings().into_iter().find(|one| one.key == key).map(|one| one.value);
+    assert_eq!(
+        (shown("pool.p.canary.label").as_deref(), shown("pool.p.canary.share").as_deref()),
+        (Some("version=2"), Some("0.125"))
+    );
+    refuses("[pool.p]\ncanary = { label = \"version=2\" }\n", &[], &["my.toml:2", "share"]);
+    refuses("[pool.p]\ncanary = { share = 0.5 }\n", &[], &["my.toml:2", "label"]);
+    refuses("[pool.p]\ncanary = { label = \"2\", share = 0.5 }\n", &[], &["version=2"]);
+    refuses("[pool.p]\ncanary = { label = \"a=b\", share = 1.5 }\n", &[], &["0 to 1"]);
+}

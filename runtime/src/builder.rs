@@ -10,7 +10,7 @@ use ergate_actors::dispatcher::Processes;
 use ergate_actors::executor::factory::ExecutorFactory;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
-use ergate_actors::workers::{Abroad, Hub};
+use ergate_actors::workers::{Abroad, Canary, Hub};
 use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
 use ergate_events::schedule::ScheduleSettings;
@@ -48,6 +48,8 @@ pub struct Builder {
     pub(crate) abroad: BTreeSet<String>,
     /// Pools whose replicas are started by others.
     pub(crate) external: BTreeSet<String>,
+    /// New versions of workers that get a share, by pool.
+    pub(crate) canaries: BTreeMap<String, Canary>,
     /// How the processes of pools are started that have some.
     #[cfg(all(feature = "http", feature = "process"))]
     pub(crate) commands: BTreeMap<String, crate::fleet::WorkerCommand>,
@@ -94,6 +96,7 @@ impl Default for Builder {
             pools_least: BTreeMap::new(),
             abroad: BTreeSet::new(),
             external: BTreeSet::new(),
+            canaries: BTreeMap::new(),
             #[cfg(all(feature = "http", feature = "process"))]
             commands: BTreeMap::new(),
             processes: None,
@@ -220,6 +223,13 @@ impl Builder {
     pub fn process_pool(mut self, name: &str, command: crate::fleet::WorkerCommand) -> Builder {
         self.commands.insert(name.to_owned(), command);
         self.external_pool(name)
+    }
+
+    /// Gives workers with a label a share of the work of this pool, as long as there are others: a new version that is tried.
+    #[must_use]
+    pub fn canary(mut self, pool: &str, canary: Canary) -> Builder {
+        self.canaries.insert(pool.to_owned(), canary);
+        self
     }
 
     /// Registers what makes the executor of a task type when the runtime starts.
@@ -392,6 +402,7 @@ impl Builder {
     pub async fn start(self) -> Result<Runtime, StartError> {
         // Of its own, though the builder may be a clone.
         let builder = Builder { workers: Arc::default(), ..self };
+        builder.canaries.iter().for_each(|(pool, canary)| builder.workers.set_canary(pool, canary.clone()));
         builder.create_executors()?.start_plugins().await?.start_all().await
     }
 

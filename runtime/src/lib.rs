@@ -70,6 +70,7 @@ pub use ergate_actors::generate::{self, GenerateError, GeneratedBatch, Generator
 pub use ergate_actors::log_thread::Durability;
 pub use ergate_actors::observe::{self, EventObserver, EventObserverFactory, ObservedAttempt, ObservedError, ObservedProgress};
 pub use ergate_actors::submission::{After, AnswerRun, BatchAnswer, BatchEnd, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_actors::workers::Canary;
 pub use ergate_actors::{calendar, clock};
 pub use ergate_events as events;
 pub use ergate_events::schedule;

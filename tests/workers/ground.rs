@@ -125,6 +125,14 @@ impl Ground {
         Worker { child: command.spawn().unwrap(), said }
     }
 
+    /// What a verb prints that succeeds.
+    #[track_caller]
+    pub(crate) fn cli(&self, args: &[&str]) -> String {
+        let out = ergate(args).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: {}\r\ncontent-length: {}\r\n\r\n",

@@ -18,4 +18,5 @@ mod pace;
 mod processes;
 mod refused;
 mod restart;
+mod versions;
 mod work;

@@ -39,8 +39,7 @@ impl Ground {
     pub(crate) fn until_crew(&self, pool: &str, count: usize) {
         until(&format!("{count} processes of {pool} work"), || {
             let pool = self.ask("GET", &format!("/v1/pools/{pool}"), "").expect(200).json();
-            let replicas = pool["members"].as_array().map_or(0, |all| all.iter().filter(|one| one["phase"] == "ready").count());
-            replicas == count
+            pool["replicas_up"] == count
         });
     }
 

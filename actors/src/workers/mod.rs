@@ -9,12 +9,13 @@
 //! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
 
 mod abroad;
+mod canary;
 pub mod runner;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use ergate_events::id::ShardId;
 use ergate_events::worker::WorkerId;
 
 pub use self::abroad::Abroad;
+pub use self::canary::Canary;
+use self::canary::Share;
 use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
@@ -47,6 +50,8 @@ pub struct Hub {
     /// How many are in those queues.
     queued: AtomicUsize,
     shards: Mutex<BTreeMap<ShardId, Poke>>,
+    /// By pool.
+    canaries: Mutex<BTreeMap<String, Share>>,
 }
 
 /// The workers that are known.
@@ -79,6 +84,11 @@ pub enum JoinError {
 }
 
 impl Hub {
+    /// Gives workers of a new version a share of the work of a pool, as long as there are others.
+    pub fn set_canary(&self, pool: &str, canary: Canary) {
+        lock(&self.canaries).insert(pool.to_owned(), Share::new(canary));
+    }
+
     /// Takes a worker in, or finds it again.
     ///
     /// # Errors
@@ -165,6 +175,8 @@ impl Hub {
     /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that may have any of them, until all tasks have a
     /// slot; a burst is spread over several.
     pub(crate) fn claim(&self, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
+        // Before the queues are locked: who forgets workers locks them the other way around.
+        let mut quota = self.quota(pool, ready);
         let mut waiting = lock(&self.waiting);
         let Some(queue) = waiting.get_mut(pool) else { return Vec::new() };
         let (mut claims, mut others, mut slots) = (Vec::new(), VecDeque::new(), 0_usize);
@@ -175,10 +187,15 @@ impl Hub {
                 others.push_back(session);
                 continue;
             }
-            let left = u32::try_from(ready).unwrap_or(u32::MAX);
+            let left = u32::try_from(ready).unwrap_or(u32::MAX).min(quota.left(&session));
+            if left == 0 {
+                others.push_back(session);
+                continue;
+            }
             match session.claim(left) {
                 Some((taken, wait)) => {
                     slots += taken as usize;
+                    quota.take(&session, taken);
                     claims.push(Claim { session, slots: taken, wait });
                 }
                 None => drop(self.queued.fetch_sub(1, Ordering::AcqRel)),
@@ -191,9 +208,29 @@ impl Hub {
         claims
     }
 
+    /// How the next attempts of a pool are shared between versions of its workers; they are where there are both.
+    fn quota(&self, pool: &str, ready: usize) -> Quota {
+        let canaries = lock(&self.canaries);
+        let Some(share) = canaries.get(pool) else { return Quota::default() };
+        let known = lock(&self.sessions);
+        let all = || {
+            let of_pool = known.by_id.values().filter(|session| &*session.spec().pool == pool);
+            of_pool.filter(|session| session.is_attached() && !session.is_draining())
+        };
+        let new: BTreeSet<WorkerId> = all().filter(|session| share.is_new(session)).map(|session| session.id()).collect();
+        if new.is_empty() || new.len() == all().count() {
+            return Quota::default();
+        }
+        let left = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Quota { new, left: Some((left(share.room(ready as u64)), left(share.others(ready as u64)))) }
+    }
+
     /// Gives back what a claim was not given.
     pub(crate) fn settle(&self, claim: Claim, given: u32) {
         let Claim { session, slots, wait } = claim;
+        if let Some(share) = lock(&self.canaries).get_mut(&*session.spec().pool) {
+            share.note(share.is_new(&session), u64::from(given));
+        }
         if session.settle(wait, slots.saturating_sub(given)) {
             self.enqueue(session, given == 0);
         }
@@ -209,6 +246,28 @@ impl Hub {
             queue.push_back(session);
         }
         self.queued.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// What versions of workers may be given of the next attempts of a pool; anything without a canary.
+#[derive(Default)]
+struct Quota {
+    new: BTreeSet<WorkerId>,
+    /// What is left for the new version, and for the others.
+    left: Option<(u32, u32)>,
+}
+
+impl Quota {
+    fn left(&self, session: &Session) -> u32 {
+        self.left.map_or(u32::MAX, |(new, others)| if self.new.contains(&session.id()) { new } else { others })
+    }
+
+    fn take(&mut self, session: &Session, count: u32) {
+        let is_new = self.new.contains(&session.id());
+        if let Some((new, others)) = &mut self.left {
+            let left = if is_new { new } else { others };
+            *left = left.saturating_sub(count);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use ergate::events::time::Micros;
-use ergate::{Builder, Retention, WorkerCommand};
+use ergate::{Builder, Canary, Retention, WorkerCommand};
 use ergate_config::{Config, DEFAULT_TOML, Durability, Fleet, Log, Origin, Pool, Setting};
 
 use super::table::Table;
@@ -111,6 +111,10 @@ pub(crate) fn configure(builder: Builder, config: &Config, children: &Children<'
             Fleet::External => builder.external_pool(name),
         })
     })?;
+    let canaries = config.pools.iter().filter_map(|(name, pool)| Some((name, pool.canary()?)));
+    let builder = canaries.fold(builder, |builder, (name, (label, value, share_milli))| {
+        builder.canary(name, Canary { label: label.to_owned(), value: value.to_owned(), share_milli })
+    });
     let builder = super::executors::register(builder, config)?;
     Ok(builder
         .log_options(config.log.options())

@@ -36,6 +36,7 @@ mod task;
 mod token;
 mod up;
 mod worker;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,6 +102,9 @@ enum Verb {
     Up(up::UpArgs),
     /// Ask an engine, here or elsewhere, for work, and do it in this process
     Worker(worker::WorkerArgs),
+    /// Look at workers, and let them end
+    #[command(subcommand)]
+    Workers(workers::WorkersVerb),
     /// Become another program, which ends with the process that started it
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
@@ -156,6 +160,7 @@ impl Verb {
             | Verb::DeadLetters(_)
             | Verb::Pool(_)
             | Verb::Schedule(_)
+            | Verb::Workers(_)
             | Verb::Status
             | Verb::Replay(_) => true,
             Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
@@ -201,6 +206,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::Up(args) => up::run(&args, globals),
         Verb::Worker(args) => worker::run(&args, globals),
         Verb::Launch(args) => launch::run(&args),
+        Verb::Workers(verb) => workers::run(verb, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),

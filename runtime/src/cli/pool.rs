@@ -158,9 +158,10 @@ fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     table::facts(&FACTS.map(|name| (name, pool.get(name).map(plain))))?;
     let Some(members) = pool["members"].as_array().filter(|members| !members.is_empty()) else { return Ok(()) };
     output::line("")?;
-    let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED"]);
+    let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED", "WORKER"]);
     for member in members {
-        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])));
+        let worker = member["worker"].as_str().unwrap_or("-").to_owned();
+        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])).into_iter().chain([worker]));
     }
     table.print()
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use ergate_actors::dispatcher::ProcessOrder;
+use ergate_actors::dispatcher::{ProcessOrder, Restarts};
 use ergate_actors::log_writer::{DepartWorker, LogWriter, Propose};
 use ergate_actors::proposal::{ProcessEnd, ProcessExit, Proposal};
 use ergate_actors::workers::Hub;
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     engine: String,
     pools: BTreeMap<String, Pool>,
     hub: Arc<Hub>,
+    restarts: Arc<Restarts>,
     writer: Option<Addr<LogWriter>>,
     processes: BTreeMap<ReplicaId, Process>,
     /// Replicas that wait to be started.
@@ -62,6 +64,7 @@ impl Keeper {
             engine,
             pools: pools.into_iter().map(|(name, command)| (name, pool(command))).collect(),
             hub: Arc::clone(runtime.hub()),
+            restarts: Arc::clone(runtime.restarts()),
             writer: runtime.writer().cloned(),
             processes: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -200,6 +203,7 @@ impl Keeper {
         was_steady: bool,
         ((code, signal), note): ((Option<u8>, Option<u8>), String),
     ) {
+        self.restarts.processes.fetch_add(1, Relaxed);
         let Some(pool) = self.pools.get_mut(pool) else { return };
         pool.failures = if was_steady { 1 } else { pool.failures.saturating_add(1) };
         let wait: Micros = restart::wait(pool.failures);

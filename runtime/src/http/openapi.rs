@@ -53,6 +53,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         workers::lease,
         workers::report,
         workers::drain,
+        workers::many::drain_many,
         workers::payload,
         health::live,
         health::ready,
@@ -137,7 +138,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 34);
+        assert_eq!(paths.len(), 35);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

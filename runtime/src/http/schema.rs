@@ -476,6 +476,21 @@ describe! {
         /// Whether it is given nothing more.
         drain: bool,
     }
+    /// Which workers; all that is given has to be so.
+    #[serde(deny_unknown_fields)]
+    WhichWorkers {
+        /// Their ids.
+        ids: Option<Vec<String>>,
+        /// Whose work they do.
+        pool: Option<String>,
+        /// A label that they have, such as `version=1`.
+        label: Option<String>,
+    }
+    /// Workers that are given nothing more.
+    DrainedWorkers {
+        /// Their ids.
+        draining: Vec<String>,
+    }
     /// The workers that this engine knows.
     Workers {
         /// All of them.

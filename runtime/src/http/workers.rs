@@ -1,6 +1,7 @@
 //! Workers: who they are, what they are given, and what they report. `docs/worker-protocol.md` is for those who write one.
 
 mod leased;
+pub(super) mod many;
 mod reported;
 
 use actix_web::web::{self, Data, Path, Payload, ServiceConfig};
@@ -36,6 +37,12 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config
         .service(
             web::resource("/workers").route(guarded(web::get().to(list), Some(Scope::Read))).default_service(not_that("GET")),
+        )
+        .service(
+            // Before the one that takes any id.
+            web::resource("/workers/drain")
+                .route(guarded(web::post().to(many::drain_many), Some(Scope::Operate)))
+                .default_service(not_that("POST")),
         )
         .service(
             web::resource("/workers/{id}")

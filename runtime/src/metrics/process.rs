@@ -46,6 +46,7 @@ fn actors(runtime: &Runtime, form: Form) -> Vec<Family> {
         ("dispatcher", &restarts.dispatchers),
         ("projector", &restarts.projectors),
         ("scheduler", &restarts.schedulers),
+        ("process", &restarts.processes),
     ];
     let restarted = counts
         .iter()

@@ -19,6 +19,8 @@ pub struct Window {
     pub in_flight_mean: f64,
     /// How many were in flight at most.
     pub in_flight_max: u32,
+    /// For which share of its time there was no work for a free place.
+    pub starved: f64,
 }
 
 /// How an attempt ended, as far as it matters here.
@@ -55,18 +57,31 @@ pub struct Meter {
     /// When the limit changed.
     changed: Micros,
     in_flight: u32,
+    is_starved: bool,
     /// Ends that belong to no window.
     skipped: u32,
     /// Attempts in flight, summed over microseconds.
     area: u128,
     latency: u128,
+    starved: u64,
     window: Window,
 }
 
 impl Meter {
     /// One that begins now, with nothing in flight.
     pub fn new(at: Micros) -> Meter {
-        Meter { at, begun: at, changed: at, in_flight: 0, skipped: 1, area: 0, latency: 0, window: Window::default() }
+        Meter {
+            at,
+            begun: at,
+            changed: at,
+            in_flight: 0,
+            is_starved: false,
+            skipped: 1,
+            area: 0,
+            latency: 0,
+            starved: 0,
+            window: Window::default(),
+        }
     }
 
     /// How many attempts are in flight.
@@ -79,6 +94,12 @@ impl Meter {
         self.pass(at);
         self.in_flight += attempts;
         self.window.in_flight_max = self.window.in_flight_max.max(self.in_flight);
+    }
+
+    /// From now on there is work for every place that gets free, or there is not.
+    pub fn starve(&mut self, at: Micros, is_starved: bool) {
+        self.pass(at);
+        self.is_starved = is_starved;
     }
 
     /// An attempt ends that took so long. Gives the window that is over with it.
@@ -119,12 +140,15 @@ impl Meter {
 
     fn pass(&mut self, at: Micros) {
         let at = at.max(self.at);
+        if self.is_starved {
+            self.starved += at.0 - self.at.0;
+        }
         self.area += u128::from(self.in_flight) * u128::from(at.0 - self.at.0);
         self.at = at;
     }
 
     fn begin_window(&mut self) {
-        (self.begun, self.area, self.latency) = (self.at, 0, 0);
+        (self.begun, self.area, self.latency, self.starved) = (self.at, 0, 0, 0);
         self.window = Window { in_flight_max: self.in_flight, ..Window::default() };
     }
 
@@ -134,6 +158,7 @@ impl Meter {
             span,
             latency_mean: Micros(u64::try_from(latency).unwrap_or(u64::MAX)),
             in_flight_mean: self.area as f64 / span.0.max(1) as f64,
+            starved: self.starved as f64 / span.0.max(1) as f64,
             ..self.window
         };
         self.begin_window();

@@ -56,8 +56,9 @@ const DECREASE: f64 = 0.7;
 const CEILING: f64 = 0.9;
 /// Windows for which it is remembered, at first and at most; twice as long each time that it is said there again.
 const CEILING_WINDOWS: (u32, u32) = (8, 256);
-/// In flight on average, as a share of a limit that was reached.
-const REACHED: f64 = 0.8;
+/// Most of its time for which a window may have lacked work, and least of the limit that has to be in flight in it: the others are on their way.
+const STARVED_MAX: f64 = 0.1;
+const IN_FLIGHT_MIN: f64 = 0.3;
 /// A window counts as overloaded with so many words of it, if they are this share of all ends.
 const OVERLOADED_MIN: u32 = 3;
 const OVERLOADED_SHARE: f64 = 0.05;
@@ -187,7 +188,7 @@ impl Controller {
         self.is_serving |= window.completed > 0 && !is_overloaded;
         let reason = if is_overloaded {
             self.back_off(window)
-        } else if window.completed == 0 || !self.is_reached(window.in_flight_mean) {
+        } else if window.completed == 0 || !self.is_reached(window) {
             self.wait(window)
         } else {
             self.learn(window)
@@ -195,9 +196,10 @@ impl Controller {
         Step { limit: self.limit, reason }
     }
 
-    /// Whether the limit was what held attempts back, but for the time in which the next one is on its way.
-    fn is_reached(&self, in_flight: f64) -> bool {
-        in_flight.is_finite() && in_flight >= REACHED * f64::from(self.limit) - 0.2
+    /// Whether the limit was what held attempts back.
+    fn is_reached(&self, window: &Window) -> bool {
+        let Window { in_flight_mean, starved, .. } = *window;
+        starved <= STARVED_MAX && in_flight_mean.is_finite() && in_flight_mean >= IN_FLIGHT_MIN * f64::from(self.limit)
     }
 
     /// Lowers the limit at once.
@@ -205,8 +207,12 @@ impl Controller {
         let limit = f64::from(self.limit);
         // Of a server that serves nobody, time and again, nothing is known of how many it would serve.
         if window.completed > 0 || std::mem::take(&mut self.is_serving) {
-            let again = self.ceiling.filter(|ceiling| ceiling.level < self.limit && ceiling.left == 0);
-            let windows = again.map_or(CEILING_WINDOWS.0, |ceiling| (ceiling.windows * 2).min(CEILING_WINDOWS.1));
+            let windows = match self.ceiling {
+                // It still holds, or held and was tried again.
+                Some(ceiling) if ceiling.left > 0 => ceiling.windows,
+                Some(ceiling) if ceiling.level < self.limit => (ceiling.windows * 2).min(CEILING_WINDOWS.1),
+                Some(_) | None => CEILING_WINDOWS.0,
+            };
             let level = self.bounded((limit * CEILING).min(limit - 1.0));
             self.ceiling = Some(Ceiling { level, windows, left: windows });
         }
@@ -227,8 +233,11 @@ impl Controller {
     }
 
     fn learn(&mut self, window: &Window) -> Reason {
-        let latency = (window.latency_mean.0.max(1)) as f64 / 1e6;
-        let sample = Sample { level: window.in_flight_mean, latency, weight: f64::from(window.completed) };
+        // A place is taken from one beginning to the next: while the next attempt is on its way it serves nobody. By Little's law that takes longer than the
+        // latency by as much as there are places for each one in flight.
+        let level = f64::from(self.limit);
+        let latency = (window.latency_mean.0.max(1)) as f64 / 1e6 * (level / window.in_flight_mean).max(1.0);
+        let sample = Sample { level, latency, weight: f64::from(window.completed) };
         let expected = self.lines.latency_at(sample.level);
         let is_odd = self.is_odd(&sample);
         let is_changed = is_odd && self.odd.abs() > ODD && self.samples.is_empty();

@@ -1,5 +1,7 @@
 //! Feeds a server with as many requests as somebody allows, and notes what that did.
 
+use std::collections::VecDeque;
+
 use ergate_events::concurrency::{Controller, End, Meter, Settings};
 use ergate_events::time::Micros;
 
@@ -12,6 +14,8 @@ pub(crate) trait Pilot {
         self.limit()
     }
     fn begun(&mut self, now: f64);
+    /// Whether there is no work for a free place.
+    fn starved(&mut self, _now: f64, _is_starved: bool) {}
     fn ended(&mut self, now: f64, latency: f64, is_refused: bool);
 }
 
@@ -54,6 +58,9 @@ impl Pilot for Adaptive {
     fn begun(&mut self, now: f64) {
         self.meter.begin(micros(now), 1);
     }
+    fn starved(&mut self, now: f64, is_starved: bool) {
+        self.meter.starve(micros(now), is_starved);
+    }
     fn ended(&mut self, now: f64, latency: f64, is_refused: bool) {
         let end = if is_refused { End::Overloaded } else { End::Served };
         let Some(window) = self.meter.end(micros(now), micros(latency), end, self.controller.wanted()) else { return };
@@ -92,26 +99,36 @@ pub(crate) fn drive(pilot: &mut impl Pilot, course: &dyn Fn(usize) -> Server, lo
     let mut dice = Dice(seed);
     let mut work = Work::new(course(0));
     let (mut in_flight, mut waiting, mut next) = (0_u32, 0_u32, 0.0_f64);
+    // When places can be used again: the next request is on its way.
+    let mut away: VecDeque<f64> = VecDeque::new();
     let mut story = Story::default();
     while story.levels.len() < requests {
         let served = story.levels.len();
         work.server = course(served);
         let rate = load(served);
-        while in_flight < pilot.limit() && (rate.is_none() || waiting > 0) {
+        while away.front().is_some_and(|at| *at <= work.now) {
+            away.pop_front();
+        }
+        while in_flight + (away.len() as u32) < pilot.limit() && (rate.is_none() || waiting > 0) {
             waiting = waiting.saturating_sub(1);
             in_flight += 1;
             pilot.begun(work.now);
             work.send(&mut dice);
         }
+        pilot.starved(work.now, rate.is_some() && in_flight + (away.len() as u32) < pilot.limit());
         if let Some(rate) = rate
             && next <= work.now
         {
             next = work.now - dice.unit().ln() / rate;
         }
-        let until = if rate.is_some() { next } else { f64::INFINITY };
-        match work.next(until) {
+        let back = away.front().copied().unwrap_or(f64::INFINITY);
+        let arrival = if rate.is_some() { next } else { f64::INFINITY };
+        match work.next(arrival.min(back)) {
             Some(ended) => {
                 in_flight -= 1;
+                if work.server.away > 0.0 {
+                    away.push_back(work.now + work.server.away);
+                }
                 pilot.ended(work.now, ended.latency, ended.is_refused);
                 if ended.is_refused {
                     story.refused += 1;
@@ -124,7 +141,7 @@ pub(crate) fn drive(pilot: &mut impl Pilot, course: &dyn Fn(usize) -> Server, lo
                     story.levels.push(pilot.level());
                 }
             }
-            None => waiting += 1,
+            None => waiting += u32::from(arrival <= back),
         }
     }
     story

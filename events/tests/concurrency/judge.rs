@@ -33,7 +33,7 @@ pub(crate) struct Verdict {
 
 impl Judge {
     pub(crate) fn of(server: Server) -> Judge {
-        let is_plain = server.slower == 0.0 && server.locked == 0.0;
+        let is_plain = server.slower == 0.0 && server.locked == 0.0 && server.away == 0.0;
         let curve: Vec<f64> = if is_plain {
             (1..=server.places).map(|limit| limit as f64 / server.service).collect()
         } else {

@@ -53,6 +53,17 @@ fn places_are_counted() {
 }
 
 #[test]
+fn places_stay_busy_while_the_next_request_is_on_its_way() {
+    for (count, away) in [(1, 0.5), (4, 0.5), (8, 0.25)] {
+        let server = |service, spread| Server { away: away * service, ..places(count, service, spread) };
+        check(|service| server(service, Spread::Constant), 0.9, 0.95);
+        check(|service| server(service, Spread::Even), 0.9, 0.95);
+        // A round knee.
+        check(|service| server(service, Spread::Exponential), 0.0, 0.85);
+    }
+}
+
+#[test]
 fn a_batch_is_filled() {
     for spread in [Spread::Constant, Spread::Even, Spread::Exponential] {
         check(|service| batch(0.3, service, spread), 0.6, 0.95);

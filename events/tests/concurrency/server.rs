@@ -61,10 +61,12 @@ pub(crate) struct Server {
     pub(crate) locked: f64,
     /// How many may wait before others are turned away at once.
     pub(crate) queue: usize,
+    /// How long it takes until the next request of a place is there, in seconds.
+    pub(crate) away: f64,
 }
 
 pub(crate) const fn places(places: usize, service: f64, spread: Spread) -> Server {
-    Server { places, service, spread, slower: 0.0, locked: 0.0, queue: usize::MAX }
+    Server { places, service, spread, slower: 0.0, locked: 0.0, queue: usize::MAX, away: 0.0 }
 }
 
 struct Request {

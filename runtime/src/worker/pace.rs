@@ -86,6 +86,11 @@ impl Pace {
         }
     }
 
+    /// There is no work for free places from now on, or there is.
+    pub(super) fn starve(&mut self, is_starved: bool) {
+        self.meter.starve(self.start.elapsed().into(), is_starved);
+    }
+
     /// An attempt has ended; where it never ran nothing is measured.
     pub(super) fn end(&mut self, place: usize, news: News<'_>) {
         let Some(run) = self.runs.get_mut(place).and_then(Option::take) else { return };
@@ -195,6 +200,18 @@ mod tests {
         assert!(told.contains(r#""limit":4,"was":2,"reason":"attempts take "#), "{told}");
         pace.tell_again();
         assert!(said(pace.tell()).contains(r#""limit":4,"was":4"#));
+    }
+
+    #[test]
+    fn a_limit_for_which_there_is_no_work_stays_what_it_is() {
+        let mut pace = pace();
+        pace.starve(true);
+        for _ in 0..100 {
+            (0..2).for_each(|place| pace.begin(place, Micros::from_secs(9)));
+            std::thread::sleep(Duration::from_millis(2));
+            (0..2).for_each(|place| pace.end(place, OK));
+        }
+        assert_eq!(pace.limit(), 2);
     }
 
     #[test]

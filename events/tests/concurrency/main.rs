@@ -1,12 +1,11 @@
 //! The controller of concurrency against servers of many kinds: how soon it finds the best fixed limit, and whether it stays there.
 //!
-//! `docs/decisions/0011-concurrency.md` has the table that `compare` prints.
+//! `docs/decisions/0011-concurrency.md` has a table of what `compare` prints, beside others.
 
 #![allow(clippy::print_stdout, reason = "the figures are what the tests are about")]
 
 mod drive;
 mod judge;
-mod rivals;
 mod rules;
 mod server;
 
@@ -155,26 +154,10 @@ fn compare() {
     for spread in [Spread::Constant, Spread::Exponential] {
         rows.push((format!("batch of 16, gently, {spread:?}"), batch(0.3, 0.2, spread)));
     }
-    println!("| server | best | ours | Vegas | Gradient2 | AIMD | climbing |\n|---|---|---|---|---|---|---|");
-    let mut sums = [(0.0, 0.0); 5];
-    for (name, server) in &rows {
-        let judge = Judge::of(*server);
-        let verdicts = [
-            judge.runs(|| Adaptive::new(SETTINGS)),
-            judge.runs(rivals::vegas),
-            judge.runs(rivals::gradient2),
-            judge.runs(rivals::aimd),
-            judge.runs(|| rivals::climb(2.0)),
-        ];
-        let cell = |verdict: &Verdict| {
-            let refused = if verdict.refused > 0.0 { format!(", {:.0} refused", verdict.refused) } else { String::new() };
-            format!("{:.0} / {:.0} / {:.1}{refused}", 100.0 * verdict.share, 100.0 * verdict.throughput, verdict.level)
-        };
-        println!("| {name} | {} | {} |", judge.best, verdicts.iter().map(cell).collect::<Vec<_>>().join(" | "));
-        for (sum, verdict) in sums.iter_mut().zip(&verdicts) {
-            *sum = (sum.0 + verdict.share, sum.1 + verdict.throughput);
-        }
+    println!("| server | best | right, % | throughput, % | limit | turned away |\n|---|---|---|---|---|---|");
+    for (name, server) in rows {
+        let judge = Judge::of(server);
+        let Verdict { share, throughput, level, refused } = judge.runs(|| Adaptive::new(SETTINGS));
+        println!("| {name} | {} | {:.0} | {:.0} | {level:.1} | {refused:.0} |", judge.best, 100.0 * share, 100.0 * throughput);
     }
-    let mean = |sum: &(f64, f64)| format!("{:.0} / {:.0}", 100.0 * sum.0 / rows.len() as f64, 100.0 * sum.1 / rows.len() as f64);
-    println!("| mean | | {} |", sums.iter().map(mean).collect::<Vec<_>>().join(" | "));
 }

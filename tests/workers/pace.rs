@@ -133,14 +133,14 @@ fn the_concurrency_of_a_server_with_four_places_is_found_and_every_change_is_in_
     ground.submit_many(2_000, r#"{"type":"call","payload":{"a":1}}"#);
     until("it grows", || shown(&ground) > Some(2));
     ground.until_done();
-    // The best fixed limit is 4. The server may have been at 5 of 6 in flight, for one is on its way.
+    // The best fixed limit is 4, and one or more for those on their way, which are not at the server. That is to 20 % and one.
     let (present, throughput) = server.told(600);
     eprintln!("{present} at a time, {throughput:.1} a second of {:.1}", 4.0 / 0.04);
     assert!((4..=5).contains(&present), "{present} at a time");
     // Changes are told at most once a second.
     std::thread::sleep(Duration::from_millis(1_500));
     let last = shown(&ground);
-    assert!(last >= Some(3) && last <= Some(8), "{last:?}");
+    assert!(last >= Some(3) && last <= Some(16), "{last:?}");
     // A new engine is told anew.
     ground.stop();
     ground.start();
@@ -154,7 +154,10 @@ fn the_concurrency_of_a_server_with_four_places_is_found_and_every_change_is_in_
     assert!(limits.windows(2).all(|pair| pair[0].1 == pair[1].0), "each begins where the one before ended: {limits:?}");
     assert_eq!(limits.last().map(|(_, limit, _)| u64::from(*limit)), last, "{limits:?}");
     assert!(limits.iter().all(|(before, limit, reason)| before != limit && !reason.is_empty()), "{limits:?}");
-    assert!(limits.iter().any(|(.., reason)| reason.contains("times 4") && reason.contains("in flight")), "{limits:?}");
+    assert!(
+        limits.iter().any(|(.., reason)| reason.contains("a second at most, times ") && reason.ends_with(" at a time")),
+        "{limits:?}"
+    );
 }
 
 #[test]

@@ -73,7 +73,10 @@ impl fmt::Display for Reason {
             }
             Reason::Found { latency, throughput } => {
                 let (span, knee) = (Span(*latency), latency * throughput);
-                write!(f, "{throughput:.1} a second at most, times {span} without a queue, are {knee:.1} in flight")
+                write!(
+                    f,
+                    "{throughput:.1} a second at most, times {span} that each takes without a queue, are {knee:.1} at a time"
+                )
             }
             Reason::Probing { level } => write!(f, "one window to see what another limit than {level} does"),
             Reason::Odd { latency, expected } => {
@@ -110,7 +113,7 @@ mod tests {
     #[test]
     fn a_reason_names_its_numbers() {
         let found = Reason::Found { latency: 0.1953, throughput: 41.2 };
-        assert_eq!(found.to_string(), "41.2 a second at most, times 195 ms without a queue, are 8.0 in flight");
+        assert_eq!(found.to_string(), "41.2 a second at most, times 195 ms that each takes without a queue, are 8.0 at a time");
         let changed = Reason::Changed { latency: 1.5, expected: 0.0052 };
         assert_eq!(changed.to_string(), "attempts take 1.50 s instead of 5.20 ms: measuring anew");
     }

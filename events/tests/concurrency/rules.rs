@@ -33,7 +33,7 @@ fn the_start_doubles_and_then_the_knee_is_named_with_its_numbers() {
         let step = controller.step(&window(limit, 0.2 * (limit / 10.0).max(1.0)));
         limits.push(step.limit);
         if !matches!(step.reason, Reason::Growing { .. }) {
-            let knee = "50.0 a second at most, times 200 ms without a queue, are 10.0 in flight";
+            let knee = "50.0 a second at most, times 200 ms that each takes without a queue, are 10.0 at a time";
             assert_eq!(step.reason.to_string(), knee);
             break;
         }

@@ -28,8 +28,21 @@ struct Inside {
     busy: usize,
     present: usize,
     refused: usize,
-    /// For each request that was served, how many were there when it came, and when it was done.
-    served: Vec<(usize, Instant)>,
+    /// The requests that were there, summed over seconds, and the last moment at which that changed.
+    area: f64,
+    at: Option<Instant>,
+    /// For each request that was served, when it was done, and the sum until then.
+    served: Vec<(Instant, f64)>,
+}
+
+impl Inside {
+    /// Adds what has been there until now.
+    fn pass(&mut self) -> Instant {
+        let now = Instant::now();
+        self.area += self.at.map_or(0.0, |at| (now - at).as_secs_f64()) * self.present as f64;
+        self.at = Some(now);
+        now
+    }
 }
 
 impl Server {
@@ -47,14 +60,12 @@ impl Server {
         Server { address, room }
     }
 
-    /// How many requests were there when another one came, in the middle of those from the index on, and how many were served in a second.
-    fn told(&self, from: usize) -> (usize, f64) {
+    /// How many requests were there on average from the one with this index to that with the other, and how many were served in a second.
+    fn told(&self, from: usize, to: usize) -> (f64, f64) {
         let inside = self.room.inside.lock().unwrap();
-        let part = &inside.served[from..];
-        let mut present: Vec<usize> = part.iter().map(|(present, _)| *present).collect();
-        present.sort_unstable();
-        let span = part.last().unwrap().1 - part[0].1;
-        (present[present.len() / 2], (part.len() - 1) as f64 / span.as_secs_f64())
+        let ((begun, before), (ended, after)) = (inside.served[from], inside.served[to]);
+        let seconds = (ended - begun).as_secs_f64();
+        ((after - before) / seconds, (to - from) as f64 / seconds)
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -92,16 +103,18 @@ impl Room {
             inside.refused += 1;
             return false;
         }
+        inside.pass();
         inside.present += 1;
-        let present = inside.present;
         let mut inside = self.left.wait_while(inside, |inside| inside.busy >= self.places).unwrap();
         inside.busy += 1;
         drop(inside);
         std::thread::sleep(self.latency);
         let mut inside = self.inside.lock().unwrap();
+        let now = inside.pass();
         inside.busy -= 1;
         inside.present -= 1;
-        inside.served.push((present, Instant::now()));
+        let area = inside.area;
+        inside.served.push((now, area));
         drop(inside);
         self.left.notify_one();
         true
@@ -114,9 +127,9 @@ fn ground() -> Ground {
     Ground::new(&format!("{CALL}executor = \"worker\"\n"))
 }
 
-fn worker(ground: &Ground, server: &Server, slots: &str) -> Worker {
+fn worker(ground: &Ground, server: &Server, slots: &str, concurrency: &str) -> Worker {
     let http = format!("executor = {{ http = \"http://{}/\", allow_networks = [\"127.0.0.0/8\"] }}\n", server.address);
-    ground.worker_with(&format!("{CALL}{http}"), &["--pool", "models", "--slots", slots, "--concurrency", "adaptive"])
+    ground.worker_with(&format!("{CALL}{http}"), &["--pool", "models", "--slots", slots, "--concurrency", concurrency])
 }
 
 /// What the engine says of the only worker.
@@ -125,31 +138,41 @@ fn shown(ground: &Ground) -> Option<u64> {
 }
 
 #[test]
-fn the_concurrency_of_a_server_with_four_places_is_found_and_every_change_is_in_the_log() {
+fn the_concurrency_of_a_server_with_eight_places_is_found_and_every_change_is_in_the_log() {
     let mut ground = ground();
-    let server = Server::start(4, Duration::from_millis(40), usize::MAX);
-    let worker = worker(&ground, &server, "64");
+    let server = Server::start(8, Duration::from_millis(100), usize::MAX);
+    let adaptive = worker(&ground, &server, "64", "adaptive");
     until("the engine knows what it begins with", || shown(&ground) == Some(1));
     ground.submit_many(2_000, r#"{"type":"call","payload":{"a":1}}"#);
     until("it grows", || shown(&ground) > Some(2));
     ground.until_done();
-    // The best fixed limit is 4, and one or more for those on their way, which are not at the server. That is to 20 % and one.
-    let (present, throughput) = server.told(600);
-    eprintln!("{present} at a time, {throughput:.1} a second of {:.1}", 4.0 / 0.04);
-    assert!((4..=5).contains(&present), "{present} at a time");
+    let (present, throughput) = server.told(600, 1_900);
     // Changes are told at most once a second.
     std::thread::sleep(Duration::from_millis(1_500));
     let last = shown(&ground);
-    assert!(last >= Some(3) && last <= Some(16), "{last:?}");
+    assert!(last >= Some(6) && last <= Some(24), "{last:?}");
     // A new engine is told anew.
     ground.stop();
     ground.start();
     until("the new engine knows it", || shown(&ground) == last);
-    worker.end();
+    adaptive.end();
+    // The same with fixed numbers: on a busy machine a server is not what it is meant to be.
+    let fixed = |slots: f64| {
+        let (worker, from) = (worker(&ground, &server, &format!("{slots:.0}"), "fixed"), server.counts().0);
+        ground.submit_many(400, r#"{"type":"call","payload":{"a":1}}"#);
+        ground.until_done();
+        worker.end();
+        server.told(from + 100, from + 300).1
+    };
+    let (most, half) = (fixed(64.0), fixed(present / 2.0));
     let told = ground.end();
-    told.all_succeeded(2_000);
-    assert_eq!((told.count("started"), told.count("failed")), (2_000, 0), "{told:?}");
+    told.all_succeeded(2_800);
+    assert_eq!((told.count("started"), told.count("failed")), (2_800, 0), "{told:?}");
     let limits = &told.limits;
+    let found = format!("{present:.1} at a time did {throughput:.1} a second, 64 {most:.1}, half as many {half:.1}");
+    eprintln!("{found}");
+    assert!((7.0..=16.0).contains(&present) && throughput > 0.8 * most, "{found}: {limits:?}");
+    assert!(half < 0.8 * throughput, "{found}: {limits:?}");
     assert_eq!(limits.first().map(|(before, ..)| *before), Some(1), "{limits:?}");
     assert!(limits.windows(2).all(|pair| pair[0].1 == pair[1].0), "each begins where the one before ended: {limits:?}");
     assert_eq!(limits.last().map(|(_, limit, _)| u64::from(*limit)), last, "{limits:?}");
@@ -164,7 +187,7 @@ fn the_concurrency_of_a_server_with_four_places_is_found_and_every_change_is_in_
 fn a_server_that_turns_requests_away_is_asked_for_less() {
     let ground = ground();
     let server = Server::start(2, Duration::from_millis(20), 6);
-    let worker = worker(&ground, &server, "64");
+    let worker = worker(&ground, &server, "64", "adaptive");
     ground.submit_many(800, r#"{"type":"call","payload":{"a":1}}"#);
     ground.until_done();
     let (served, refused) = server.counts();

@@ -5,6 +5,7 @@ pub mod block;
 pub mod causal;
 pub mod codec;
 pub mod command;
+pub mod concurrency;
 pub mod cron;
 pub mod decide;
 pub mod dependency;

@@ -203,6 +203,7 @@ impl Ground {
         self.cli(&["log", "verify", "--decisions", "--data", data.to_str().unwrap()]);
         let facts = facts(&data, &Default::default()).unwrap();
         let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
+        let mut limits = Vec::new();
         let reader = directory::read(&data).unwrap();
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {
@@ -211,12 +212,15 @@ impl Ground {
                 if let Event::ProcessExited { code, note, wait, .. } = event {
                     exits.push((code, note.to_owned(), wait.0 / 1_000));
                 }
+                if let Event::ConcurrencyChanged { before, concurrency, reason, .. } = event {
+                    limits.push((before, concurrency, reason.to_owned()));
+                }
                 // What a worker gave back is written as left without a loss.
                 let is_unburned = matches!(event, Event::Lost { departure: Departure::Drained, .. });
                 *counts.entry(if is_unburned { "left" } else { event.name() }).or_default() += 1;
             }
         }
-        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts, exits }
+        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts, exits, limits }
     }
 }
 
@@ -238,6 +242,8 @@ pub(crate) struct Told {
     counts: BTreeMap<&'static str, usize>,
     /// Processes that ended by themselves: the exit code, what they said last, and the milliseconds that the next one waited.
     pub(crate) exits: Vec<(Option<u8>, String, u64)>,
+    /// How the concurrency of workers changed: from, to, and why.
+    pub(crate) limits: Vec<(u32, u32, String)>,
 }
 
 impl Told {

@@ -14,6 +14,7 @@ mod embedded;
 mod ground;
 mod leave;
 mod model;
+mod pace;
 mod processes;
 mod refused;
 mod restart;

@@ -117,6 +117,8 @@ struct State {
     seen: Instant,
     /// When it was given something last.
     leased_at: Instant,
+    /// How many attempts at a time it does best with, where it says so.
+    concurrency: Option<u32>,
 }
 
 impl State {
@@ -152,6 +154,7 @@ impl Session {
             beats: BTreeMap::new(),
             seen: now,
             leased_at: now,
+            concurrency: None,
         };
         Session { spec, state: Mutex::new(state), news: Notify::new() }
     }
@@ -179,6 +182,16 @@ impl Session {
     pub fn silence(&self) -> Duration {
         let state = self.lock();
         state.seen.max(state.leased_at).elapsed()
+    }
+
+    /// How many attempts at a time it does best with, where it has said so.
+    pub fn concurrency(&self) -> Option<u32> {
+        self.lock().concurrency
+    }
+
+    /// Notes how many attempts at a time it does best with.
+    pub fn set_concurrency(&self, concurrency: u32) {
+        self.lock().concurrency = Some(concurrency);
     }
 
     /// Whether it has said what it runs since this engine knows it.

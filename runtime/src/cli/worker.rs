@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ergate::events::worker::WorkerId;
 use ergate::http::client::ServiceUrl;
 use ergate::tasks;
 use ergate::worker::server::{ModelServer, ServerError, ServerSettings};
-use ergate::worker::{Worker, WorkerError};
+use ergate::worker::{Concurrency, Worker, WorkerError};
 use ergate_config::Config;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -39,6 +39,9 @@ pub(crate) struct WorkerArgs {
     /// How many attempts it runs at a time
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     slots: u32,
+    /// How many of its slots it uses: all of them, or as many as do best, which it finds out
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Mode::Fixed)]
+    concurrency: Mode,
     /// A task type to run, of those that it can run; all of them without this
     #[arg(long = "type", value_name = "NAME")]
     types: Vec<String>,
@@ -66,6 +69,24 @@ pub(crate) struct WorkerArgs {
     /// The id that it has, of 32 hexadecimal digits
     #[arg(long, hide = true)]
     id: Option<WorkerId>,
+}
+
+/// How many slots are used.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// All of them.
+    Fixed,
+    /// As many as do best.
+    Adaptive,
+}
+
+impl Mode {
+    const fn of(self, slots: u32) -> Concurrency {
+        match self {
+            Mode::Fixed => Concurrency::Fixed,
+            Mode::Adaptive => Concurrency::Adaptive { min: 1, max: slots },
+        }
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -140,6 +161,7 @@ fn worker(
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
     let worker = way(Worker::builder(&args.engine), globals, config, url)?;
     let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
+    let worker = worker.concurrency(args.concurrency.of(args.slots));
     let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
     let worker = args.id.into_iter().fold(worker, Worker::id);
     let worker = server.into_iter().fold(worker, |worker, server| worker.room(server.room()));

@@ -474,6 +474,22 @@ describe! {
         /// Attempts that go on.
         #[schema(required = false)]
         heartbeats: Vec<Value>,
+        /// How many attempts at a time it does best with, where that has changed.
+        #[schema(required = false)]
+        concurrency: Option<WorkConcurrency>,
+    }
+    /// How many attempts at a time a worker does best with.
+    #[serde(deny_unknown_fields)]
+    WorkConcurrency {
+        /// How many, from now on; at most the slots of the worker.
+        #[schema(minimum = 1, maximum = 65536)]
+        limit: u32,
+        /// How many it was when the worker said so last.
+        #[schema(minimum = 1, maximum = 65536)]
+        was: u32,
+        /// Why.
+        #[schema(required = false, max_length = 4096)]
+        reason: String,
     }
     /// What became of a report.
     WorkReported {
@@ -533,6 +549,9 @@ describe! {
         draining: bool,
         /// How long it has been silent.
         silent_ms: u64,
+        /// How many attempts at a time it does best with, where it finds that out.
+        #[schema(required = false)]
+        concurrency: Option<u32>,
     }
     /// Why a request was not done (RFC 9457). Some problems have more members.
     ProblemDocument {

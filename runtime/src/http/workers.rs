@@ -216,8 +216,11 @@ pub(super) async fn report(
     Parameters::read(&request, &[])?;
     let session = session(&request, &service, &id)?;
     let bytes = body::whole(&request, payload, &service.settings).await?;
-    let news = reported::read(&bytes)?;
+    let reported::Reported { news, concurrency } = reported::read(&bytes, session.spec().slots)?;
     let ids: Vec<AttemptId> = news.iter().map(|(attempt, _)| *attempt).collect();
+    if let Some(concurrency) = concurrency {
+        service.runtime.change_concurrency(session.id(), concurrency).await?;
+    }
     let verdicts = service.runtime.report_work(session.id(), news).await?;
     Ok(reported::answer(&ids, &verdicts, told(&session)))
 }
@@ -263,7 +266,7 @@ fn shown(session: &Session) -> Value {
     let WorkerSpec { facts, pool, slots } = session.spec();
     let labels: serde_json::Map<String, Value> =
         facts.labels.iter().map(|label| (label.name.clone(), label.value.clone().into())).collect();
-    json!({
+    let mut shown = json!({
         "id": facts.id,
         "name": facts.name,
         "pool": **pool,
@@ -273,7 +276,11 @@ fn shown(session: &Session) -> Value {
         "lease": facts.lease.to_string(),
         "draining": session.is_draining(),
         "silent_ms": u64::try_from(session.silence().as_millis()).unwrap_or(u64::MAX),
-    })
+    });
+    if let Some(concurrency) = session.concurrency() {
+        shown["concurrency"] = concurrency.into();
+    }
+    shown
 }
 
 /// What is not told with new attempts.

@@ -15,6 +15,7 @@ use super::given::Fetch;
 use super::lane::Lane;
 use super::line::Road;
 use super::outbox::{Outbox, Parcel};
+use super::pace::Pace;
 use super::plan::Plan;
 use super::table::{Held, Left, Stage, Table};
 
@@ -91,6 +92,8 @@ pub(super) struct Agent {
     pub(super) is_troubled: bool,
     /// How many attempts it may have now.
     room: Option<watch::Receiver<u32>>,
+    /// Finds out how many do best, where it is to.
+    pub(super) pace: Option<Pace>,
 }
 
 impl Agent {
@@ -100,6 +103,7 @@ impl Agent {
         let ids = (0..=u16::MAX).map(TypeId);
         Agent {
             room: plan.room.take(),
+            pace: Pace::of(plan.concurrency, plan.slots),
             types: plan.names().map(str::to_owned).zip(ids).collect(),
             table: Table::new(plan.slots),
             plan,
@@ -199,7 +203,7 @@ impl Agent {
             (Stage::Ending(left), News::Released) => self.outbox.leave(place, id, left),
             (_, News::Released | News::Succeeded(..) | News::Failed(_)) => self.outbox.add(place, id, news),
         }
-        self.table.set(place, Stage::Over);
+        self.over(place, news);
     }
 
     /// Tells an attempt to end at once.
@@ -217,7 +221,14 @@ impl Agent {
     /// Reports an attempt as one that was not ended.
     pub(super) fn leave(&mut self, place: usize, id: ergate_events::id::AttemptId, left: Left) {
         self.outbox.leave(place, id, left);
+        self.over(place, News::Released);
+    }
+
+    fn over(&mut self, place: usize, news: News<'_>) {
         self.table.set(place, Stage::Over);
+        if let Some(pace) = &mut self.pace {
+            pace.end(place, news);
+        }
     }
 
     /// Does what is due at this time.
@@ -246,15 +257,17 @@ impl Agent {
         let full = self.full_since.map(|since| since + FULL_AFTER);
         let drain = self.drain.and_then(|drain| drain.until);
         let drain = drain.into_iter().flat_map(|until| [Duration::ZERO, GRACE, CLOSE_MAX].map(|after| until + after));
+        let pace = self.pace.as_ref().filter(|_| self.is_known).and_then(Pace::due);
         // A moment later, so that what is due then is not just not yet due.
-        let due = lanes.chain(sign).chain(full).chain(drain).map(|at| at + Duration::from_millis(1));
+        let due = lanes.chain(sign).chain(full).chain(drain).chain(pace).map(|at| at + Duration::from_millis(1));
         due.filter(|at| *at > now).min().unwrap_or(now + IDLE)
     }
 
     /// How many more attempts it may be given.
     pub(super) fn free(&self) -> usize {
         let room = self.room.as_ref().map_or(usize::MAX, |room| *room.borrow() as usize);
-        self.table.free().min(room.saturating_sub(self.table.live()))
+        let limit = self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize);
+        self.table.free().min(room.min(limit).saturating_sub(self.table.live()))
     }
 
     /// Whether it is time to ask although there is no free slot.

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::WorkerError;
 use super::agent::{Agent, Wish};
 use super::line::Road;
+use super::pace::Concurrency;
 use super::plan::Plan;
 use crate::http::client::{self, ServiceUrl};
 
@@ -48,6 +49,7 @@ impl Worker {
             url: url.to_owned(),
             pool: "default".to_owned(),
             slots: 1,
+            concurrency: Concurrency::Fixed,
             name: format!("pid {}", std::process::id()),
             labels: BTreeMap::new(),
             lease: LEASE_DEFAULT,
@@ -70,6 +72,13 @@ impl Worker {
     #[must_use]
     pub const fn slots(mut self, slots: u32) -> Worker {
         self.plan.slots = slots;
+        self
+    }
+
+    /// How many of its slots it uses; all of them without this.
+    #[must_use]
+    pub const fn concurrency(mut self, concurrency: Concurrency) -> Worker {
+        self.plan.concurrency = concurrency;
         self
     }
 
@@ -227,6 +236,9 @@ impl Worker {
         let url = url.map_err(|reason| WorkerError::Setup(format!("the engine is named {:?}: {reason}", plan.url)))?;
         if !(1..=SLOTS_MAX).contains(&plan.slots) {
             return wrong(format!("it has {} slots; 1 to {SLOTS_MAX} are expected", plan.slots));
+        }
+        if let Some(fault) = plan.concurrency.fault(plan.slots) {
+            return wrong(fault);
         }
         if plan.lease < LEASE_MIN.to_std() || plan.lease > LEASE_MAX.to_std() {
             return wrong(format!("its lease is {:?}; {LEASE_MIN} to {LEASE_MAX} are expected", plan.lease));

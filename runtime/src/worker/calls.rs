@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::agent::{Agent, Talk};
 use super::line::Call;
+use super::pace::Pace;
 use super::wire::{self, Ask, PROTOCOL, Registration};
 
 /// How long a question may wait: shorter than the time after which proxies close a silent connection.
@@ -80,8 +81,11 @@ impl Agent {
         if !self.tell.is_free() {
             return;
         }
-        if self.parcels.is_empty() && !self.outbox.is_empty() {
-            self.parcels.push_back(self.outbox.pack());
+        if self.parcels.is_empty() {
+            let concurrency = self.pace.as_mut().and_then(Pace::tell);
+            if concurrency.is_some() || !self.outbox.is_empty() {
+                self.parcels.push_back(self.outbox.pack(concurrency));
+            }
         }
         if let Some(parcel) = self.parcels.front() {
             let call = self.call(Method::POST, "/report", parcel.body.clone(), ANSWER_WITHIN);

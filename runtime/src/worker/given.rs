@@ -70,8 +70,15 @@ impl Agent {
             });
             return;
         }
+        self.begin(place, Micros::from_millis(one.timeout_ms));
         let payload = wire::bytes(one.payload, one.payload_base64.as_deref()).unwrap_or_default();
         attempts.add(given(place, one.attempt, facts, (&payload, checkpoint.as_deref(), one.traceparent.as_deref())));
+    }
+
+    fn begin(&mut self, place: usize, timeout: Micros) {
+        if let Some(pace) = &mut self.pace {
+            pace.begin(place, timeout);
+        }
     }
 
     fn facts(&self, one: &Given<'_>) -> Facts {
@@ -92,6 +99,7 @@ impl Agent {
             return;
         }
         self.table.set(*place, Stage::Running);
+        self.begin(*place, facts.deadline.since(self.clock.now()));
         let mut attempts = Attempts::default();
         attempts.add(given(*place, *id, *facts, (payload, checkpoint.as_deref(), trace_parent.as_deref())));
         self.runner.run(attempts);

@@ -36,12 +36,22 @@ enum Lane {
 impl Agent {
     /// An answer to a question for attempts.
     pub(super) fn asked(&mut self, answer: Result<Answer, LineError>) -> Result<(), WorkerError> {
-        let Some(body) = self.judge(Lane::Ask, Verdict::of(answer))? else { return Ok(()) };
+        let Some(body) = self.judge(Lane::Ask, Verdict::of(answer))? else {
+            self.starve(true);
+            return Ok(());
+        };
         let Leased { attempts, told } = read(&body)?;
+        self.starve(attempts.len() < self.asked);
         self.seq += 1;
         self.take_in(attempts);
         self.obey(told);
         Ok(())
+    }
+
+    fn starve(&mut self, is_starved: bool) {
+        if let Some(pace) = &mut self.pace {
+            pace.starve(is_starved);
+        }
     }
 
     /// An answer to a report.
@@ -112,6 +122,9 @@ impl Agent {
         let told: Told = read(&body)?;
         (self.is_known, self.seq, self.asked) = (true, 1, 0);
         self.known_at = Some(Instant::now());
+        if let Some(pace) = &mut self.pace {
+            pace.tell_again();
+        }
         [&mut self.ask, &mut self.tell, &mut self.fetch].into_iter().for_each(super::lane::Lane::went_well);
         if let Some(drain) = &mut self.drain {
             drain.is_said = told.drain;

@@ -34,6 +34,7 @@ mod heard;
 mod lane;
 mod line;
 mod outbox;
+mod pace;
 mod plan;
 #[cfg(feature = "process")]
 pub mod server;
@@ -42,6 +43,7 @@ mod wire;
 
 pub use self::answer::Refusal;
 pub use self::builder::{LEASE_DEFAULT, Worker};
+pub use self::pace::Concurrency;
 
 /// Why a worker ended that nobody asked to end, or not as it should.
 #[derive(Debug, thiserror::Error)]

@@ -41,17 +41,25 @@ pub(super) struct Parcel {
     outcomes: Vec<(usize, Range<usize>)>,
     /// Where in it the signs of life are.
     beats: Vec<Range<usize>>,
+    /// What it says beside, as a part of an object.
+    beside: Option<Vec<u8>>,
 }
 
 impl Parcel {
     /// A parcel of what was written already.
-    fn of<'a>(outcomes: impl Iterator<Item = (usize, &'a [u8])>, beats: impl Iterator<Item = &'a [u8]>) -> Parcel {
+    fn of<'a>(
+        outcomes: impl Iterator<Item = (usize, &'a [u8])>,
+        beats: impl Iterator<Item = &'a [u8]>,
+        beside: Option<Vec<u8>>,
+    ) -> Parcel {
         let mut body = b"{\"outcomes\":[".to_vec();
         let outcomes = outcomes.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.extend_from_slice(b"],\"heartbeats\":[");
         let beats = beats.map(|bytes| push_item(&mut body, bytes)).collect();
-        body.extend_from_slice(b"]}");
-        Parcel { body: body.into(), outcomes, beats }
+        body.push(b']');
+        body.extend_from_slice(beside.as_deref().unwrap_or_default());
+        body.push(b'}');
+        Parcel { body: body.into(), outcomes, beats, beside }
     }
 
     /// The places of the attempts that are over with it.
@@ -65,12 +73,16 @@ impl Parcel {
             return Vec::new();
         }
         let (outcomes, beats) = (self.outcomes.chunks(self.outcomes.len().div_ceil(2).max(1)), self.beats.chunks(1));
-        let bytes = |range: &Range<usize>| &self.body[range.clone()];
+        let mut beside = self.beside.clone();
         // Signs of life first, as the engine counts them.
-        let beats = beats.map(|some| Parcel::of(std::iter::empty(), some.iter().map(bytes)));
-        let outcomes =
-            outcomes.map(|some| Parcel::of(some.iter().map(|(place, range)| (*place, bytes(range))), std::iter::empty()));
-        beats.chain(outcomes).collect()
+        let beats = beats.map(|some| self.part(&[], some, beside.take())).collect::<Vec<_>>();
+        let outcomes = outcomes.map(|some| self.part(some, &[], beside.take()));
+        beats.into_iter().chain(outcomes).collect()
+    }
+
+    fn part(&self, outcomes: &[(usize, Range<usize>)], beats: &[Range<usize>], beside: Option<Vec<u8>>) -> Parcel {
+        let bytes = |range: &Range<usize>| &self.body[range.clone()];
+        Parcel::of(outcomes.iter().map(|(place, range)| (*place, bytes(range))), beats.iter().map(bytes), beside)
     }
 }
 
@@ -139,8 +151,8 @@ impl Outbox {
         beat
     }
 
-    /// Takes what goes into one report.
-    pub(super) fn pack(&mut self) -> Parcel {
+    /// Takes what goes into one report, with what it says beside.
+    pub(super) fn pack(&mut self, beside: Option<Vec<u8>>) -> Parcel {
         let count = self.fitting();
         let end_of = |index: usize| self.ends[index].1;
         let start_of = |index: usize| index.checked_sub(1).map_or(0, end_of);
@@ -153,7 +165,7 @@ impl Outbox {
             beats.push(written(&beat));
             bytes += beats.last().map_or(0, Vec::len);
         }
-        let parcel = Parcel::of(outcomes, beats.iter().map(Vec::as_slice));
+        let parcel = Parcel::of(outcomes, beats.iter().map(Vec::as_slice), beside);
         let packed = start_of(count);
         self.bytes.drain(..packed);
         self.ends.drain(..count);
@@ -207,7 +219,7 @@ mod tests {
         outbox.add(2, id(2), News::Kept(b"7"));
         outbox.add(2, id(2), News::Alive);
         outbox.leave(3, id(3), Left::Returned);
-        let parcel = outbox.pack();
+        let parcel = outbox.pack(None);
         let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{},"outcome":"PARTIAL"},{"attempt":"0-3.1","returned":true}],"heartbeats":[{"attempt":"0-2.1","checkpoint":7}]}"#;
         assert_eq!(std::str::from_utf8(&parcel.body).unwrap(), expected);
         assert_eq!((parcel.places().collect::<Vec<_>>(), outbox.is_empty()), (vec![1, 3], true));
@@ -219,7 +231,7 @@ mod tests {
         let large = format!("\"{}\"", "1".repeat(REPORT_BYTES)).into_bytes();
         (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, &large)));
         for number in 0..3 {
-            let parcel = outbox.pack();
+            let parcel = outbox.pack(None);
             assert_eq!((read(&parcel).0, parcel.places().collect::<Vec<_>>()), (vec![format!("0-{number}.1")], vec![number]));
         }
         assert!(outbox.is_empty());
@@ -230,10 +242,12 @@ mod tests {
         let mut outbox = Outbox::new();
         (0..5).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"null")));
         outbox.add(9, id(9), News::Alive);
-        let parts = outbox.pack().split();
+        let parts = outbox.pack(Some(b",\"beside\":1".to_vec())).split();
         let read: Vec<_> = parts.iter().map(read).collect();
         assert_eq!(read[0], (vec![], vec!["0-9.1".to_owned()]));
         assert_eq!((read[1].0.len(), read[2].0.len()), (3, 2));
         assert!(parts[0].split().is_empty());
+        assert!(parts[0].body.ends_with(b"],\"beside\":1}"), "{:?}", parts[0].body);
+        assert!(parts[1].body.ends_with(b"\"heartbeats\":[]}"), "{:?}", parts[1].body);
     }
 }

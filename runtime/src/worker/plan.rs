@@ -8,6 +8,8 @@ use ergate_actors::executor::function::TaskFunction;
 use ergate_events::worker::WorkerId;
 use tokio::sync::watch;
 
+use super::pace::Concurrency;
+
 /// Called once when the engine knows the worker.
 pub(super) type Ready = Box<dyn FnOnce() + Send>;
 
@@ -18,6 +20,7 @@ pub(super) struct Plan {
     pub(super) url: String,
     pub(super) pool: String,
     pub(super) slots: u32,
+    pub(super) concurrency: Concurrency,
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) lease: Duration,

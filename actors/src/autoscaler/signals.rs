@@ -191,9 +191,10 @@ fn real(number: f64) -> Reading {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use ergate_events::id::PoolId;
+    use ergate_events::event::{Envelope, Event};
+    use ergate_events::id::{PoolId, Position, TypeId};
     use ergate_events::scaling::Cadence;
-    use ergate_events::view::tally::TypeTally;
+    use ergate_events::task::TypeSettings;
 
     use super::*;
 
@@ -218,8 +219,10 @@ mod tests {
             running: 2,
             look_again: None,
         };
-        let mut tally =
-            Tally { types: vec![TypeTally { pool: "models".to_owned(), ..TypeTally::default() }], ..Tally::default() };
+        let mut tally = Tally::default();
+        let settings = Box::new(TypeSettings { pool: "models".to_owned(), ..TypeSettings::default() });
+        let event = Event::TypeDefined { task_type: TypeId(0), name: "nap", settings, by: "" };
+        tally.apply(&Envelope { position: Position(0), recorded_at: Timestamp(0), event });
         let mut measured = Measured::default();
         let begin = Timestamp(1_000_000_000);
         measured.note(&sized, &tally, begin);

@@ -2,8 +2,9 @@
 
 use super::Session;
 
-/// Attempts after which older ones count half: the share is kept over some thousands, whatever was before.
-const COUNTED_MAX: u64 = 4_096;
+/// Most attempts that the new version is behind its share, or ahead of it, in what is remembered: where only one version was there for long, the other
+/// does not get everything for as long afterwards.
+const DEBT_MAX: i64 = 100;
 
 /// Which workers of a pool are the new version, and how much they are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +21,13 @@ pub struct Canary {
 #[derive(Debug)]
 pub(super) struct Share {
     canary: Canary,
-    given: u64,
-    of: u64,
+    /// By how many thousandths of an attempt the new version is ahead of its share.
+    ahead: i64,
 }
 
 impl Share {
     pub(super) const fn new(canary: Canary) -> Share {
-        Share { canary, given: 0, of: 0 }
+        Share { canary, ahead: 0 }
     }
 
     /// Whether a worker is of the new version.
@@ -35,11 +36,10 @@ impl Share {
         session.spec().facts.labels.iter().any(|known| known.name == *label && known.value == *value)
     }
 
-    /// How many more of the next `ready` attempts the new version may be given, so that it has its share of them, and at least one where it has less
-    /// than its share of all so far.
+    /// How many of the next `ready` attempts the new version may be given, so that it has its share of all.
     pub(super) fn room(&self, ready: u64) -> u64 {
-        let due = (self.of + ready) * u64::from(self.canary.share_milli) / 1_000;
-        due.saturating_sub(self.given)
+        let due = i64::try_from(ready).unwrap_or(i64::MAX).saturating_mul(i64::from(self.canary.share_milli));
+        u64::try_from(due.saturating_sub(self.ahead) / 1_000).unwrap_or(0)
     }
 
     /// How many of the next `ready` attempts are left to the others.
@@ -48,12 +48,13 @@ impl Share {
     }
 
     /// Notes what was given.
-    pub(super) const fn note(&mut self, is_new: bool, count: u64) {
-        self.of += count;
-        self.given += if is_new { count } else { 0 };
-        if self.of > COUNTED_MAX {
-            (self.given, self.of) = (self.given / 2, self.of / 2);
-        }
+    pub(super) fn note(&mut self, is_new: bool, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let share = i64::from(self.canary.share_milli);
+        let ahead = if is_new { 1_000 - share } else { -share };
+        // A burst may be larger than what is remembered, and its parts are noted one after the other.
+        let most = DEBT_MAX.max(count).saturating_mul(1_000);
+        self.ahead = self.ahead.saturating_add(count.saturating_mul(ahead)).clamp(-most, most);
     }
 }
 

@@ -39,9 +39,9 @@ pub(crate) struct WorkerArgs {
     /// How many attempts it runs at a time
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     slots: u32,
-    /// How many of its slots it uses: all of them, or as many as do best, which it finds out
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Mode::Fixed)]
-    concurrency: Mode,
+    /// How many of its slots it uses: all of them, or as many as do best, which it finds out; the default is what the configuration says of the pool
+    #[arg(long, value_name = "HOW", value_enum)]
+    concurrency: Option<Mode>,
     /// A task type to run, of those that it can run; all of them without this
     #[arg(long = "type", value_name = "NAME")]
     types: Vec<String>,
@@ -161,7 +161,8 @@ fn worker(
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
     let worker = way(Worker::builder(&args.engine), globals, config, url)?;
     let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
-    let worker = worker.concurrency(args.concurrency.of(args.slots));
+    let usual = if config.pool(&args.pool).is_adaptive() { Mode::Adaptive } else { Mode::Fixed };
+    let worker = worker.concurrency(args.concurrency.unwrap_or(usual).of(args.slots));
     let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
     let worker = args.id.into_iter().fold(worker, Worker::id);
     let worker = server.into_iter().fold(worker, |worker, server| worker.room(server.room()));

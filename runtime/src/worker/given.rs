@@ -47,7 +47,8 @@ impl Agent {
                 tracing::warn!(attempt = %one.attempt, "the engine gave an attempt for which there is no slot");
                 continue;
             };
-            if self.drain.is_some() {
+            // An engine that wants no more of the worker gave this before it did, and waits for it; whoever ends the worker does not wait for long.
+            if self.drain.is_some_and(|drain| drain.until.is_some()) {
                 self.leave(place, one.attempt, Left::Returned);
             } else {
                 self.prepare(place, &one, &mut attempts);

@@ -89,7 +89,7 @@ executor = { process = ["sh", "-c", "if [ $ERGATE_ATTEMPT != 1 ]; then while [ !
 "#;
 
 #[test]
-fn a_late_report_does_not_end_what_others_are_doing() {
+fn a_late_report_does_not_end_what_another_worker_is_doing() {
     let ground = Ground::new("[task.slow]\npool = \"models\"\nexecutor = \"worker\"\ntimeout = \"10m\"\n");
     let go = ground.home().join("go");
     let config = SLOW.replace("GO", go.to_str().unwrap());
@@ -103,7 +103,7 @@ fn a_late_report_does_not_end_what_others_are_doing() {
     until("it is lost", || ground.history(&id, "lost") == 1);
     until("it runs again", || ground.history(&id, "started") == 2);
     proxy.restore();
-    until("the late report is refused", || late.said().contains(REFUSED));
+    until("the late report is refused, or taken", || late.said().contains(REFUSED) || ground.live("running") == 0);
     assert_eq!(ground.live("running"), 1, "it was ended by a late report: {}", ground.task(&id));
     std::fs::write(&go, "").unwrap();
     assert_eq!(ground.outcome(&id), "SUCCEEDED", "{}", ground.task(&id));
@@ -112,6 +112,28 @@ fn a_late_report_does_not_end_what_others_are_doing() {
     let told = ground.end();
     told.all_succeeded(1);
     assert_eq!((told.count("started"), told.count("lost")), (2, 1), "{told:?}");
+}
+
+#[test]
+fn a_late_report_does_not_end_what_the_same_worker_is_doing_again() {
+    let ground = Ground::new("[task.slow]\npool = \"models\"\nexecutor = \"worker\"\ntimeout = \"10m\"\n");
+    let go = ground.home().join("go");
+    let proxy = Proxy::start(ground.address());
+    let worker = ground.worker_behind(&proxy, &SLOW.replace("GO", go.to_str().unwrap()), &["--pool", "models"]);
+    proxy.hold_reports();
+    let id = ground.submit(r#"{"type":"slow"}"#);
+    // It is taken for dead, registers, and is given what it has done and could not report.
+    until("it runs again", || ground.history(&id, "started") == 2);
+    proxy.restore();
+    until("the late report is refused, or taken", || worker.said().contains(REFUSED) || ground.live("running") == 0);
+    assert_eq!(ground.live("running"), 1, "it was ended by a late report: {}", ground.task(&id));
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(ground.outcome(&id), "SUCCEEDED", "{}", ground.task(&id));
+    assert_eq!(ground.result(&id), 2);
+    worker.end();
+    let told = ground.end();
+    told.all_succeeded(1);
+    assert_eq!((told.count("started"), told.count("lost"), told.count("worker_joined")), (2, 1, 2), "{told:?}");
 }
 
 #[test]

@@ -307,17 +307,20 @@ fn a_worker_whose_clock_is_wrong_by_a_day_changes_nothing() {
     for (shift, days) in [("+1d", 1), ("-1d", -1)] {
         let types = "[task.when]\npool = \"default\"\ntimeout = \"30s\"\n[task.hang]\npool = \"default\"\ntimeout = \"1s\"\nretry.attempts = 1\n";
         let ground = Ground::new(&types.replace("\ntimeout", "\nexecutor = \"worker\"\ntimeout"));
-        let shifted = "env = [\"PATH\", \"LD_PRELOAD\", \"FAKETIME\"]";
-        let config = types
-            .replacen("timeout", &format!("executor = {{ process = [\"date\", \"+%s\"], {shifted} }}\ntimeout"), 1)
-            .replace("\"1s\"", "\"1s\"\nexecutor = { process = [\"sleep\", \"600\"] }");
+        // Says what time it is, and how many seconds it has left.
+        let when = r#"echo "[$(date +%s),$(($(date -d $ERGATE_DEADLINE +%s)-$(date +%s)))]""#;
+        let when =
+            format!("executor = {{ process = [\"sh\", \"-c\", '{when}'], env = [\"PATH\", \"LD_PRELOAD\", \"FAKETIME\"] }}");
+        let config = types.replacen("timeout", &format!("{when}\ntimeout"), 1);
+        let config = config.replace("\"1s\"", "\"1s\"\nexecutor = { process = [\"sleep\", \"600\"] }");
         // Not the clock that counts from the start of the machine, which nobody sets.
         let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         let worker = ground.spawn_at(ground.address(), &clock, &config, &["--slots", "50"]).ready();
         let when = ground.submit(r#"{"type":"when"}"#);
         assert_eq!(ground.outcome(&when), "SUCCEEDED", "{}", ground.task(&when));
-        let wrong = ground.result(&when).as_i64().unwrap() - seconds();
-        assert!((wrong - days * 86_400).abs() < 600, "the clock is not wrong: {wrong}");
+        let [wrong, left] = [0, 1].map(|index| ground.result(&when)[index].as_i64().unwrap());
+        assert!((wrong - seconds() - days * 86_400).abs() < 600, "the clock is not wrong: {wrong}");
+        assert!((1..=30).contains(&left), "what runs is told of another time: {left}");
         // Times that are told, limits, leases and signs of life are all as with a clock that is right.
         let hang = ground.submit(r#"{"type":"hang"}"#);
         let ms = LEASE.as_millis() * 3 / 2;

@@ -276,6 +276,7 @@ fn a_worker_with_the_id_of_another_and_other_flags_is_refused_and_disturbs_nobod
         let all = [&["--id", ID], args, slots, name].concat();
         let config = "[task.shout]\npool = \"models\"\nexecutor = { process = [\"cat\"] }\n";
         let mut other = ground.spawn(config, &all);
+        until("it is refused", || other.child.try_wait().unwrap().is_some());
         assert_eq!(other.code(), Some(2), "{args:?}: {}", other.said());
         assert!(other.said().contains("a worker of this id is known with another"), "{args:?}: {}", other.said());
     }

@@ -63,6 +63,10 @@ impl Ground {
         std::fs::read_to_string(self.home().join("engine.said")).unwrap()
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -105,22 +109,24 @@ impl Ground {
 
     /// As [`Ground::worker`], with task types of its own.
     pub(crate) fn worker_with(&self, config: &str, args: &[&str]) -> Worker {
-        let mut worker = self.spawn(config, args);
-        until("the worker is ready", || {
-            assert!(worker.child.try_wait().unwrap().is_none(), "it ended: {}", worker.said());
-            worker.said().contains("ready: worker")
-        });
-        worker
+        self.spawn(config, args).ready()
     }
 
     /// Starts a worker.
     pub(crate) fn spawn(&self, config: &str, args: &[&str]) -> Worker {
+        self.spawn_at(self.address, &[], config, args)
+    }
+
+    /// As [`Ground::spawn`], with an engine that is here and these variables; the arguments may name another lease.
+    pub(crate) fn spawn_at(&self, engine: SocketAddr, variables: &[(&str, &str)], config: &str, args: &[&str]) -> Worker {
         let said = tempfile::NamedTempFile::new_in(self.home()).unwrap().into_temp_path().keep().unwrap();
         let path = said.with_extension("toml");
         std::fs::write(&path, config).unwrap();
-        let (url, lease) = (self.url(), format!("{LEASE:?}"));
-        let own = ["worker", "--engine", &url, "--config", path.to_str().unwrap(), "--lease", &lease];
-        let mut command = ergate(&[&own[..], args].concat());
+        let (url, lease) = (format!("http://{engine}"), format!("{LEASE:?}"));
+        let own = ["worker", "--engine", &url, "--config", path.to_str().unwrap()];
+        let lease: &[&str] = if args.contains(&"--lease") { &[] } else { &["--lease", &lease] };
+        let mut command = ergate(&[&own[..], lease, args].concat());
+        command.envs(variables.iter().copied());
         command.stdout(Stdio::null()).stderr(std::fs::File::create(&said).unwrap());
         Worker { child: command.spawn().unwrap(), said }
     }
@@ -192,7 +198,8 @@ impl Ground {
         until("all tasks end", || self.live("live") == 0);
     }
 
-    /// Stops the engine and gives what its log says: that no task ended twice is looked at for all tests.
+    /// Stops the engine and gives what its log says: that no task ended twice, and none by an attempt that others had taken over, is looked at for all
+    /// tests.
     #[track_caller]
     pub(crate) fn end(mut self) -> Told {
         let mut engine = self.engine.take().unwrap();
@@ -203,12 +210,28 @@ impl Ground {
         self.cli(&["log", "verify", "--decisions", "--data", data.to_str().unwrap()]);
         let facts = facts(&data, &Default::default()).unwrap();
         let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
+<<<<<<< HEAD
         let mut limits = Vec::new();
+=======
+        let mut newest = BTreeMap::new();
+>>>>>>> proof
         let reader = directory::read(&data).unwrap();
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {
             for envelope in block.records() {
                 let event: Event<'_> = envelope.unwrap().event;
+                #[expect(clippy::wildcard_enum_match_arm, reason = "only these say which attempt counts")]
+                match event {
+                    Event::Started { task, attempt, .. } => drop(newest.insert(task, attempt)),
+                    Event::Succeeded { task, attempt, .. } | Event::Failed { task, attempt, .. } => {
+                        assert_eq!(
+                            newest.get(&task),
+                            Some(&attempt),
+                            "task {task} was ended by an attempt that no longer counted"
+                        );
+                    }
+                    _ => {}
+                }
                 if let Event::ProcessExited { code, note, wait, .. } = event {
                     exits.push((code, note.to_owned(), wait.0 / 1_000));
                 }
@@ -266,6 +289,16 @@ impl Worker {
 
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
+    }
+
+    /// Waits until the engine knows it.
+    #[track_caller]
+    pub(crate) fn ready(mut self) -> Worker {
+        until("the worker is ready", || {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.said());
+            self.said().contains("ready: worker")
+        });
+        self
     }
 
     /// Waits for its end, and gives the exit code.

@@ -5,6 +5,8 @@
 mod command;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../http/service.rs"]
 #[allow(dead_code, reason = "the tests of HTTP use the rest of it")]
 mod service;
@@ -15,6 +17,7 @@ mod ground;
 mod leave;
 mod model;
 mod pace;
+mod network;
 mod processes;
 mod refused;
 mod restart;

@@ -79,7 +79,7 @@ pub enum JoinError {
     #[error("{WORKERS_MAX} workers are connected, the most that one engine serves")]
     Full,
     /// The same identity came with other facts.
-    #[error("a worker of this id is known with another pool, lease, or other slots, types or labels; draw a new id")]
+    #[error("a worker of this id is known with another pool, name or lease, or other slots, types or labels; draw a new id")]
     Different,
 }
 

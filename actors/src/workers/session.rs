@@ -245,8 +245,18 @@ impl Session {
     pub(super) fn begin_waiting(&self, seq: u64, slots: u32) -> Result<Begun, AskError> {
         let mut state = self.lock();
         state.seen = Instant::now();
-        if let Some(again) = state.check(seq)? {
-            return Ok(Begun::Again(again));
+        match state.check(seq) {
+            Ok(None) => {}
+            Ok(Some(again)) => return Ok(Begun::Again(again)),
+            Err(error) => {
+                if matches!(error, AskError::OutOfOrder { .. }) {
+                    // Two processes have this id, and the other one would keep alive what this one has: it says first what is its own.
+                    state.attached = false;
+                    drop(state);
+                    self.news.notify_waiters();
+                }
+                return Err(error);
+            }
         }
         state.wait += 1;
         state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };

@@ -210,11 +210,8 @@ impl Ground {
         self.cli(&["log", "verify", "--decisions", "--data", data.to_str().unwrap()]);
         let facts = facts(&data, &Default::default()).unwrap();
         let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
-<<<<<<< HEAD
         let mut limits = Vec::new();
-=======
         let mut newest = BTreeMap::new();
->>>>>>> proof
         let reader = directory::read(&data).unwrap();
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {

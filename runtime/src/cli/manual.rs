@@ -87,7 +87,8 @@ mod tests {
     /// Every verb, as it is typed.
     fn verbs() -> Vec<String> {
         fn walk(command: &Command, before: &str, verbs: &mut Vec<String>) {
-            for verb in command.get_subcommands() {
+            // What is hidden is for this program alone.
+            for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
                 let name = format!("{before} {}", verb.get_name());
                 walk(verb, &name, verbs);
                 verbs.push(name);

@@ -102,7 +102,7 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
     let registry = Registry::new();
     registry.register(Box::new(runtime.metrics())).unwrap();
     let gathered = registry.gather();
-    // Those of Kafka, of plug-ins, of sources and of the HTTP service are not there.
+    // Those of Kafka, of plug-ins, of sources, of workers and of the HTTP service are not there.
     let absent = [
         "ergate_generator_batches_total",
         "ergate_observer_notices_total",
@@ -112,6 +112,7 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
         "ergate_kafka_unstable_offsets",
         "ergate_kafka_rebalances_total",
         "ergate_ready",
+        "ergate_workers",
     ];
     for metric in ALL.iter().filter(|metric| !absent.contains(&metric.name)) {
         let family = gathered.iter().find(|family| family.name() == metric.name);

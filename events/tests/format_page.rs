@@ -13,12 +13,13 @@ use ergate_events::task::{Ask, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
 
 const PAGE: &str = include_str!("../../docs/log-format.md");
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("../src/event.rs"),
     include_str!("../src/task.rs"),
     include_str!("../src/limit.rs"),
     include_str!("../src/schedule.rs"),
     include_str!("../src/worker.rs"),
+    include_str!("../src/scaling/signal.rs"),
 ];
 const STRUCTURES: [&str; 12] = [
     "RuleVersions",
@@ -34,7 +35,7 @@ const STRUCTURES: [&str; 12] = [
     "Label",
     "WorkerFacts",
 ];
-const ENUMERATIONS: [&str; 12] = [
+const ENUMERATIONS: [&str; 14] = [
     "Outcome",
     "Cause",
     "Timeout",
@@ -47,6 +48,8 @@ const ENUMERATIONS: [&str; 12] = [
     "Overlap",
     "PassedOver",
     "PoolMode",
+    "Reading",
+    "Value",
 ];
 
 /// The items between the braces of a declaration, without attributes and comments.
@@ -96,7 +99,8 @@ fn page_type(rust: &str) -> String {
         "Ordinal" | "Position" => "u64",
         "Epoch" | "ReplicaId" => "u32",
         "TypeId" | "PoolId" | "ShardId" | "LimitId" | "ScheduleId" => "u16",
-        known @ ("u8" | "u16" | "u32" | "u64" | "bool") => known,
+        "Real" => "f64",
+        known @ ("u8" | "u16" | "u32" | "u64" | "i64" | "bool") => known,
         named if STRUCTURES.contains(&named) || ENUMERATIONS.contains(&named) => named,
         unknown => panic!("the page has no word for {unknown}"),
     }

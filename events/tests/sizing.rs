@@ -131,6 +131,8 @@ fn an_unchanged_decision_costs_little() {
     let real = |number: f64| Reading::Value(Value::Real(ergate_events::scaling::real::Real::new(number).expect("it is finite")));
     let readings = vec![Reading::Value(Value::Integer(12_345)), real(123.456), real(0.012_3), real(1.5)];
     observe(&mut story, &readings);
+    // It has what it wanted: that is another reason to stay.
+    observe(&mut story, &readings);
     let before = story.shard.open_block().body_len();
     assert_eq!(observe(&mut story, &readings), ["observed pool-0 4"]);
     let cost = story.shard.open_block().body_len() - before;

@@ -107,7 +107,7 @@ def refuse(number):
 def from_json(text):
     """The block of one JSON object, as bytes."""
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"no JSON: {error}") from None
     check(type(value) is dict and list(value)[-1:] == ["events"], "no object that ends with `events`")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ergate::events::event::{Departure, Event};
 use ergate::events::id::Position;
-use ergate::events::log::directory;
+use ergate::events::log::{LogError, LogReader, directory};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,7 +212,7 @@ impl Ground {
         let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
         let mut limits = Vec::new();
         let mut newest = BTreeMap::new();
-        let reader = directory::read(&data).unwrap();
+        let reader = read(&data);
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {
             for envelope in block.records() {
@@ -242,6 +242,17 @@ impl Ground {
         }
         Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts, exits, limits }
     }
+}
+
+/// Opens a log. A process that another test is starting may hold the lock of whoever had it before, for as long as it is no program yet.
+fn read(data: &Path) -> std::sync::Arc<dyn LogReader> {
+    for _ in 0..200 {
+        match directory::read(data) {
+            Err(LogError::Locked { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            read => return read.unwrap(),
+        }
+    }
+    panic!("{} stays locked", data.display());
 }
 
 impl Drop for Ground {

@@ -116,6 +116,8 @@ impl Control {
                 }
             }
             Event::PoolModeSet { pool, mode: PoolMode::Running, .. } => drop(self.held.remove(&pool)),
+            // What a damaged log says of a pool that is not there is passed over.
+            Event::PolicySet { pool, .. } if usize::from(pool.0) >= self.pools.len() => {}
             Event::PolicySet { pool, ref policy, least, most, .. } => {
                 match Scaling::new(policy, least, most, envelope.position) {
                     Some(scaling) => drop(self.scaling.insert(pool, scaling)),

@@ -244,7 +244,8 @@ impl Ground {
     }
 }
 
-/// Opens a log. A process that another test is starting may hold the lock of whoever had it before, for as long as it is no program yet.
+/// Opens a log, which was found locked now and then although its engine had ended; perhaps by a process that another test was starting, which is not
+/// proven.
 fn read(data: &Path) -> std::sync::Arc<dyn LogReader> {
     for _ in 0..200 {
         match directory::read(data) {

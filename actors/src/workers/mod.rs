@@ -9,6 +9,7 @@
 //! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
 
 mod abroad;
+mod engines;
 pub mod runner;
 mod session;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use ergate_events::id::ShardId;
 use ergate_events::worker::WorkerId;
 
 pub use self::abroad::Abroad;
+use self::engines::Engines;
 use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
@@ -47,6 +49,8 @@ pub struct Hub {
     /// How many are in those queues.
     queued: AtomicUsize,
     shards: Mutex<BTreeMap<ShardId, Poke>>,
+    /// Where workers find engines.
+    engines: Arc<Engines>,
 }
 
 /// The workers that are known.
@@ -94,7 +98,7 @@ impl Hub {
         if known.by_id.len() >= WORKERS_MAX {
             return Err(JoinError::Full);
         }
-        let session = Arc::new(Session::new(spec));
+        let session = Arc::new(Session::new(spec, Arc::clone(&self.engines)));
         known.by_id.insert(session.id(), Arc::clone(&session));
         Ok(session)
     }
@@ -128,6 +132,11 @@ impl Hub {
         lock(&self.sessions).by_id.values().cloned().collect()
     }
 
+    /// Whether no worker is known.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.sessions).by_id.is_empty()
+    }
+
     /// Forgets a worker.
     pub fn forget(&self, id: WorkerId) {
         let gone = lock(&self.sessions).by_id.remove(&id);
@@ -139,6 +148,25 @@ impl Hub {
     /// Tells the log writer of a shard from here on when somebody begins to wait.
     pub(crate) fn add_shard(&self, shard: ShardId, poke: Poke) {
         lock(&self.shards).insert(shard, poke);
+    }
+
+    /// Another engine leads a shard from here on. What of it was on its way to workers goes nowhere any more: they tell the new leader what they have,
+    /// and what they were not given by then returns to its queue.
+    pub fn remove_shard(&self, shard: ShardId) {
+        lock(&self.shards).remove(&shard);
+        self.sessions().iter().for_each(|session| session.forget_shard(shard));
+    }
+
+    /// Where workers find engines, this one first; none where there is only this one.
+    pub fn engines(&self) -> Arc<[String]> {
+        self.engines.now().1
+    }
+
+    /// Notes where workers find engines, this one first, and tells all workers where that is new.
+    pub fn set_engines(&self, urls: Vec<String>) {
+        if self.engines.set(urls) {
+            self.sessions().iter().for_each(|session| session.look_again());
+        }
     }
 
     /// Lets a worker wait for up to so many attempts, until the answer is dropped; or answers at once what it has asked before under this number.

@@ -8,6 +8,7 @@ use ergate_events::id::{Epoch, Ordinal, ShardId};
 use ergate_events::worker::{WorkerFacts, WorkerId};
 use tokio::sync::Notify;
 
+use super::engines::Engines;
 use super::lock;
 use crate::effects::Attempts;
 
@@ -54,11 +55,13 @@ pub struct Order {
 #[derive(Default)]
 pub struct Leased {
     /// Attempts that it has not heard of.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<Arc<Delivery>>,
     /// What it is to stop.
     pub orders: Vec<Order>,
     /// Whether it is given nothing more.
     pub is_draining: bool,
+    /// Where engines are, where that is not what it was told last.
+    pub engines: Option<Arc<[String]>>,
 }
 
 /// Why a worker is given nothing now.
@@ -93,6 +96,7 @@ pub struct Session {
     spec: WorkerSpec,
     state: Mutex<State>,
     news: Notify,
+    engines: Arc<Engines>,
 }
 
 struct State {
@@ -117,6 +121,8 @@ struct State {
     seen: Instant,
     /// When it was given something last.
     leased_at: Instant,
+    /// How often the list of engines had changed that it was told last.
+    engines_told: u64,
 }
 
 impl State {
@@ -137,7 +143,7 @@ impl State {
 }
 
 impl Session {
-    pub(super) fn new(spec: WorkerSpec) -> Session {
+    pub(super) fn new(spec: WorkerSpec, engines: Arc<Engines>) -> Session {
         let now = Instant::now();
         let state = State {
             wait: 0,
@@ -152,8 +158,9 @@ impl Session {
             beats: BTreeMap::new(),
             seen: now,
             leased_at: now,
+            engines_told: 0,
         };
-        Session { spec, state: Mutex::new(state), news: Notify::new() }
+        Session { spec, state: Mutex::new(state), news: Notify::new(), engines }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -194,6 +201,8 @@ impl Session {
         state.deliveries.clear();
         state.orders.clear();
         state.answered = (0, None);
+        // The answer to its registration tells them.
+        state.engines_told = self.engines.now().0;
         // A question that waits from before would be answered under a number that the worker no longer counts from.
         (state.wait, state.asking) = (state.wait + 1, 0);
         drop(state);
@@ -205,10 +214,31 @@ impl Session {
         self.lock().registering = false;
     }
 
-    /// It has to say again what it runs, for something on its way to it may be lost.
+    /// It has to say again what it runs, for something on its way to it may be lost. Until then it waits for nothing.
     pub(crate) fn detach(&self) {
-        self.lock().attached = false;
+        let mut state = self.lock();
+        (state.attached, state.asking) = (false, 0);
+        drop(state);
         self.news.notify_waiters();
+    }
+
+    /// Lets it look again whether there is anything for it.
+    pub(super) fn look_again(&self) {
+        self.news.notify_waiters();
+    }
+
+    /// Forgets what of a shard was on its way to it, or may be asked for again.
+    pub(super) fn forget_shard(&self, shard: ShardId) {
+        let mut state = self.lock();
+        state.deliveries.retain(|delivery| delivery.shard != shard);
+        state.orders.retain(|order| order.shard != shard);
+        state.beats.retain(|(of, ..), _| *of != shard);
+        if let Some(answer) = state.answered.1.take() {
+            let Leased { deliveries, orders, is_draining, engines } = &*answer;
+            let deliveries = deliveries.iter().filter(|delivery| delivery.shard != shard).cloned().collect();
+            let orders = orders.iter().filter(|order| order.shard != shard).copied().collect();
+            state.answered.1 = Some(Arc::new(Leased { deliveries, orders, is_draining: *is_draining, engines: engines.clone() }));
+        }
     }
 
     /// Gives it nothing more.
@@ -353,12 +383,16 @@ impl Session {
         if state.wait != wait {
             return Err(AskError::Superseded);
         }
-        if state.deliveries.is_empty() && state.orders.is_empty() && !state.draining && !is_last {
+        let (changes, engines) = self.engines.now();
+        let engines = (changes != state.engines_told).then_some(engines);
+        let is_empty = state.deliveries.is_empty() && state.orders.is_empty() && engines.is_none();
+        if is_empty && !state.draining && !is_last {
             return Ok(None);
         }
+        state.engines_told = changes;
         let orders = std::mem::take(&mut state.orders);
         let deliveries = take_some(&mut state.deliveries);
-        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining });
+        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining, engines });
         state.asking = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
         Ok(Some(answer))
@@ -372,13 +406,13 @@ impl Session {
 }
 
 /// Takes attempts for one answer, as many as fit; the first always does.
-fn take_some(waiting: &mut Vec<Delivery>) -> Vec<Delivery> {
+fn take_some(waiting: &mut Vec<Delivery>) -> Vec<Arc<Delivery>> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
     while bytes < ANSWER_BYTES && !waiting.is_empty() {
         let Delivery { shard, epoch, types, mut attempts } = waiting.remove(0);
         let rest = attempts.split_behind(ANSWER_BYTES - bytes);
         bytes += attempts.len_in_bytes();
-        taken.push(Delivery { shard, epoch, types: Arc::clone(&types), attempts });
+        taken.push(Arc::new(Delivery { shard, epoch, types: Arc::clone(&types), attempts }));
         if !rest.items.is_empty() {
             waiting.insert(0, Delivery { shard, epoch, types, attempts: rest });
             break;

@@ -152,3 +152,55 @@ fn those_who_went_without_a_word_make_room() {
     assert_eq!(hub.sessions().iter().map(|session| session.id().0[0]).collect::<Vec<_>>(), [7]);
     assert_eq!(claim(&hub, 100), [(7, 1)]);
 }
+
+#[test]
+fn the_engines_are_told_once_and_whenever_they_change() {
+    let hub = Hub::default();
+    let known = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+    let session = join(&hub, 0, 1);
+    assert!(wait(&hub, &session, 1).end(1).unwrap().engines.is_none(), "there is only this one");
+    hub.set_engines(known(&["a", "b"]));
+    let Ok(Asked::Waits(waiting)) = hub.wait(&session, 2, 1) else { panic!("it is a new question") };
+    // Nothing else is there for it, and yet it need not wait.
+    let told = waiting.session.answer(waiting.wait, 2, false).unwrap().unwrap();
+    assert_eq!(told.engines.as_deref(), Some(&known(&["a", "b"])[..]));
+    hub.set_engines(known(&["a", "b"]));
+    let Ok(Asked::Waits(waiting)) = hub.wait(&session, 3, 1) else { panic!("it is a new question") };
+    assert!(waiting.session.answer(waiting.wait, 3, false).unwrap().is_none(), "it knows them");
+    hub.set_engines(known(&["a"]));
+    // The answer to a registration has them.
+    session.attach();
+    session.attached();
+    assert!(wait(&hub, &session, 1).end(1).unwrap().engines.is_none());
+}
+
+#[test]
+fn what_was_on_its_way_goes_nowhere_once_its_shard_is_led_elsewhere() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 4);
+    let waiting = wait(&hub, &session, 4);
+    let of = |shard: u16| Delivery { shard: ShardId(shard), ..delivery() };
+    session.deliver(of(0));
+    session.deliver(of(1));
+    assert_eq!(waiting.end(1).unwrap().deliveries.len(), 2);
+    session.deliver(of(0));
+    session.deliver(of(1));
+    session.order(Order { shard: ShardId(0), task: Ordinal(7), attempt: 1, is_hard: true });
+    hub.remove_shard(ShardId(0));
+    assert!(session.orders().is_empty());
+    let shards = |answer: &Leased| answer.deliveries.iter().map(|one| one.shard.0).collect::<Vec<_>>();
+    // Neither an answer that is asked for again has it, nor the next one.
+    let Ok(Asked::Again(again)) = hub.wait(&session, 1, 4) else { panic!("it asked before") };
+    assert_eq!(shards(&again), [1]);
+    let Ok(Asked::Waits(next)) = hub.wait(&session, 2, 4) else { panic!("it is a new question") };
+    assert_eq!(shards(&next.end(2).unwrap()), [1]);
+}
+
+#[test]
+fn who_has_to_say_what_it_runs_is_asked_for_nothing() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 4);
+    let _waiting = wait(&hub, &session, 4);
+    session.detach();
+    assert!(claim(&hub, 4).is_empty() && !hub.is_anybody_waiting());
+}

@@ -1,6 +1,6 @@
 //! What waits to be reported: how attempts ended, already as JSON, and signs of life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ergate_actors::executor::context::Progress;
@@ -39,19 +39,35 @@ pub(super) struct Parcel {
     pub(super) body: Bytes,
     /// Where in it the outcomes are, each with the place of its attempt.
     outcomes: Vec<(usize, Range<usize>)>,
-    /// Where in it the signs of life are.
-    beats: Vec<Range<usize>>,
+    /// Where in it the signs of life are, each with the place of its attempt.
+    beats: Vec<(usize, Range<usize>)>,
+    /// How often there was nobody who could record it.
+    pub(super) tries: u32,
 }
 
 impl Parcel {
     /// A parcel of what was written already.
-    fn of<'a>(outcomes: impl Iterator<Item = (usize, &'a [u8])>, beats: impl Iterator<Item = &'a [u8]>) -> Parcel {
+    fn of<'a>(
+        outcomes: impl Iterator<Item = (usize, &'a [u8])>,
+        beats: impl Iterator<Item = (usize, &'a [u8])>,
+        tries: u32,
+    ) -> Parcel {
         let mut body = b"{\"outcomes\":[".to_vec();
         let outcomes = outcomes.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.extend_from_slice(b"],\"heartbeats\":[");
-        let beats = beats.map(|bytes| push_item(&mut body, bytes)).collect();
+        let beats = beats.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.extend_from_slice(b"]}");
-        Parcel { body: body.into(), outcomes, beats }
+        Parcel { body: body.into(), outcomes, beats, tries }
+    }
+
+    fn pieces<'a>(&'a self, of: &'a [(usize, Range<usize>)]) -> impl Iterator<Item = (usize, &'a [u8])> {
+        of.iter().map(|(place, range)| (*place, &self.body[range.clone()]))
+    }
+
+    /// The news of these attempts, for somebody else.
+    pub(super) fn part(&self, places: &BTreeSet<usize>) -> Parcel {
+        let is_in = |(place, _): &(usize, &[u8])| places.contains(place);
+        Parcel::of(self.pieces(&self.outcomes).filter(is_in), self.pieces(&self.beats).filter(is_in), self.tries + 1)
     }
 
     /// The places of the attempts that are over with it.
@@ -65,11 +81,10 @@ impl Parcel {
             return Vec::new();
         }
         let (outcomes, beats) = (self.outcomes.chunks(self.outcomes.len().div_ceil(2).max(1)), self.beats.chunks(1));
-        let bytes = |range: &Range<usize>| &self.body[range.clone()];
+        let none = std::iter::empty::<(usize, &[u8])>;
         // Signs of life first, as the engine counts them.
-        let beats = beats.map(|some| Parcel::of(std::iter::empty(), some.iter().map(bytes)));
-        let outcomes =
-            outcomes.map(|some| Parcel::of(some.iter().map(|(place, range)| (*place, bytes(range))), std::iter::empty()));
+        let beats = beats.map(|some| Parcel::of(none(), self.pieces(some), self.tries));
+        let outcomes = outcomes.map(|some| Parcel::of(self.pieces(some), none(), self.tries));
         beats.chain(outcomes).collect()
     }
 }
@@ -148,12 +163,13 @@ impl Outbox {
         let (mut beats, mut bytes) = (Vec::new(), 0);
         while bytes < REPORT_BYTES
             && beats.len() < REPORT_NAMES
-            && let Some((_, beat)) = self.beats.pop_first()
+            && let Some((place, beat)) = self.beats.pop_first()
         {
-            beats.push(written(&beat));
-            bytes += beats.last().map_or(0, Vec::len);
+            let written = written(&beat);
+            bytes += written.len();
+            beats.push((place, written));
         }
-        let parcel = Parcel::of(outcomes, beats.iter().map(Vec::as_slice));
+        let parcel = Parcel::of(outcomes, beats.iter().map(|(place, beat)| (*place, &beat[..])), 0);
         let packed = start_of(count);
         self.bytes.drain(..packed);
         self.ends.drain(..count);
@@ -235,5 +251,17 @@ mod tests {
         assert_eq!(read[0], (vec![], vec!["0-9.1".to_owned()]));
         assert_eq!((read[1].0.len(), read[2].0.len()), (3, 2));
         assert!(parts[0].split().is_empty());
+    }
+
+    #[test]
+    fn a_part_for_somebody_else_is_as_it_was_written() {
+        let mut outbox = Outbox::new();
+        (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"{ \"a\": 1 }")));
+        outbox.add(1, id(1), News::Kept(b"7"));
+        outbox.add(9, id(9), News::Alive);
+        let part = outbox.pack().part(&[1, 9].into());
+        let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{ "a": 1 }}],"heartbeats":[{"attempt":"0-1.1","checkpoint":7},{"attempt":"0-9.1"}]}"#;
+        assert_eq!(std::str::from_utf8(&part.body).unwrap(), expected);
+        assert_eq!((part.places().collect::<Vec<_>>(), part.tries), (vec![1], 1));
     }
 }

@@ -107,9 +107,9 @@ pub(super) async fn pass_on(
         let Some(part) = part(body, &indices) else { continue };
         let target = request.uri().path().to_owned();
         let asked = Asked::with(request, target, part.into()).within(PASSED_ON_WITHIN);
-        let told = forward::once(service, &address, &asked).await.and_then(|told| {
-            serde_json::from_value::<Told>(told).map_err(|error| format!("its answer cannot be read: {error}"))
-        });
+        let told = forward::once(service, &address, &asked)
+            .await
+            .and_then(|told| serde_json::from_value::<Told>(told).map_err(|error| format!("its answer cannot be read: {error}")));
         match told {
             Ok(told) => {
                 indices.iter().for_each(|index| fates[*index] = told.of(ids[*index]));

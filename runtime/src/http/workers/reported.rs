@@ -170,7 +170,10 @@ fn bytes(
 /// What became of a piece of news, as it is told.
 pub(super) enum Fate {
     Taken,
-    Refused { reason: Cow<'static, str>, detail: String },
+    Refused {
+        reason: Cow<'static, str>,
+        detail: String,
+    },
     /// Nothing is recorded of it; where its task is led, as far as that is known.
     Elsewhere(Option<String>),
 }

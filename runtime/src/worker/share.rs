@@ -1,0 +1,264 @@
+//! Which engine is asked for how many attempts.
+//!
+//! A worker has one number of free slots and may be given attempts by several engines. Questions wait at all of them at one time, each for a share, so
+//! that work is found wherever it comes up and what is given never exceeds what is free. An engine that gave as much as it was asked for has more: it is
+//! asked for what is left, and for what waits in vain at others. There is no surplus but where there are fewer free slots than engines, each of which
+//! may be asked for one, and in the moment in which a question is taken back that is being answered.
+
+use std::time::{Duration, Instant};
+
+/// How long a question waits before it is taken for one that waits in vain: longer than an engine needs to record what it gives.
+pub(super) const IN_VAIN_AFTER: Duration = Duration::from_millis(50);
+/// Share of the slots that questions may hold that wait in vain while others have work.
+const HELD_SHARE: usize = 4;
+/// Pauses after which an engine that had nothing is asked again while others have work.
+const REST: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A question on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Out {
+    /// For how many attempts; none asks for orders alone.
+    pub(super) slots: usize,
+    /// When it was asked.
+    pub(super) since: Instant,
+}
+
+/// What an engine last said to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// As many attempts as it was asked for.
+    More,
+    /// Fewer. While others have work it is left alone for a while, each time longer.
+    Less { since: Instant, rest: Duration },
+}
+
+/// An engine that may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) out: Option<Out>,
+    /// Whether a question may begin where none is on its way.
+    pub(super) is_free: bool,
+    pub(super) said: Said,
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// How many more attempts there is a slot for.
+    pub(super) free: usize,
+    /// How many there are at most.
+    pub(super) slots: usize,
+    /// Whether there has been none free for a while.
+    pub(super) is_long_full: bool,
+}
+
+impl Said {
+    /// Before anything was asked.
+    pub(super) fn nothing_yet(now: Instant) -> Said {
+        Said::Less { since: now, rest: Duration::ZERO }
+    }
+
+    /// What an answer says with so many attempts of those that were asked for.
+    pub(super) fn after(self, asked: usize, given: usize, now: Instant) -> Said {
+        match self {
+            _ if asked == 0 => self,
+            _ if given >= asked => Said::More,
+            Said::Less { rest, .. } if given == 0 => Said::Less { since: now, rest: (2 * rest).clamp(REST.0, REST.1) },
+            Said::More | Said::Less { .. } => Said::Less { since: now, rest: REST.0 },
+        }
+    }
+}
+
+impl Asked {
+    fn slots(&self) -> usize {
+        self.out.map_or(0, |out| out.slots)
+    }
+
+    /// Whether it can be asked for attempts. A question for orders alone makes room.
+    fn is_idle(&self) -> bool {
+        self.out.map_or(self.is_free, |out| out.slots == 0)
+    }
+
+    /// Whether a question for attempts waits at it in vain.
+    fn waits_in_vain(&self, now: Instant) -> bool {
+        self.out.is_some_and(|out| out.slots > 0 && now.saturating_duration_since(out.since) >= IN_VAIN_AFTER)
+    }
+
+    fn has_more(&self, now: Instant) -> bool {
+        self.said == Said::More && !self.waits_in_vain(now)
+    }
+}
+
+/// The next question, if any is to be asked now: of which engine, and for how many attempts. It replaces the one that is on its way there.
+pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> Option<(usize, usize)> {
+    let Room { free, slots, is_long_full } = room;
+    let order = || (0..engines.len()).map(|step| (turn + step) % engines.len());
+    if free == 0 {
+        let has_none = |engine: &Asked| engine.out.is_none() && engine.is_free;
+        let wants_orders = |at: &usize| has_none(&engines[*at]) || engines[*at].slots() > 0;
+        return order().find(wants_orders).filter(|_| is_long_full).map(|at| (at, 0));
+    }
+    if let [only] = engines {
+        return only.is_idle().then_some((0, free));
+    }
+    let left = free.saturating_sub(engines.iter().map(Asked::slots).sum());
+    let wanting = || order().filter(|at| engines[*at].is_idle() && engines[*at].has_more(now));
+    if let Some(at) = wanting().next() {
+        // One each waits where nothing is, so that whatever comes up there is found; unless those are much of all there is.
+        let kept = usize::from(slots >= HELD_SHARE * engines.len());
+        let held = |at: &usize| if engines[*at].waits_in_vain(now) { engines[*at].slots().saturating_sub(kept) } else { 0 };
+        let most = order().max_by_key(held).filter(|at| held(at) > 0 && held(at) >= left);
+        return most.map(|at| (at, kept)).or_else(|| (left > 0).then(|| (at, left.div_ceil(wanting().count()))));
+    }
+    let is_busy = engines.iter().any(|engine| engine.has_more(now));
+    order().filter(|at| engines[*at].is_idle()).find_map(|at| match engines[at].said {
+        Said::Less { since, rest } if is_busy => (left > 0 && now >= since + rest).then_some((at, 1)),
+        Said::Less { .. } | Said::More if left > 0 => Some((at, (free / engines.len()).clamp(1, left))),
+        Said::Less { .. } | Said::More => (free < engines.len()).then_some((at, 1)),
+    })
+}
+
+/// When there may be something to ask next that nothing else wakes for.
+pub(super) fn wake_at(engines: &[Asked], now: Instant) -> Option<Instant> {
+    let each = engines.iter().filter_map(|engine| match (engine.out, engine.said) {
+        (Some(out), _) => Some(out.since + IN_VAIN_AFTER).filter(|_| out.slots > 0),
+        (None, Said::Less { since, rest }) => Some(since + rest),
+        (None, Said::More) => None,
+    });
+    each.filter(|at| *at > now).min().filter(|_| engines.len() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn room(free: usize, slots: usize) -> Room {
+        Room { free, slots, is_long_full: false }
+    }
+
+    /// Asks until there is nothing to ask; gives who was asked for how much.
+    fn ask(room: Room, engines: &mut [Asked], now: Instant) -> Vec<(usize, usize)> {
+        let mut asked = Vec::new();
+        let mut turn = 0;
+        while let Some((at, slots)) = next(room, engines, turn, now) {
+            engines[at].out = Some(Out { slots, since: now });
+            turn = at + 1;
+            asked.push((at, slots));
+            assert!(asked.len() < 100, "it asks for ever: {asked:?}");
+        }
+        asked
+    }
+
+    fn idle(count: usize, now: Instant) -> Vec<Asked> {
+        vec![Asked { out: None, is_free: true, said: Said::nothing_yet(now) }; count]
+    }
+
+    fn answer(engine: &mut Asked, given: usize, now: Instant) {
+        engine.said = engine.said.after(engine.slots(), given, now);
+        engine.out = None;
+    }
+
+    #[test]
+    fn the_only_engine_is_asked_for_everything() {
+        let now = Instant::now();
+        let mut engines = idle(1, now);
+        assert_eq!(ask(room(500, 500), &mut engines, now), [(0, 500)]);
+        answer(&mut engines[0], 3, now);
+        assert_eq!(ask(room(497, 500), &mut engines, now), [(0, 497)]);
+        engines[0].out = None;
+        assert_eq!(ask(room(0, 500), &mut engines, now), []);
+        assert_eq!(ask(Room { is_long_full: true, ..room(0, 500) }, &mut engines, now), [(0, 0)]);
+        // As soon as there is room again.
+        assert_eq!(ask(room(1, 500), &mut engines, now), [(0, 1)]);
+        assert_eq!(wake_at(&engines, now), None);
+    }
+
+    #[test]
+    fn a_worker_without_work_waits_at_all_with_a_share_each() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        assert_eq!(ask(room(8, 8), &mut engines, now), [(0, 2), (1, 2), (2, 2)]);
+        // What one gives leaves the others as they are.
+        answer(&mut engines[1], 1, now);
+        assert_eq!(ask(room(7, 8), &mut engines, now), [(1, 2)]);
+    }
+
+    #[test]
+    fn with_fewer_slots_than_engines_each_is_asked_for_one() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        assert_eq!(ask(room(1, 1), &mut engines, now), [(0, 1), (1, 1), (2, 1)]);
+        answer(&mut engines[2], 1, now);
+        // What is full for a while takes the others back.
+        assert_eq!(ask(room(0, 1), &mut engines, now), []);
+        assert_eq!(ask(Room { is_long_full: true, ..room(0, 1) }, &mut engines, now), [(0, 0), (1, 0), (2, 0)]);
+        // The one that had work is asked first, and what waits there in vain is for the others again.
+        assert_eq!(ask(room(1, 1), &mut engines, now), [(2, 1)]);
+        assert_eq!(ask(room(1, 1), &mut engines, now + IN_VAIN_AFTER), [(0, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn one_that_has_more_gets_what_waits_in_vain_at_others() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        assert_eq!(ask(room(99, 100), &mut engines, now), [(0, 33), (1, 33), (2, 33)]);
+        answer(&mut engines[0], 33, now);
+        // Those may be about to answer.
+        assert_eq!(ask(room(66, 100), &mut engines, now), []);
+        let later = now + IN_VAIN_AFTER;
+        assert_eq!(ask(room(66, 100), &mut engines, later), [(2, 1), (1, 1), (0, 64)]);
+        answer(&mut engines[0], 64, later);
+        answer(&mut engines[1], 1, later);
+        // Now two have more, and share.
+        assert_eq!(ask(room(10, 100), &mut engines, later), [(0, 5), (1, 4)]);
+    }
+
+    #[test]
+    fn a_small_worker_leaves_nothing_where_nothing_is_and_looks_there_now_and_then() {
+        let now = Instant::now();
+        let mut engines = idle(2, now);
+        assert_eq!(ask(room(2, 2), &mut engines, now), [(0, 1), (1, 1)]);
+        answer(&mut engines[0], 1, now);
+        let later = now + IN_VAIN_AFTER;
+        assert_eq!(ask(room(1, 2), &mut engines, later), [(1, 0), (0, 1)]);
+        answer(&mut engines[0], 1, later);
+        assert_eq!(ask(room(1, 2), &mut engines, later), [(0, 1)]);
+        // A second slot is free, and the other one has rested.
+        assert_eq!(ask(room(2, 2), &mut engines, later), [(1, 1)]);
+        answer(&mut engines[1], 0, later);
+        let rest = if let Said::Less { rest, .. } = engines[1].said { rest } else { Duration::ZERO };
+        assert_eq!((rest, wake_at(&engines, later)), (REST.0, Some(later + REST.0)));
+    }
+
+    proptest! {
+        /// Whatever engines answer, it comes to an end, and never are more asked for than are free where there are enough for all.
+        #[test]
+        fn no_more_are_asked_for_than_are_free(
+            slots in 1_usize..40,
+            count in 1_usize..6,
+            steps in prop::collection::vec((0_usize..6, 0_usize..40, 0_u64..80, 0_usize..8), 1..60),
+        ) {
+            let mut now = Instant::now();
+            let mut engines = idle(count, now);
+            let mut running = 0;
+            for (at, given, pass, ended) in steps {
+                let room = Room { free: slots - running, slots, is_long_full: running == slots };
+                ask(room, &mut engines, now);
+                let out: usize = engines.iter().map(Asked::slots).sum();
+                let beyond = if room.free < count { count - 1 } else { 0 };
+                prop_assert!(out <= room.free + beyond, "{out} of {room:?}");
+                // Whoever has a slot is asked for something somewhere.
+                prop_assert!(room.free == 0 || out > 0);
+                now += Duration::from_millis(pass);
+                let engine = &mut engines[at % count];
+                let given = given.min(engine.slots());
+                if engine.out.is_some() {
+                    answer(engine, given, now);
+                }
+                running = (running + given).min(slots).saturating_sub(ended);
+            }
+        }
+    }
+}

@@ -120,17 +120,30 @@ impl Ground {
 
     /// What the log says.
     pub(crate) fn told(&self) -> Told {
-        let mut told = Told::default();
-        for shard in 0..SHARDS {
-            // Replicas by number are those of one shard.
-            let mut names = BTreeMap::new();
-            for record in self.namespace.records("events", i32::from(shard)) {
-                let (block, _) = messages::decode(&record.value).unwrap();
-                for envelope in block.records() {
-                    told.note(shard, &envelope.unwrap().event, &mut names);
-                }
-            }
+        std::thread::scope(|scope| {
+            let shards: Vec<_> = (0..SHARDS).map(|shard| scope.spawn(move || self.told_of(shard))).collect();
+            shards.into_iter().fold(Told::default(), |told, shard| told.and(shard.join().unwrap()))
+        })
+    }
+
+    fn told_of(&self, shard: u16) -> Told {
+        // Replicas by number are those of one shard.
+        let (mut told, mut names) = (Told::default(), BTreeMap::new());
+        for record in self.namespace.records("events", i32::from(shard)) {
+            let (block, _) = messages::decode(&record.value).unwrap();
+            block.records().for_each(|envelope| told.note(shard, &envelope.unwrap().event, &mut names));
         }
+        told
+    }
+
+    /// Waits until so many tasks have ended, and gives what the log says then.
+    #[track_caller]
+    pub(crate) fn until_ended(&self, tasks: usize) -> Told {
+        let mut told = Told::default();
+        until("all tasks end", || {
+            told = self.told();
+            told.count("ended") + told.count("succeeded") >= tasks
+        });
         told
     }
 }
@@ -155,6 +168,16 @@ impl Told {
         }
         let is_unburned = matches!(event, Event::Lost { departure: Departure::Drained, .. });
         *self.counts.entry(if is_unburned { "left" } else { event.name() }).or_default() += 1;
+    }
+
+    fn and(mut self, other: Told) -> Told {
+        other.counts.into_iter().for_each(|(name, count)| *self.counts.entry(name).or_default() += count);
+        for (name, (attempts, shards)) in other.given {
+            let given = self.given.entry(name).or_default();
+            given.0 += attempts;
+            given.1.extend(shards);
+        }
+        self
     }
 
     /// How many events of this name there are.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::command::until;
 use crate::ground::{Ground, SHARDS};
 use crate::kafka::shared;
 use crate::service::Service;
@@ -79,8 +78,7 @@ fn news_of_a_shard_that_moved_gets_to_its_leader() {
     let told = post(here, "report", &json!({"outcomes": [succeeded(&moved[0]), succeeded(&stayed[0])]}));
     let refused = told["refused"].as_array().unwrap();
     assert!(refused.len() == 2 && refused.iter().all(|one| one["reason"] == "stale-attempt"), "{told}");
-    ground.namespace.until_done();
-    let told = ground.told();
+    let told = ground.until_ended(SHARDS.into());
     let ended =
         (told.count("started"), told.count("succeeded"), told.count("checkpointed"), told.count("left"), told.count("lost"));
     assert_eq!(ended, (SHARDS.into(), SHARDS.into(), 2, 0, 0), "{told:?}");
@@ -120,8 +118,7 @@ fn news_that_nobody_can_record_is_to_be_reported_again() {
         left = told["elsewhere"].as_array().cloned().unwrap_or_default();
         std::thread::sleep(Duration::from_millis(100));
     }
-    until("all have ended", || ground.count(0, "live") == 0);
-    let told = ground.told();
+    let told = ground.until_ended(SHARDS.into());
     assert_eq!(
         (told.count("succeeded"), told.count("started"), told.count("lost")),
         (SHARDS.into(), SHARDS.into(), 0),

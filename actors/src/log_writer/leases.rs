@@ -33,7 +33,7 @@ impl LogWriter {
             let claims: Vec<Claim> = claimable(state)
                 .find_map(|(name, ready, types)| {
                     let serves = |session: &Session| types.iter().any(|known| session.spec().facts.serves(known));
-                    let claims = hub.claim(name, ready, |session| serves(session) && self.has_room(session));
+                    let claims = hub.claim(self.id(), name, ready, |session| serves(session) && self.has_room(session));
                     Some(claims).filter(|claims| !claims.is_empty())
                 })
                 .unwrap_or_default();

@@ -6,7 +6,8 @@
 //!     └────attempts─────┴────────── deliver ── Dispatcher ◀─┘
 //! ```
 //! A hub decides nothing: it says who waits, in the order in which they began to, and the log writer of a shard with ready tasks records whom it asked
-//! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
+//! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts;
+//! what is not durable yet counts as given.
 
 mod abroad;
 mod engines;
@@ -67,8 +68,8 @@ pub struct Claim {
     pub session: Arc<Session>,
     /// How many attempts.
     pub slots: u32,
-    /// Which of its waits that is.
-    wait: u64,
+    /// The shard that may.
+    shard: ShardId,
 }
 
 /// Why a worker is not taken in.
@@ -154,7 +155,9 @@ impl Hub {
     /// and what they were not given by then returns to its queue.
     pub fn remove_shard(&self, shard: ShardId) {
         lock(&self.shards).remove(&shard);
-        self.sessions().iter().for_each(|session| session.forget_shard(shard));
+        let sessions = self.sessions().into_iter();
+        sessions.filter(|session| session.forget_shard(shard)).for_each(|session| self.enqueue(session, false));
+        lock(&self.shards).values().for_each(|poke| poke());
     }
 
     /// Where workers find engines, this one first; none where there is only this one.
@@ -192,7 +195,7 @@ impl Hub {
 
     /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that may have any of them, until all tasks have a
     /// slot; a burst is spread over several.
-    pub(crate) fn claim(&self, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
+    pub(crate) fn claim(&self, shard: ShardId, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
         let mut waiting = lock(&self.waiting);
         let Some(queue) = waiting.get_mut(pool) else { return Vec::new() };
         let (mut claims, mut others, mut slots) = (Vec::new(), VecDeque::new(), 0_usize);
@@ -204,10 +207,10 @@ impl Hub {
                 continue;
             }
             let left = u32::try_from(ready).unwrap_or(u32::MAX);
-            match session.claim(left) {
-                Some((taken, wait)) => {
+            match session.claim(shard, left) {
+                Some(taken) => {
                     slots += taken as usize;
-                    claims.push(Claim { session, slots: taken, wait });
+                    claims.push(Claim { session, slots: taken, shard });
                 }
                 None => drop(self.queued.fetch_sub(1, Ordering::AcqRel)),
             }
@@ -221,8 +224,8 @@ impl Hub {
 
     /// Gives back what a claim was not given.
     pub(crate) fn settle(&self, claim: Claim, given: u32) {
-        let Claim { session, slots, wait } = claim;
-        if session.settle(wait, slots.saturating_sub(given)) {
+        let Claim { session, slots, shard } = claim;
+        if session.settle(shard, slots.saturating_sub(given)) {
             self.enqueue(session, given == 0);
         }
     }

@@ -102,10 +102,12 @@ pub struct Session {
 struct State {
     /// Counts its waits, so that a claim of one is not settled with another.
     wait: u64,
-    /// How many attempts it still waits for; zero when it does not wait.
-    asking: u32,
+    /// For how many attempts it waits; zero when it does not wait.
+    wanted: u32,
     /// Whether it stands in a queue of its hub, or is claimed and comes back to it.
     queued: bool,
+    /// How many attempts it was promised by each shard that are not on their way to it yet: the worker does not know of them when it asks again.
+    promised: BTreeMap<ShardId, u32>,
     deliveries: Vec<Delivery>,
     orders: Vec<Order>,
     draining: bool,
@@ -126,6 +128,20 @@ struct State {
 }
 
 impl State {
+    /// How many attempts it may still be promised: what it is given beside, it does not know of.
+    fn asking(&self) -> u32 {
+        let promised: usize = self.promised.values().map(|count| *count as usize).sum();
+        let coming = promised + self.deliveries.iter().map(|delivery| delivery.attempts.items.len()).sum::<usize>();
+        self.wanted.saturating_sub(u32::try_from(coming).unwrap_or(u32::MAX))
+    }
+
+    /// So many of the attempts that a shard promised are on their way, or will never be.
+    fn keep_promise(&mut self, shard: ShardId, attempts: u32) {
+        if let Some(left) = self.promised.get_mut(&shard) {
+            *left = left.saturating_sub(attempts);
+        }
+    }
+
     /// Whether the worker may ask under this number: each answer is kept until it says, with the next number, that it has it.
     fn check(&mut self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
         if !self.attached || self.registering {
@@ -147,8 +163,9 @@ impl Session {
         let now = Instant::now();
         let state = State {
             wait: 0,
-            asking: 0,
+            wanted: 0,
             queued: false,
+            promised: BTreeMap::new(),
             deliveries: Vec::new(),
             orders: Vec::new(),
             draining: false,
@@ -199,12 +216,13 @@ impl Session {
         let mut state = self.lock();
         (state.attached, state.registering, state.seen) = (true, true, Instant::now());
         state.deliveries.clear();
+        state.promised.clear();
         state.orders.clear();
         state.answered = (0, None);
         // The answer to its registration tells them.
         state.engines_told = self.engines.now().0;
         // A question that waits from before would be answered under a number that the worker no longer counts from.
-        (state.wait, state.asking) = (state.wait + 1, 0);
+        (state.wait, state.wanted) = (state.wait + 1, 0);
         drop(state);
         self.news.notify_waiters();
     }
@@ -217,7 +235,7 @@ impl Session {
     /// It has to say again what it runs, for something on its way to it may be lost. Until then it waits for nothing.
     pub(crate) fn detach(&self) {
         let mut state = self.lock();
-        (state.attached, state.asking) = (false, 0);
+        (state.attached, state.wanted) = (false, 0);
         drop(state);
         self.news.notify_waiters();
     }
@@ -227,10 +245,11 @@ impl Session {
         self.news.notify_waiters();
     }
 
-    /// Forgets what of a shard was on its way to it, or may be asked for again.
-    pub(super) fn forget_shard(&self, shard: ShardId) {
+    /// Forgets what of a shard was on its way to it, or may be asked for again; says whether it has to stand in line for what it was promised by that.
+    pub(super) fn forget_shard(&self, shard: ShardId) -> bool {
         let mut state = self.lock();
         state.deliveries.retain(|delivery| delivery.shard != shard);
+        state.promised.remove(&shard);
         state.orders.retain(|order| order.shard != shard);
         state.beats.retain(|(of, ..), _| *of != shard);
         if let Some(answer) = state.answered.1.take() {
@@ -239,12 +258,15 @@ impl Session {
             let orders = orders.iter().filter(|order| order.shard != shard).copied().collect();
             state.answered.1 = Some(Arc::new(Leased { deliveries, orders, is_draining: *is_draining, engines: engines.clone() }));
         }
+        let is_new = state.asking() > 0 && !state.queued;
+        state.queued |= is_new;
+        is_new
     }
 
     /// Gives it nothing more.
     pub fn drain(&self) {
         let mut state = self.lock();
-        (state.draining, state.asking) = (true, 0);
+        (state.draining, state.wanted) = (true, 0);
         drop(state);
         self.news.notify_waiters();
     }
@@ -266,8 +288,8 @@ impl Session {
             return Ok(Begun::Again(again));
         }
         state.wait += 1;
-        state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };
-        let is_new = state.asking > 0 && !state.queued;
+        state.wanted = if state.draining { 0 } else { slots.min(self.spec.slots) };
+        let is_new = state.asking() > 0 && !state.queued;
         state.queued |= is_new;
         let wait = state.wait;
         drop(state);
@@ -279,39 +301,38 @@ impl Session {
     pub(super) fn end_waiting(&self, wait: u64) {
         let mut state = self.lock();
         if state.wait == wait {
-            state.asking = 0;
+            state.wanted = 0;
         }
     }
 
     pub(super) fn stop_waiting(&self) {
-        self.lock().asking = 0;
+        self.lock().wanted = 0;
     }
 
     /// Takes up to so many of the attempts that it waits for; `None` when it does not wait, and then it stands in line no longer.
-    pub(super) fn claim(&self, most: u32) -> Option<(u32, u64)> {
+    pub(super) fn claim(&self, shard: ShardId, most: u32) -> Option<u32> {
         let mut state = self.lock();
-        if state.asking == 0 {
+        let taken = state.asking().min(most);
+        if taken == 0 {
             state.queued = false;
             return None;
         }
-        let taken = state.asking.min(most);
-        state.asking -= taken;
-        Some((taken, state.wait))
+        *state.promised.entry(shard).or_default() += taken;
+        Some(taken)
     }
 
     /// Takes back what it was not given of a claim; says whether it stands in line again.
-    pub(super) fn settle(&self, wait: u64, left: u32) -> bool {
+    pub(super) fn settle(&self, shard: ShardId, left: u32) -> bool {
         let mut state = self.lock();
-        if state.wait == wait && !state.draining {
-            state.asking += left;
-        }
-        state.queued = state.asking > 0;
+        state.keep_promise(shard, left);
+        state.queued = state.asking() > 0;
         state.queued
     }
 
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let (mut state, now) = (self.lock(), Instant::now());
+        state.keep_promise(delivery.shard, u32::try_from(delivery.attempts.items.len()).unwrap_or(u32::MAX));
         if !state.attached || state.registering {
             // It did not name them among what it runs, or cannot have yet: they are given back when it registers.
             return;
@@ -393,7 +414,7 @@ impl Session {
         let orders = std::mem::take(&mut state.orders);
         let deliveries = take_some(&mut state.deliveries);
         let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining, engines });
-        state.asking = 0;
+        state.wanted = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
         Ok(Some(answer))
     }

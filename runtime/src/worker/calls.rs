@@ -135,6 +135,7 @@ impl Agent {
         let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
         if let Some(link) = self.link_mut(at) {
             // The same number again is the same question: an answer that is on its way already comes once more.
+            link.said = link.as_asked().said_by(Instant::now());
             link.ask.give_up();
             link.asked = slots;
             link.ask.begin(call);

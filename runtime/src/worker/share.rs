@@ -1,14 +1,15 @@
 //! Which engine is asked for how many attempts.
 //!
 //! A worker has one number of free slots and may be given attempts by several engines. Questions wait at all of them at one time, each for a share, so
-//! that work is found wherever it comes up and what is given never exceeds what is free. An engine that gave as much as it was asked for has more: it is
-//! asked for what is left, and for what waits in vain at others. There is no surplus but where there are fewer free slots than engines, each of which
-//! may be asked for one, and in the moment in which a question is taken back that is being answered.
+//! that work is found wherever it comes up and what is given never exceeds what is free. An engine that gave something is asked for what is left; one
+//! that gave as much as it was asked for also gets what waits in vain at others. There is no surplus but where there are fewer free slots than engines
+//! and none of them has given anything lately, so that each is asked for one, and in the moment in which a question is taken back that is being
+//! answered.
 
 use std::time::{Duration, Instant};
 
-/// How long a question waits before it is taken for one that waits in vain: longer than an engine needs to record what it gives.
-pub(super) const IN_VAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long a question waits before it is taken for one that waits in vain: longer than an engine on a busy machine needs to record what it gives.
+pub(super) const IN_VAIN_AFTER: Duration = Duration::from_millis(200);
 /// Share of the slots that questions may hold that wait in vain while others have work.
 const HELD_SHARE: usize = 4;
 /// Pauses after which an engine that had nothing is asked again while others have work.
@@ -28,8 +29,10 @@ pub(super) struct Out {
 pub(super) enum Said {
     /// As many attempts as it was asked for.
     More,
-    /// Fewer. While others have work it is left alone for a while, each time longer.
-    Less { since: Instant, rest: Duration },
+    /// Fewer: what one of its shards had, and others may have more.
+    Some,
+    /// None. While others have work it is left alone for a while, each time longer.
+    Nothing { since: Instant, rest: Duration },
 }
 
 /// An engine that may be asked.
@@ -54,8 +57,8 @@ pub(super) struct Room {
 
 impl Said {
     /// Before anything was asked.
-    pub(super) fn nothing_yet(now: Instant) -> Said {
-        Said::Less { since: now, rest: Duration::ZERO }
+    pub(super) const fn nothing_yet(now: Instant) -> Said {
+        Said::Nothing { since: now, rest: Duration::ZERO }
     }
 
     /// What an answer says with so many attempts of those that were asked for.
@@ -63,13 +66,19 @@ impl Said {
         match self {
             _ if asked == 0 => self,
             _ if given >= asked => Said::More,
-            Said::Less { rest, .. } if given == 0 => Said::Less { since: now, rest: (2 * rest).clamp(REST.0, REST.1) },
-            Said::More | Said::Less { .. } => Said::Less { since: now, rest: REST.0 },
+            _ if given > 0 => Said::Some,
+            Said::Nothing { rest, .. } => Said::Nothing { since: now, rest: (2 * rest).clamp(REST.0, REST.1) },
+            Said::More | Said::Some => Said::Nothing { since: now, rest: REST.0 },
         }
     }
 }
 
 impl Asked {
+    /// What is known of it once its question is replaced.
+    pub(super) fn said_by(&self, now: Instant) -> Said {
+        if self.waits_in_vain(now) { Said::Nothing { since: now, rest: REST.0 } } else { self.said }
+    }
+
     fn slots(&self) -> usize {
         self.out.map_or(0, |out| out.slots)
     }
@@ -84,15 +93,20 @@ impl Asked {
         self.out.is_some_and(|out| out.slots > 0 && now.saturating_duration_since(out.since) >= IN_VAIN_AFTER)
     }
 
-    fn has_more(&self, now: Instant) -> bool {
-        self.said == Said::More && !self.waits_in_vain(now)
+    /// Whether it may have something at this moment.
+    fn has_work(&self, now: Instant) -> bool {
+        matches!(self.said, Said::More | Said::Some) && !self.waits_in_vain(now)
     }
 }
 
 /// The next question, if any is to be asked now: of which engine, and for how many attempts. It replaces the one that is on its way there.
 pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> Option<(usize, usize)> {
     let Room { free, slots, is_long_full } = room;
-    let order = || (0..engines.len()).map(|step| (turn + step) % engines.len());
+    let count = engines.len();
+    if count == 0 {
+        return None;
+    }
+    let order = || (0..count).map(|step| (turn + step) % count);
     if free == 0 {
         let has_none = |engine: &Asked| engine.out.is_none() && engine.is_free;
         let wants_orders = |at: &usize| has_none(&engines[*at]) || engines[*at].slots() > 0;
@@ -102,19 +116,30 @@ pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> 
         return only.is_idle().then_some((0, free));
     }
     let left = free.saturating_sub(engines.iter().map(Asked::slots).sum());
-    let wanting = || order().filter(|at| engines[*at].is_idle() && engines[*at].has_more(now));
+    // Where most waits in vain beyond what may wait there.
+    let held = |at: usize, kept: usize| if engines[at].waits_in_vain(now) { engines[at].slots().saturating_sub(kept) } else { 0 };
+    let take_back =
+        |kept: usize| order().max_by_key(|at| held(*at, kept)).map(|at| (at, held(at, kept))).filter(|(_, held)| *held > 0);
+    let wanting = || order().filter(|at| engines[*at].is_idle() && engines[*at].has_work(now));
     if let Some(at) = wanting().next() {
         // One each waits where nothing is, so that whatever comes up there is found; unless those are much of all there is.
-        let kept = usize::from(slots >= HELD_SHARE * engines.len());
-        let held = |at: &usize| if engines[*at].waits_in_vain(now) { engines[*at].slots().saturating_sub(kept) } else { 0 };
-        let most = order().max_by_key(held).filter(|at| held(at) > 0 && held(at) >= left);
-        return most.map(|at| (at, kept)).or_else(|| (left > 0).then(|| (at, left.div_ceil(wanting().count()))));
+        let kept = usize::from(slots >= HELD_SHARE * count);
+        let is_more = engines[at].said == Said::More;
+        if left == 0 {
+            return take_back(kept).map(|(holder, _)| (holder, kept)).or_else(|| take_back(0).map(|(holder, _)| (holder, 0)));
+        }
+        return match take_back(kept) {
+            Some((holder, held)) if is_more && held >= left => Some((holder, kept)),
+            Some(_) | None => Some((at, left.div_ceil(wanting().count()))),
+        };
     }
-    let is_busy = engines.iter().any(|engine| engine.has_more(now));
+    let is_busy = engines.iter().any(|engine| engine.has_work(now));
+    let share = (free / count).max(1);
     order().filter(|at| engines[*at].is_idle()).find_map(|at| match engines[at].said {
-        Said::Less { since, rest } if is_busy => (left > 0 && now >= since + rest).then_some((at, 1)),
-        Said::Less { .. } | Said::More if left > 0 => Some((at, (free / engines.len()).clamp(1, left))),
-        Said::Less { .. } | Said::More => (free < engines.len()).then_some((at, 1)),
+        Said::Nothing { since, rest } if is_busy => (left > 0 && now >= since + rest).then_some((at, 1)),
+        _ if left > 0 => Some((at, share.min(left))),
+        _ if free < count => Some((at, 1)),
+        _ => take_back(share).map(|(holder, _)| (holder, share)),
     })
 }
 
@@ -122,8 +147,8 @@ pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> 
 pub(super) fn wake_at(engines: &[Asked], now: Instant) -> Option<Instant> {
     let each = engines.iter().filter_map(|engine| match (engine.out, engine.said) {
         (Some(out), _) => Some(out.since + IN_VAIN_AFTER).filter(|_| out.slots > 0),
-        (None, Said::Less { since, rest }) => Some(since + rest),
-        (None, Said::More) => None,
+        (None, Said::Nothing { since, rest }) => Some(since + rest),
+        (None, Said::More | Said::Some) => None,
     });
     each.filter(|at| *at > now).min().filter(|_| engines.len() > 1)
 }
@@ -143,6 +168,7 @@ mod tests {
         let mut asked = Vec::new();
         let mut turn = 0;
         while let Some((at, slots)) = next(room, engines, turn, now) {
+            engines[at].said = engines[at].said_by(now);
             engines[at].out = Some(Out { slots, since: now });
             turn = at + 1;
             asked.push((at, slots));
@@ -173,6 +199,7 @@ mod tests {
         // As soon as there is room again.
         assert_eq!(ask(room(1, 500), &mut engines, now), [(0, 1)]);
         assert_eq!(wake_at(&engines, now), None);
+        assert_eq!(ask(room(1, 500), &mut [], now), []);
     }
 
     #[test]
@@ -182,6 +209,8 @@ mod tests {
         assert_eq!(ask(room(8, 8), &mut engines, now), [(0, 2), (1, 2), (2, 2)]);
         // What one gives leaves the others as they are.
         answer(&mut engines[1], 1, now);
+        assert_eq!(ask(room(7, 8), &mut engines, now), [(1, 3)]);
+        answer(&mut engines[1], 0, now);
         assert_eq!(ask(room(7, 8), &mut engines, now), [(1, 2)]);
     }
 
@@ -225,11 +254,36 @@ mod tests {
         assert_eq!(ask(room(1, 2), &mut engines, later), [(1, 0), (0, 1)]);
         answer(&mut engines[0], 1, later);
         assert_eq!(ask(room(1, 2), &mut engines, later), [(0, 1)]);
-        // A second slot is free, and the other one has rested.
+        // A second slot is free, and the other one has to rest first.
+        assert_eq!(ask(room(2, 2), &mut engines, later), []);
+        let later = later + REST.0;
         assert_eq!(ask(room(2, 2), &mut engines, later), [(1, 1)]);
         answer(&mut engines[1], 0, later);
-        let rest = if let Said::Less { rest, .. } = engines[1].said { rest } else { Duration::ZERO };
-        assert_eq!((rest, wake_at(&engines, later)), (REST.0, Some(later + REST.0)));
+        let rest = if let Said::Nothing { rest, .. } = engines[1].said { rest } else { Duration::ZERO };
+        assert_eq!((rest, wake_at(&engines, later)), (2 * REST.0, Some(later + 2 * REST.0)));
+    }
+
+    #[test]
+    fn what_waits_in_vain_is_shared_out_again() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        engines[0].said = Said::Some;
+        // The two others rest, and were not left anything.
+        engines[1].said = Said::Nothing { since: now, rest: REST.1 };
+        engines[2].said = engines[1].said;
+        assert_eq!(ask(room(3, 60), &mut engines, now), [(0, 3)]);
+        assert_eq!(ask(room(3, 60), &mut engines, now + IN_VAIN_AFTER), [(0, 1), (1, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn while_one_has_work_no_more_are_asked_for_than_are_free() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        engines[1].said = Said::Some;
+        engines[2].said = Said::More;
+        assert_eq!(ask(room(1, 60), &mut engines, now), [(1, 1)]);
+        answer(&mut engines[1], 0, now);
+        assert_eq!(ask(room(1, 60), &mut engines, now), [(2, 1)]);
     }
 
     proptest! {
@@ -238,7 +292,7 @@ mod tests {
         fn no_more_are_asked_for_than_are_free(
             slots in 1_usize..40,
             count in 1_usize..6,
-            steps in prop::collection::vec((0_usize..6, 0_usize..40, 0_u64..80, 0_usize..8), 1..60),
+            steps in prop::collection::vec((0_usize..6, 0_usize..40, 0_u64..300, 0_usize..8), 1..60),
         ) {
             let mut now = Instant::now();
             let mut engines = idle(count, now);
@@ -259,6 +313,12 @@ mod tests {
                 }
                 running = (running + given).min(slots).saturating_sub(ended);
             }
+            // Where nothing happens for a while, something is asked for everywhere.
+            now += Duration::from_secs(2);
+            let room = Room { free: slots - running, slots, is_long_full: running == slots };
+            ask(room, &mut engines, now);
+            ask(room, &mut engines, now + Duration::from_secs(2));
+            prop_assert!(room.free == 0 || engines.iter().all(|engine| engine.slots() > 0), "{engines:?} of {room:?}");
         }
     }
 }

@@ -15,4 +15,6 @@ mod ground;
 mod leave;
 mod refused;
 mod restart;
+mod several;
+mod stub;
 mod work;

@@ -135,11 +135,17 @@ pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> 
     }
     let is_busy = engines.iter().any(|engine| engine.has_work(now));
     let share = (free / count).max(1);
-    order().filter(|at| engines[*at].is_idle()).find_map(|at| match engines[at].said {
-        Said::Nothing { since, rest } if is_busy => (left > 0 && now >= since + rest).then_some((at, 1)),
-        _ if left > 0 => Some((at, share.min(left))),
-        _ if free < count => Some((at, 1)),
-        _ => take_back(share).map(|(holder, _)| (holder, share)),
+    order().filter(|at| engines[*at].is_idle()).find_map(|at| {
+        if let Said::Nothing { since, rest } = engines[at].said
+            && is_busy
+        {
+            return (left > 0 && now >= since + rest).then_some((at, 1));
+        }
+        match left {
+            0 if free < count => Some((at, 1)),
+            0 => take_back(share).map(|(holder, _)| (holder, share)),
+            _ => Some((at, share.min(left))),
+        }
     })
 }
 

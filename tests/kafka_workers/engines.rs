@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::command::until;
-use crate::ground::{Ground, SHARDS};
+use crate::ground::{Ground, SHARDS, Told};
 use crate::kafka::shared;
 
 #[test]
@@ -82,5 +82,15 @@ fn an_engine_that_dies_costs_its_workers_a_reconnect_and_repeats_nothing() {
     ground.until_shared();
     ground.submit(400, r#"{"type":"noop"}"#);
     assert_eq!(ground.until_ended(520).count("succeeded"), 520);
+    // One that is stopped in order leaves what workers have as it is, too.
+    ground.submit(80, r#"{"type":"sleep","payload":{"ms":5000}}"#);
+    until("all run", || ground.count(0, "running") == 80);
+    let before = ground.told();
+    let stopped = ground.engines.remove(0);
+    stopped.signal("TERM");
+    assert_eq!(stopped.end(), Some(0));
+    let told = ground.until_ended(600);
+    let lost = |told: &Told| ["started", "lost", "left", "worker_missed"].map(|name| told.count(name));
+    assert_eq!((told.count("succeeded"), lost(&told)), (600, lost(&before)), "{told:?}");
     workers.into_iter().for_each(crate::ground::Worker::end);
 }

@@ -134,6 +134,33 @@ fn an_engine_that_dies_is_spoken_for_by_another() {
 }
 
 #[test]
+fn what_one_engine_does_not_take_another_one_hears() {
+    let [a, b] = two();
+    let running = start(&[a.url()], 4);
+    b.until("it is asked", |said| said.asked.is_some());
+    gives(&a, "0-1.1");
+    a.until("it runs", |said| said.gives.is_empty() && said.asked.is_some());
+    // It is well until it is told of the end.
+    a.set(|said| said.refuses = Some(503));
+    running.release.send_replace(true);
+    b.until("it hears of the end", |said| said.outcomes.len() == 1);
+    running.end();
+}
+
+#[test]
+fn an_engine_that_is_named_twice_is_one() {
+    let a = Stub::start();
+    a.set(|said| said.engines = vec![a.url()]);
+    let running = start(&[a.url(), format!("http://localhost:{}", a.address.port())], 8);
+    a.until("it is asked for everything", |said| said.registrations.len() == 2 && said.asked == Some(8));
+    gives(&a, "0-1.1");
+    running.release.send_replace(true);
+    a.until("its work is done", |said| said.outcomes.len() == 1);
+    running.end();
+    assert_eq!(a.lock().verbs, ["leave"]);
+}
+
+#[test]
 fn an_engine_that_comes_later_is_found_and_one_that_refuses_the_worker_is_done_without() {
     let [a, b] = two();
     let c = Stub::start();

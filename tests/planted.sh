@@ -36,6 +36,7 @@ expect() {
 
 expect ack-before-sync ergate durability no_acknowledgement_comes_before_its_sync
 expect skipped-fence ergate-events life a_stale_outcome_is_refused
+expect skipped-fence ergate workers network::a_late_report_does_not_end_what_the_same_worker_is_doing_again
 expect dropped-last-block ergate crash nothing_acknowledged_is_lost_or_done_twice_by_kills_on_sled
 expect no-limit ergate-events properties hostile_lengths_ask_for_no_memory
 exit "$missed"

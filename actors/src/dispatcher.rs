@@ -45,12 +45,41 @@ pub struct Fleet {
     pub executes: bool,
     /// Pools whose replicas are started by others.
     pub external: Arc<BTreeSet<String>>,
+    /// Pools whose replicas are processes, and who starts them.
+    pub processes: Option<Processes>,
     /// The workers of this engine.
     pub workers: Arc<Hub>,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
     /// Visible counts of what had to be started again.
     pub restarts: Arc<Restarts>,
+}
+
+/// Pools whose replicas are processes of their own.
+#[derive(Clone)]
+pub struct Processes {
+    /// Their names.
+    pub pools: Arc<BTreeSet<String>>,
+    /// Where it is told what is to be done.
+    pub orders: mpsc::UnboundedSender<ProcessOrder>,
+}
+
+/// What is to be done about a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessOrder {
+    /// Start one as this replica of the pool, with so many slots.
+    Start {
+        /// The replica.
+        replica: ReplicaId,
+        /// The pool.
+        pool: String,
+        /// Its slots.
+        slots: u32,
+    },
+    /// Let the one of this replica end what it does, and then itself.
+    Drain(ReplicaId),
+    /// Drain all: the log knows none of them any more.
+    DrainAll,
 }
 
 /// How often actors were started again.
@@ -64,6 +93,10 @@ pub struct Restarts {
     pub projectors: AtomicU64,
     /// Schedulers.
     pub schedulers: AtomicU64,
+    /// Processes of pools.
+    pub processes: AtomicU64,
+    /// Autoscalers.
+    pub autoscalers: AtomicU64,
 }
 
 /// Owns the executors of this process.
@@ -79,6 +112,8 @@ pub struct Dispatcher {
     writer: Option<Addr<LogWriter>>,
     replicas: BTreeMap<ReplicaId, Replica>,
     draining: BTreeSet<ReplicaId>,
+    /// Replicas that are processes.
+    processes: BTreeSet<ReplicaId>,
 }
 
 struct Replica {
@@ -103,8 +138,11 @@ impl Dispatcher {
         let names: Vec<String> = fleet.functions.keys().cloned().collect();
         let functions: Functions = fleet.functions.values().map(Arc::clone).collect();
         let types = types.iter().map(|name| names.binary_search(name).ok()).collect();
-        let (replicas, draining) = (BTreeMap::new(), BTreeSet::new());
-        Dispatcher { fleet, functions, names, types, type_names, workers, writer: None, replicas, draining }
+        let (replicas, draining, processes) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut dispatcher =
+            Dispatcher { fleet, functions, names, types, type_names, workers, writer: None, replicas, draining, processes };
+        dispatcher.order(ProcessOrder::DrainAll);
+        dispatcher
     }
 
     fn instruct(&mut self, instruction: Instruction, context: &mut Context<Self>) {
@@ -117,12 +155,17 @@ impl Dispatcher {
                 }
             }
             Instruction::RemoveWorker(replica) => drop(self.workers.remove(&replica)),
+            Instruction::StartReplica { replica, name, slots, .. } if self.is_process(&name) => {
+                self.processes.insert(replica);
+                self.order(ProcessOrder::Start { replica, pool: name, slots });
+            }
             Instruction::StartReplica { replica, name, slots, .. }
                 if self.fleet.executes && !self.fleet.external.contains(&name) =>
             {
                 self.start_replica(replica, name, slots, context);
             }
             Instruction::StartReplica { .. } => {}
+            Instruction::DrainReplica(replica) if self.processes.remove(&replica) => self.order(ProcessOrder::Drain(replica)),
             Instruction::DrainReplica(replica) => {
                 let (recorded, own) = (self.propose(Proposal::DrainReplica(replica)), context.address());
                 actix::spawn(async move {
@@ -136,6 +179,17 @@ impl Dispatcher {
                 });
             }
             Instruction::DefineType { id, name } => self.define_type(id, &name),
+        }
+    }
+
+    fn is_process(&self, pool: &str) -> bool {
+        self.fleet.processes.as_ref().is_some_and(|processes| self.fleet.executes && processes.pools.contains(pool))
+    }
+
+    fn order(&mut self, order: ProcessOrder) {
+        if let Some(processes) = &self.fleet.processes {
+            // Whoever starts them is gone only when the runtime is.
+            let _ = processes.orders.send(order);
         }
     }
 

@@ -16,6 +16,7 @@
 //! The Scheduler looks which slots of schedules are due and proposes their firings. LogWriter and Dispatcher share the shard's arbiter; every executor
 //! has a thread of its own; the log thread has the disk to itself. Generators and observers are plug-ins, each on a thread of its own that nobody waits for.
 
+pub mod autoscaler;
 pub mod calendar;
 pub mod clock;
 pub mod dispatcher;

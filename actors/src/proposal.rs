@@ -1,17 +1,18 @@
 //! Commands that are not requests, as they travel: they own their texts, and some stand for what the state makes of them.
 
-use ergate_events::command::Command;
+use ergate_events::command::{Command, PoolRef};
 use std::sync::Arc;
 
 use ergate_events::event::{Departure, PoolMode, ShardReading};
 use ergate_events::firing::Firing;
-use ergate_events::id::{LimitId, Ordinal, ReplicaId, ScheduleId, TypeId};
+use ergate_events::id::{LimitId, Ordinal, PoolId, ReplicaId, ScheduleId, TypeId};
 use ergate_events::limit::LimitSettings;
+use ergate_events::scaling::signal::Reading;
 use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
-use ergate_events::time::Timestamp;
-use ergate_events::worker::WORKER_FIRST;
+use ergate_events::time::{Micros, Timestamp};
+use ergate_events::worker::{WORKER_FIRST, WorkerId};
 
 /// A command that owns its texts.
 #[derive(Clone, Debug)]
@@ -124,6 +125,27 @@ pub enum Proposal {
         /// How.
         departure: Departure,
     },
+    /// See [`Command::SetPolicy`].
+    SetPolicy {
+        /// The pool.
+        pool: String,
+        /// The policy as JSON; none where it is empty.
+        policy: String,
+        /// The fewest replicas.
+        least: u32,
+        /// The most.
+        most: u32,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::ObservePool`].
+    ObservePool(PoolId, Vec<Reading>),
+    /// The process of a replica works.
+    ProcessUp(ReplicaId),
+    /// The process of a replica is gone.
+    ProcessDown(Box<ProcessEnd>),
     /// See [`Command::ServeTypes`].
     ServeTypes(Vec<String>),
     /// Every replica that the log knows belongs to a process that is gone, but for workers.
@@ -209,6 +231,47 @@ impl DueSlots {
     }
 }
 
+/// A process of a replica that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessEnd {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The worker that it was.
+    pub worker: WorkerId,
+    /// How it ended, where nobody had asked it to; what it had is then lost.
+    pub exit: Option<ProcessExit>,
+}
+
+/// How a process ended that nobody had asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessExit {
+    /// Its exit code.
+    pub code: Option<u8>,
+    /// The signal that ended it; where there is no code either, it could not be started.
+    pub signal: Option<u8>,
+    /// What it said last.
+    pub note: String,
+    /// How long the next one of its pool waits.
+    pub wait: Micros,
+}
+
+impl ProcessEnd {
+    fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
+        let ProcessEnd { replica, worker, ref exit } = *self;
+        let departure = if exit.is_some() { Departure::Lost } else { Departure::Drained };
+        let joined = state.work.workers.iter().find(|(_, facts)| facts.id == worker).map(|(replica, _)| *replica);
+        let leave = joined.map(|replica| Command::LeaveReplica { replica, departure });
+        // An opening of the log has given up all that were asked for before.
+        let is_known = state.control.replicas.contains_key(&replica);
+        let exit = exit.as_ref().filter(|_| is_known).map(|exit| {
+            let ProcessExit { code, signal, ref note, wait } = *exit;
+            Command::ExitProcess { replica, code, signal, note, wait }
+        });
+        let stop = is_known.then_some(Command::StopReplica { replica, departure });
+        leave.into_iter().chain(exit).chain(stop).collect()
+    }
+}
+
 impl Proposal {
     pub(crate) fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
         match *self {
@@ -251,6 +314,12 @@ impl Proposal {
                 let leave = joined.then_some(Command::LeaveReplica { replica, departure });
                 leave.into_iter().chain([Command::StopReplica { replica, departure }]).collect()
             }
+            Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
+                vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
+            }
+            Proposal::ObservePool(pool, ref readings) => vec![Command::ObservePool { pool, readings }],
+            Proposal::ProcessUp(replica) => vec![Command::ReadyReplica { replica }],
+            Proposal::ProcessDown(ref end) => end.commands(state),
             Proposal::LoseAllReplicas => {
                 // A process that drained before it stopped gave its attempts back; the others vanished with theirs. Workers live on.
                 let own = state.work.replicas.iter().filter(|(replica, _)| *replica < WORKER_FIRST);

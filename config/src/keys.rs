@@ -14,6 +14,7 @@ use crate::error::{ConfigError, Origin};
 use crate::http::{self, Http};
 use crate::kafka::{self, Kafka, is_option_name};
 use crate::limit::{self, Limit};
+use crate::pool::{self, Pool};
 use crate::schedule::{self, Schedule};
 use crate::source::{self, Source};
 use crate::task::{self, Executor, Task, TaskKey};
@@ -84,82 +85,6 @@ pub struct Shutdown {
     pub drain: Duration,
 }
 
-/// `[pool.NAME]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// How it follows its work.
-    pub preset: Preset,
-    /// Its replicas: all that it may have.
-    pub replicas: u32,
-    /// The fewest that it may have, where that is set.
-    pub replicas_min: Option<u32>,
-    /// Slots of each.
-    pub slots: u32,
-    /// Who starts its replicas.
-    pub fleet: Fleet,
-}
-
-/// Who starts the replicas of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fleet {
-    /// The engine, in its own process.
-    #[default]
-    Local,
-    /// Somebody else: workers come and go by themselves.
-    External,
-}
-
-impl Fleet {
-    /// As it stands in a file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Fleet::Local => "local",
-            Fleet::External => "external",
-        }
-    }
-
-    fn named(raw: &Raw) -> Option<Fleet> {
-        [Fleet::Local, Fleet::External].into_iter().find(|fleet| raw.text() == Some(fleet.name()))
-    }
-}
-
-/// How a pool follows its work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preset {
-    /// It does not.
-    #[default]
-    AlwaysOn,
-    /// Down to one replica.
-    OnDemand,
-    /// Down to none.
-    ScaleToZero,
-}
-
-impl Preset {
-    const ALL: [(&'static str, Preset); 3] =
-        [("always-on", Preset::AlwaysOn), ("on-demand", Preset::OnDemand), ("scale-to-zero", Preset::ScaleToZero)];
-
-    /// As it stands in a file.
-    pub fn name(self) -> &'static str {
-        Preset::ALL.iter().find(|(_, preset)| *preset == self).map_or("always-on", |(name, _)| name)
-    }
-
-    fn named(raw: &Raw) -> Option<Preset> {
-        Preset::ALL.iter().find(|(name, _)| raw.text() == Some(name)).map(|(_, preset)| *preset)
-    }
-}
-
-impl Pool {
-    /// The fewest replicas that it may have.
-    pub fn least(&self) -> u32 {
-        self.replicas_min.unwrap_or(match self.preset {
-            Preset::AlwaysOn => self.replicas,
-            Preset::OnDemand => self.replicas.min(1),
-            Preset::ScaleToZero => 0,
-        })
-    }
-}
-
 impl Default for Log {
     fn default() -> Log {
         Log {
@@ -188,12 +113,6 @@ impl Default for Shutdown {
     }
 }
 
-impl Default for Pool {
-    fn default() -> Pool {
-        Pool { preset: Preset::AlwaysOn, replicas: 1, replicas_min: None, slots: 1_024, fleet: Fleet::Local }
-    }
-}
-
 /// A key with its value in force and where that came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -219,16 +138,10 @@ const KEYS: [&str; 11] = [
     "limits.tasks_live_max",
     "shutdown.drain",
 ];
-const POOL_KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
-/// Keys of a pool that stand for one of those above.
-const POOL_PARTS: [&str; 2] = ["replicas.min", "replicas.max"];
-/// Most replicas of a pool and slots of a replica, as the core has it.
-const POOL_MAX: u64 = 1 << 16;
-
 impl Config {
     /// The size of a pool, whether it has a section or not.
     pub fn pool(&self, name: &str) -> Pool {
-        self.pools.get(name).copied().unwrap_or_default()
+        self.pools.get(name).cloned().unwrap_or_default()
     }
 
     /// Sets a value from a stronger origin than all before.
@@ -237,8 +150,8 @@ impl Config {
     /// [`ConfigError::UnknownKey`], [`ConfigError::Value`].
     pub fn set(&mut self, key: &str, raw: &Raw, origin: Origin) -> Result<(), ConfigError> {
         let outcome = match key.strip_prefix("pool.").and_then(|rest| rest.split_once('.')) {
-            Some((name, key)) if is_pool_name(name) && (POOL_KEYS.contains(&key) || POOL_PARTS.contains(&key)) => {
-                self.set_pool(name, key, raw)
+            Some((name, key)) if is_pool_name(name) && pool::knows(key) => {
+                self.pools.entry(name.to_owned()).or_default().set(key, raw, beside(&origin))
             }
             Some(_) | None if KEYS.contains(&key) => self.set_plain(key, raw),
             Some(_) | None if http::KEYS.contains(&key) => self.http.set(key, raw),
@@ -258,7 +171,7 @@ impl Config {
         match outcome {
             Ok(()) => {
                 // What is told of a value in parts is its whole.
-                if let Some(whole) = POOL_PARTS.iter().find_map(|part| key.strip_suffix(part.strip_prefix("replicas")?)) {
+                if let Some(whole) = pool::PARTS.iter().find_map(|part| key.strip_suffix(part.strip_prefix("replicas")?)) {
                     self.origins.insert(whole.to_owned(), origin.clone());
                 }
                 self.origins.insert(key.to_owned(), origin);
@@ -266,8 +179,7 @@ impl Config {
             }
             Err(expected) => {
                 // What stands where an option goes may be a secret.
-                let hidden =
-                    key.starts_with(kafka::OPTIONS) || key.contains(".executor.headers.") || key.contains(".executor.set.");
+                let hidden = key.starts_with(kafka::OPTIONS) || key.contains(".executor.headers.") || key.contains(".set.");
                 let found = if hidden { raw.kind().to_owned() } else { raw.to_string() };
                 Err(ConfigError::Value { origin, key: key.to_owned(), expected, found })
             }
@@ -277,6 +189,10 @@ impl Config {
     /// Says where a value came from that was put in its field directly, such as a path that is not UTF-8.
     pub fn note(&mut self, key: &'static str, origin: Origin) {
         self.origins.insert(key.to_owned(), origin);
+    }
+
+    fn has_origin(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
     }
 
     /// Where the value of a key came from.
@@ -297,6 +213,14 @@ impl Config {
             let reason = format!("the fewest replicas, {}, are more than the most, {}", pool.least(), pool.replicas);
             let key = format!("pool.{name}.replicas.min");
             return Err(ConfigError::Refused { origin: self.origin(&key), key, reason });
+        }
+        if let Some((name, (key, reason))) = self
+            .pools
+            .iter()
+            .find_map(|(name, pool)| Some((name, pool.conflict(self.has_origin(&format!("pool.{name}.fleet")))?)))
+        {
+            let key = format!("pool.{name}.{key}");
+            return Err(ConfigError::Refused { origin: self.origin(&key), key, reason: reason.to_owned() });
         }
         let Some((key, reason)) = self.http.conflict().or_else(|| self.kafka.conflict()) else { return Ok(()) };
         Err(ConfigError::Refused { origin: self.origin(key), key: key.to_owned(), reason: reason.to_owned() })
@@ -444,26 +368,11 @@ impl Config {
         Ok(())
     }
 
-    fn set_pool(&mut self, name: &str, key: &str, raw: &Raw) -> Result<(), &'static str> {
-        let count = |least| raw.count(least, POOL_MAX).and_then(|count| u32::try_from(count).ok());
-        const REPLICAS: &str = "a whole number from 0 to 65536, or { min = 1, max = 4 }";
-        let mut pool = self.pool(name);
-        match key {
-            "preset" => pool.preset = Preset::named(raw).ok_or("\"always-on\", \"on-demand\" or \"scale-to-zero\"")?,
-            "replicas" => (pool.replicas, pool.replicas_min) = (count(0).ok_or(REPLICAS)?, None),
-            "replicas.min" => pool.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
-            "replicas.max" => pool.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
-            "fleet" => pool.fleet = Fleet::named(raw).ok_or("\"local\" or \"external\"")?,
-            _ => pool.slots = count(1).ok_or("a whole number from 1 to 65536")?,
-        }
-        self.pools.insert(name.to_owned(), pool);
-        Ok(())
-    }
-
     /// Every key with its value and origin, in the order of `default.toml`.
     pub fn settings(&self) -> Vec<Setting> {
         let pools = self.pools.keys().map(String::as_str).chain(["default"]).collect::<std::collections::BTreeSet<_>>();
-        let pool_keys = pools.into_iter().flat_map(|name| POOL_KEYS.iter().map(move |key| format!("pool.{name}.{key}")));
+        let pool_keys =
+            pools.into_iter().flat_map(|name| self.pool(name).keys().into_iter().map(move |key| format!("pool.{name}.{key}")));
         let options = self.kafka.options.keys().map(|name| format!("{}{name}", kafka::OPTIONS));
         let of_task = |(name, task): (&String, &Task)| {
             let section = format!("task.{}", task::quoted(name));
@@ -512,22 +421,15 @@ impl Config {
     }
 
     fn pool_value(&self, key: &str) -> String {
-        let Some((name, key)) = key.strip_prefix("pool.").and_then(|rest| rest.split_once('.')) else { return String::new() };
-        let pool = self.pool(name);
-        match (key, pool.replicas_min) {
-            ("preset", _) => pool.preset.name().to_owned(),
-            ("replicas", Some(min)) => format!("{{ min = {min}, max = {} }}", pool.replicas),
-            ("replicas", None) => pool.replicas.to_string(),
-            ("fleet", _) => pool.fleet.name().to_owned(),
-            _ => pool.slots.to_string(),
-        }
+        let named = key.strip_prefix("pool.").and_then(|rest| rest.split_once('.'));
+        named.map(|(name, key)| self.pool(name).value(key)).unwrap_or_default()
     }
 
     fn nearest(&self, key: &str) -> String {
         // What follows the last dot is compared with the keys of a pool, whatever the pool is called.
         if let Some((section, last)) = key.rsplit_once('.').filter(|(section, _)| section.starts_with("pool.")) {
             let name = section.strip_prefix("pool.").filter(|name| is_pool_name(name)).unwrap_or("NAME");
-            return format!("pool.{name}.{}", nearest(last, POOL_KEYS.into_iter()));
+            return format!("pool.{name}.{}", nearest(last, pool::all()));
         }
         if let Some((name, last)) = key.strip_prefix("limit.").and_then(|rest| rest.split_once('.')) {
             let name = if limit::is_name(name) { name } else { "NAME" };

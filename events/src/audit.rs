@@ -287,6 +287,9 @@ fn derived(event: &Event<'_>) -> Option<Event<'static>> {
         Event::Limited { task, limit } => Event::Limited { task, limit },
         Event::Admitted { task } => Event::Admitted { task },
         Event::DependencyMet { task, dependency, left } => Event::DependencyMet { task, dependency, left },
+        Event::PoolScaled { pool, replicas, ref decision } => {
+            Event::PoolScaled { pool, replicas, decision: decision.clone().into_owned().into() }
+        }
         _ => return None,
     })
 }

@@ -2,8 +2,9 @@
 
 use crate::event::{Departure, Event, PoolMode, RuleVersions, ShardReading};
 use crate::firing::Firing;
-use crate::id::{LimitId, Ordinal, Position, ReplicaId, ScheduleId, TypeId};
+use crate::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TypeId};
 use crate::limit::LimitSettings;
+use crate::scaling::signal::Reading;
 use crate::schedule::{Passed, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -91,6 +92,23 @@ pub enum Command<'a> {
     MissWorker { replica: ReplicaId, last_seen: Timestamp },
     /// A worker will not end this attempt.
     ReturnAttempt { task: Ordinal, attempt: u32 },
+    /// The process of a replica ended by itself, or could not be started; the next one starts after `wait`.
+    ExitProcess { replica: ReplicaId, code: Option<u8>, signal: Option<u8>, note: &'a str, wait: Micros },
+    /// A worker does best with another number of attempts at a time.
+    ChangeConcurrency { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
+    /// Let a policy, as JSON, size a pool between two bounds; none where the text is empty.
+    SetPolicy { pool: PoolRef<'a>, policy: &'a str, least: u32, most: u32, by: &'a str, reason: &'a str },
+    /// Decide about the size of a pool; one reading for each signal that its policy names.
+    ObservePool { pool: PoolId, readings: &'a [Reading] },
+}
+
+/// A pool by its name; by its id in an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolRef<'a> {
+    /// By its name.
+    Name(&'a str),
+    /// By its id.
+    Id(PoolId),
 }
 
 impl Rejection {
@@ -156,6 +174,16 @@ impl<'a> Command<'a> {
             Event::WorkAsked { replica, slots } => Command::AskWork { replica, slots },
             Event::WorkerMissed { replica, last_seen } => Command::MissWorker { replica, last_seen },
             Event::AttemptReturned { task, attempt } => Command::ReturnAttempt { task, attempt },
+            Event::ProcessExited { replica, code, signal, note, wait } => {
+                Command::ExitProcess { replica, code, signal, note, wait }
+            }
+            Event::PolicySet { pool, ref policy, least, most, by, reason } => {
+                Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
+            }
+            Event::PoolObserved { pool, ref readings } => Command::ObservePool { pool, readings },
+            Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
+                Command::ChangeConcurrency { replica, before, concurrency, reason }
+            }
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }
@@ -166,6 +194,7 @@ impl<'a> Command<'a> {
             | Event::DeadLettered { .. }
             | Event::DeadLetterDropped { .. }
             | Event::ReplicaRequested { .. }
+            | Event::PoolScaled { .. }
             | Event::DrainRequested { .. }
             | Event::Limited { .. }
             | Event::Admitted { .. }
@@ -245,6 +274,9 @@ pub enum Rejection {
     /// No pool of this name has a size.
     #[error("no pool of this name has a size; `ergate pool list` shows those that are there")]
     UnknownPool,
+    /// The policy is none, or cannot size this pool.
+    #[error("the policy cannot be read, or a setting of it is out of range")]
+    Policy,
     /// Records are answered once and in order, and this is not the next one.
     #[error("record {offset} of the requests is not the next one, which is {next}")]
     NotNext { offset: u64, next: u64 },

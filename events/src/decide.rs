@@ -8,6 +8,7 @@ use crate::id::{Epoch, LimitId, Ordinal, PoolId, ReplicaId, TypeId};
 use crate::leases;
 use crate::limit::{LIMITS_MAX, LimitSettings, TYPE_LIMITS_MAX};
 use crate::retry;
+use crate::sizing;
 use crate::slab::{Phase, Task};
 use crate::state::control::{Control, ReplicaPhase};
 use crate::state::keys::{IDEMPOTENCY_KEYS_MAX, KeyTable};
@@ -114,6 +115,19 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::AskWork { replica, slots } => leases::ask(&state.work, replica, slots, out),
         Command::MissWorker { replica, last_seen } => leases::miss(&state.work, replica, last_seen, at, out),
         Command::ReturnAttempt { task, attempt } => leases::give_back(state, task, attempt, out),
+        Command::ExitProcess { replica, code, signal, note, wait } => {
+            known(state.control.replicas.contains_key(&replica), replica)?;
+            within("the note", note.len(), MESSAGE_BYTES_MAX)?;
+            out.push(Event::ProcessExited { replica, code, signal, note, wait });
+            Ok(())
+        }
+        Command::SetPolicy { pool, policy, least, most, by, reason } => {
+            sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
+        }
+        Command::ObservePool { pool, readings } => sizing::observe(&state.control, pool, readings, at, out),
+        Command::ChangeConcurrency { replica, before, concurrency, reason } => {
+            leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use crate::limit::LimitSettings;
+use crate::scaling::signal::Reading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::worker::WorkerFacts;
 
 /// An event with its place and time in the log.
@@ -291,6 +292,17 @@ pub enum Event<'a> {
     WorkerMissed { replica: ReplicaId, last_seen: Timestamp },
     /// Input: a worker gave an attempt back without an outcome.
     AttemptReturned { task: Ordinal, attempt: u32 },
+    /// Input: the process of a replica ended without being asked to, or could not be started. The next one of its pool starts after `wait`.
+    ProcessExited { replica: ReplicaId, code: Option<u8>, signal: Option<u8>, note: &'a str, wait: Micros },
+    /// Input: a worker found that it does best with another number of attempts at a time.
+    ConcurrencyChanged { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
+
+    /// Input: a pool got a policy that sizes it between two bounds, or lost it: then the text is empty. The text is JSON.
+    PolicySet { pool: PoolId, policy: Cow<'a, str>, least: u32, most: u32, by: &'a str, reason: &'a str },
+    /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order.
+    PoolObserved { pool: PoolId, readings: Vec<Reading> },
+    /// Derived: the policy of a pool decided something else than before, or for another reason. The decision is JSON, and has every number that led to it.
+    PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str> },
 }
 
 /// How far a shard is.
@@ -384,6 +396,11 @@ impl Event<'_> {
             Event::WorkAsked { .. } => "work_asked",
             Event::WorkerMissed { .. } => "worker_missed",
             Event::AttemptReturned { .. } => "attempt_returned",
+            Event::ProcessExited { .. } => "process_exited",
+            Event::ConcurrencyChanged { .. } => "concurrency_changed",
+            Event::PolicySet { .. } => "policy_set",
+            Event::PoolObserved { .. } => "pool_observed",
+            Event::PoolScaled { .. } => "pool_scaled",
         }
     }
 
@@ -428,6 +445,10 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -441,6 +462,7 @@ impl Event<'_> {
             | Event::DrainRequested { .. }
             | Event::Limited { .. }
             | Event::Admitted { .. }
+            | Event::PoolScaled { .. }
             | Event::DependencyMet { .. } => Origin::Derived,
         }
     }
@@ -462,6 +484,10 @@ impl Event<'_> {
             | Event::Fired { .. }
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
+            | Event::ProcessExited { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
@@ -497,6 +523,7 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::DependencyMet { .. } => Half::Work,
         }
     }
@@ -560,6 +587,11 @@ impl Event<'_> {
             | Event::WorkerJoined { .. }
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::PoolModeSet { .. } => None,
         }
     }
@@ -582,6 +614,11 @@ impl Event<'_> {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ProcessExited { .. }
+            | Event::ConcurrencyChanged { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

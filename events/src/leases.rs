@@ -1,13 +1,13 @@
 //! What workers ask of a shard, and what becomes of attempts whose worker is silent or gives them back.
 
 use crate::command::Rejection;
-use crate::decide::{current, end_failed, known, room_for_slots, stale, texts};
+use crate::decide::{current, end_failed, known, room_for_slots, stale, texts, within};
 use crate::event::{Cause, Departure, Event};
 use crate::id::{Ordinal, ReplicaId};
 use crate::slab::{Phase, Task};
 use crate::state::replicas::SLOTS_MAX;
 use crate::state::{State, Work};
-use crate::task::Outcome;
+use crate::task::{MESSAGE_BYTES_MAX, Outcome};
 use crate::time::Timestamp;
 use crate::worker::WorkerFacts;
 
@@ -46,6 +46,22 @@ pub(crate) fn ask(work: &Work, replica: ReplicaId, slots: u32, out: &mut Vec<Eve
     let is_there = work.replicas.get(replica).is_some_and(|worker| !worker.draining);
     known(is_there && work.workers.contains_key(&replica), replica)?;
     out.push(Event::WorkAsked { replica, slots });
+    Ok(())
+}
+
+pub(crate) fn change_concurrency<'a>(
+    work: &Work,
+    replica: ReplicaId,
+    (before, concurrency): (u32, u32),
+    reason: &'a str,
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    known(work.workers.contains_key(&replica), replica)?;
+    within("the reason", reason.len(), MESSAGE_BYTES_MAX)?;
+    if concurrency == 0 || concurrency > SLOTS_MAX || before == concurrency {
+        return Err(Rejection::OutOfRange { what: "the concurrency of the worker", rule: "1 to 65536, and another than before" });
+    }
+    out.push(Event::ConcurrencyChanged { replica, before, concurrency, reason });
     Ok(())
 }
 

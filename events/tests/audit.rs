@@ -172,6 +172,11 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "WorkAsked",
         "WorkerMissed",
         "AttemptReturned",
+        "ProcessExited",
+        "ConcurrencyChanged",
+        "PolicySet",
+        "PoolObserved",
+        "PoolScaled",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }
@@ -218,7 +223,8 @@ fn every_derived_event_that_is_dropped_or_doubled_is_found() {
             let found = audit(&reseal(&dropped)).map(|_| ()).expect_err("something is missing");
             let Finding::Decision { at, expected, .. } = &found else { panic!("{found}") };
             assert!(alone || *at == position_of(&original, block, index), "{found}");
-            assert_eq!(*expected, format!("{event:?}"));
+            // A finding tells the first three hundred characters of an event.
+            assert_eq!(*expected, format!("{event:?}").chars().take(300).collect::<String>());
         }
     }
 }

@@ -9,6 +9,7 @@ use ergate_events::command::Command;
 use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, PoolMode, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
+use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
 use ergate_events::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
@@ -219,6 +220,8 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             .prop_map(|(replica, pool, slots, worker)| Event::WorkerJoined { replica, pool, slots, worker: Box::new(worker) }),
         3 => (worker_replica(), 0_u32..4).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
         1 => (worker_replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
+        1 => (worker_replica(), 0_u32..3).prop_map(|(replica, concurrency)| Event::ConcurrencyChanged { replica, before: 1, concurrency, reason: "" }),
+        1 => replica().prop_map(|replica| Event::ProcessExited { replica, code: None, signal: Some(9), note: "", wait: Micros(1) }),
         1 => proptest::collection::vec(name().prop_map(str::to_owned), 0..2).prop_map(|types| Event::TypesServed { types }),
         1 => replica().prop_map(|replica| Event::ReplicaDraining { replica }),
         2 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaLeft { replica, departure }),
@@ -238,6 +241,18 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             reason: "",
         }),
         1 => replica().prop_map(|replica| Event::ReplicaReady { replica }),
+        1 => (0_u16..3, 0_u32..3, 0_u32..5).prop_map(|(pool, least, most)| Event::PolicySet {
+            pool: PoolId(pool),
+            policy: if least == 2 { "".into() } else { r#"{"policy":"rate"}"#.into() },
+            least,
+            most,
+            by: "",
+            reason: "",
+        }),
+        2 => (0_u16..3, 0_i64..40, 0_usize..6).prop_map(|(pool, number, count)| Event::PoolObserved {
+            pool: PoolId(pool),
+            readings: vec![Reading::Value(Value::Integer(number)); count],
+        }),
         1 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaStopped { replica, departure }),
         1 => (moment(), moment()).prop_map(|(from, to)| Event::ClockStepped { from, to }),
         1 => any::<u64>().prop_map(|missing| Event::LossAccepted { missing, by: "", reason: "" }),

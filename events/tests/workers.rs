@@ -240,3 +240,38 @@ fn a_worker_that_cannot_be_is_refused_by_name() {
     story.refuses(&ask(ReplicaId(0), 1), Rejection::WrongReplica(ReplicaId(0)));
     story.refuses(&Command::MissWorker { replica: ReplicaId(0), last_seen: story.now }, Rejection::WrongReplica(ReplicaId(0)));
 }
+
+#[test]
+fn a_worker_tells_how_much_it_does_at_a_time_and_that_changes_nothing_else() {
+    let mut story = with_worker(0, 8);
+    let change = |before, concurrency, reason| Command::ChangeConcurrency { replica: R, before, concurrency, reason };
+    let before = story.shard.state().clone();
+    story.tell(&change(8, 5, "it took twice as long")).expect("it is there");
+    story.expect(&["concurrency r2147483648 8 5"]);
+    assert_eq!((&story.shard.state().work.workers, &story.shard.state().control), (&before.work.workers, &before.control));
+    let long = "x".repeat(ergate_events::task::MESSAGE_BYTES_MAX + 1);
+    for wrong in [change(5, 5, ""), change(5, 0, ""), change(5, 65_537, ""), change(5, 6, &long)] {
+        assert!(story.tell(&wrong).is_err(), "{wrong:?}");
+    }
+    let nobody = ReplicaId(R.0 + 1);
+    let change = Command::ChangeConcurrency { replica: nobody, before: 1, concurrency: 2, reason: "" };
+    story.refuses(&change, Rejection::WrongReplica(nobody));
+}
+
+#[test]
+fn a_process_exits_as_a_replica_that_was_asked_for() {
+    let mut story = Story::with(&plain());
+    let exit =
+        |replica| Command::ExitProcess { replica, code: Some(1), signal: None, note: "no model", wait: Micros::from_secs(1) };
+    story.refuses(&exit(ReplicaId(0)), Rejection::WrongReplica(ReplicaId(0)));
+    story.tell(&Command::DefinePool { pool: "models", replicas: 1, slots: 2, by: "me", reason: "" }).expect("it is in range");
+    story.pass(1);
+    story.news();
+    story.tell(&exit(ReplicaId(0))).expect("it was asked for");
+    story.expect(&["exited r0 Some(1) None"]);
+    // It ended: that it is gone is said apart, and asks for the next one.
+    story.tell(&Command::StopReplica { replica: ReplicaId(0), departure: Departure::Lost }).expect("it was asked for");
+    story.pass(1);
+    let next = story.news();
+    assert!(next.iter().any(|line| line.contains("r1")), "{next:?}");
+}

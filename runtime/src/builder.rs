@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergate_actors::clock::Clock;
+use ergate_actors::dispatcher::Processes;
 use ergate_actors::executor::factory::ExecutorFactory;
 use ergate_actors::executor::function::{IntoTask, TaskFunction};
 use ergate_actors::log_thread::Durability;
-use ergate_actors::workers::{Abroad, Hub};
+use ergate_actors::workers::{Abroad, Canary, Hub};
 use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
+use ergate_events::scaling::AnyPolicy;
 use ergate_events::schedule::ScheduleSettings;
 use ergate_events::task::TypeSettings;
 
@@ -47,6 +49,15 @@ pub struct Builder {
     pub(crate) abroad: BTreeSet<String>,
     /// Pools whose replicas are started by others.
     pub(crate) external: BTreeSet<String>,
+    /// Policies that size pools, by pool.
+    pub(crate) policies: BTreeMap<String, AnyPolicy>,
+    /// New versions of workers that get a share, by pool.
+    pub(crate) canaries: BTreeMap<String, Canary>,
+    /// How the processes of pools are started that have some.
+    #[cfg(all(feature = "http", feature = "process"))]
+    pub(crate) commands: BTreeMap<String, crate::fleet::WorkerCommand>,
+    /// Who starts them.
+    pub(crate) processes: Option<Processes>,
     /// The workers of the runtime that is being started.
     pub(crate) workers: Arc<Hub>,
     pub(crate) limits: BTreeMap<String, LimitSettings>,
@@ -88,6 +99,11 @@ impl Default for Builder {
             pools_least: BTreeMap::new(),
             abroad: BTreeSet::new(),
             external: BTreeSet::new(),
+            canaries: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            #[cfg(all(feature = "http", feature = "process"))]
+            commands: BTreeMap::new(),
+            processes: None,
             workers: Arc::default(),
             limits: BTreeMap::new(),
             limited: BTreeMap::new(),
@@ -201,6 +217,41 @@ impl Builder {
     #[must_use]
     pub fn external_pool(mut self, name: &str) -> Builder {
         self.external.insert(name.to_owned());
+        self
+    }
+
+    /// Starts a process for every replica of this pool, which does its work as a worker; `docs/workers.md` says how such a program is written. Not on
+    /// Kafka. A runtime with processes goes on until it is [shut down](Runtime::shutdown), also where nobody has it in hand any more.
+    #[must_use]
+    #[cfg(all(feature = "http", feature = "process"))]
+    pub fn process_pool(mut self, name: &str, command: crate::fleet::WorkerCommand) -> Builder {
+        self.commands.insert(name.to_owned(), command);
+        self.external_pool(name)
+    }
+
+    /// Lets a policy size this pool between the bounds that [`Builder::pool_between`] gives it. `docs/autoscaling.md` has them all.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ergate::Runtime;
+    /// use ergate::scaling::AnyPolicy;
+    /// use ergate::scaling::rate::Rate;
+    ///
+    /// let policy = AnyPolicy::Rate(Rate::default());
+    /// let runtime = Runtime::builder().pool_between("models", 0, 8, 4).policy("models", policy).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn policy(mut self, pool: &str, policy: AnyPolicy) -> Builder {
+        self.policies.insert(pool.to_owned(), policy);
+        self
+    }
+
+    /// Gives workers with a label a share of the work of this pool, as long as there are others: a new version that is tried.
+    #[must_use]
+    pub fn canary(mut self, pool: &str, canary: Canary) -> Builder {
+        self.canaries.insert(pool.to_owned(), canary);
         self
     }
 
@@ -374,6 +425,40 @@ impl Builder {
     pub async fn start(self) -> Result<Runtime, StartError> {
         // Of its own, though the builder may be a clone.
         let builder = Builder { workers: Arc::default(), ..self };
-        wiring::start(builder.create_executors()?.start_plugins().await?).await
+        builder.canaries.iter().for_each(|(pool, canary)| builder.workers.set_canary(pool, canary.clone()));
+        builder.create_executors()?.start_plugins().await?.start_all().await
+    }
+
+    #[cfg(not(all(feature = "http", feature = "process")))]
+    async fn start_all(self) -> Result<Runtime, StartError> {
+        wiring::start(self).await
+    }
+
+    /// Starts the runtime, and what keeps the processes of its pools.
+    #[cfg(all(feature = "http", feature = "process"))]
+    async fn start_all(mut self) -> Result<Runtime, StartError> {
+        if self.commands.is_empty() {
+            return wiring::start(self).await;
+        }
+        #[cfg(feature = "kafka")]
+        if self.kafka.is_some() {
+            return Err(StartError::ProcessesOnKafka);
+        }
+        let (orders, ordered) = tokio::sync::mpsc::unbounded_channel();
+        let pools: BTreeSet<String> = self.commands.keys().cloned().collect();
+        self.processes = Some(Processes { pools: Arc::new(pools), orders });
+        let (commands, directory) = (std::mem::take(&mut self.commands), self.store.dir().map(PathBuf::from));
+        let runtime = wiring::start(self).await?;
+        match crate::fleet::Fleet::start(&runtime, commands, ordered, directory) {
+            Ok(fleet) => {
+                runtime.keep(fleet);
+                Ok(runtime)
+            }
+            Err(error) => {
+                // Nobody was told of it.
+                let _ = runtime.shutdown().await;
+                Err(error)
+            }
+        }
     }
 }

@@ -20,8 +20,13 @@
 //! }
 //! ```
 
+mod autoscaler;
 pub mod builder;
+#[cfg(all(feature = "http", feature = "process"))]
+mod child;
 mod dependents;
+#[cfg(all(feature = "http", feature = "process"))]
+mod fleet;
 mod generators;
 pub mod history;
 #[cfg(feature = "http")]
@@ -66,10 +71,14 @@ pub use ergate_actors::generate::{self, GenerateError, GeneratedBatch, Generator
 pub use ergate_actors::log_thread::Durability;
 pub use ergate_actors::observe::{self, EventObserver, EventObserverFactory, ObservedAttempt, ObservedError, ObservedProgress};
 pub use ergate_actors::submission::{After, AnswerRun, BatchAnswer, BatchEnd, Extras, RequestBatch, SubmitError, TaskEnd};
+pub use ergate_actors::workers::Canary;
 pub use ergate_actors::{calendar, clock};
 pub use ergate_events as events;
+pub use ergate_events::scaling;
 pub use ergate_events::schedule;
 pub use ergate_events::task::{OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
+#[cfg(all(feature = "http", feature = "process"))]
+pub use fleet::WorkerCommand;
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use runtime::{Batch, Runtime, StartError, Task, WaitError};

@@ -26,6 +26,7 @@ use ergate_events::log::{LogError, LogReader};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
 use ergate_events::view::{Progress, Tally};
+use ergate_events::worker::WORKER_FIRST;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::builder::Builder;
@@ -124,6 +125,7 @@ async fn assemble(builder: Builder, calendars: Calendars) -> Result<Parts, Start
     #[cfg_attr(not(feature = "requests"), allow(unused_mut, reason = "sources are added to it"))]
     let mut parts = shard(&builder, ShardSpec { figures, ..ShardSpec::local(opened) }).await?;
     scheduler::start(&parts, calendars, builder.tasks_live_max);
+    crate::autoscaler::start(&parts);
     crate::generators::start(&builder, &parts);
     #[cfg(feature = "requests")]
     {
@@ -215,6 +217,7 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         epoch,
         executes,
         external: Arc::new(builder.external.clone()),
+        processes: builder.processes.clone(),
         workers: Arc::clone(&builder.workers),
         reports,
         restarts: Arc::clone(&restarts),
@@ -329,6 +332,13 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         let reason = "start of the runtime".to_owned();
         answers.push(propose(writer, Proposal::DefinePool { pool, replicas, slots, by: by.clone(), reason }).await?);
     }
+    for (pool, policy) in &builder.policies {
+        let (most, _) = builder.pools.get(pool).copied().unwrap_or((1, 0));
+        let least = builder.pools_least.get(pool).copied().unwrap_or(most);
+        let policy = serde_json::to_string(policy).unwrap_or_default();
+        let (pool, reason) = (pool.clone(), "start of the runtime".to_owned());
+        answers.push(propose(writer, Proposal::SetPolicy { pool, policy, least, most, by: by.clone(), reason }).await?);
+    }
     if let Some(schedules) = builder.schedules.as_ref().filter(|_| executes) {
         let schedules = schedules.iter().map(|(name, settings)| (name.clone(), settings.clone())).collect();
         answers.push(propose(writer, Proposal::DefineSchedules { schedules, by: by.clone() }).await?);
@@ -346,10 +356,16 @@ async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<S
     if builder.pools_least.is_empty() {
         return Ok(sizes);
     }
+    for (pool, least) in builder.pools_least.iter().filter(|(pool, _)| builder.policies.contains_key(*pool)) {
+        // Its policy sees soon enough what it needs.
+        if let Some((replicas, _)) = sizes.get_mut(pool) {
+            *replicas = *least;
+        }
+    }
     let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
     for known in &state.control.pools {
         if let (Some(least), Some((most, _))) = (builder.pools_least.get(&known.name), sizes.get_mut(&known.name)) {
-            *most = known.replicas.clamp(*least, *most);
+            *most = known.replicas.clamp(*least, builder.pools.get(&known.name).map_or(*most, |(most, _)| *most));
         }
     }
     Ok(sizes)
@@ -370,7 +386,8 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     let started = Instant::now();
     let writer = &parts.writer;
     let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-    for (replica, _) in replicas {
+    let own = replicas.into_iter().filter(|(replica, _)| *replica < WORKER_FIRST);
+    for (replica, _) in own {
         // It holds from now on; what comes next waits until it is durable.
         if propose(writer, Proposal::DrainReplica(replica)).await.is_err() {
             return;
@@ -378,7 +395,9 @@ pub(crate) async fn drain(parts: &Parts, limit: Duration) {
     }
     while started.elapsed() < limit {
         let Ok(replicas) = writer.send(SlotsInUse).await else { return };
-        if replicas.iter().all(|(_, used)| *used == 0) || parts.tail.borrow().failed.is_some() {
+        // Workers go on without this process.
+        let mut own = replicas.iter().filter(|(replica, _)| *replica < WORKER_FIRST);
+        if own.all(|(_, used)| *used == 0) || parts.tail.borrow().failed.is_some() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

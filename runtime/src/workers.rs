@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ergate_actors::executor::context::Progress;
 use ergate_actors::executor::function::TaskError;
-use ergate_actors::log_writer::{AttachWorker, DepartWorker};
+use ergate_actors::log_writer::{AttachWorker, DepartWorker, PaceWorker};
 use ergate_actors::report::Report;
 use ergate_actors::submission::SubmitError;
 use ergate_actors::workers::{AskError, Asked, JoinError, Leased, Session, WorkerSpec};
@@ -73,6 +73,17 @@ pub enum Verdict {
     Refused(Rejection),
     /// It is for another engine to say, or for none at this moment: nothing of it is recorded here.
     Elsewhere,
+}
+
+/// How many attempts at a time a worker does best with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// How many, from now on.
+    pub limit: u32,
+    /// How many it was when the worker said so last.
+    pub was: u32,
+    /// Why.
+    pub reason: String,
 }
 
 /// Workers.
@@ -197,6 +208,33 @@ impl Runtime {
         let told = answers.into_iter().map(|answer| answer.map_or_else(Verdict::Refused, |()| Verdict::Taken));
         verdicts.extend(indices.into_iter().zip(told));
         Ok(verdicts)
+    }
+
+    /// Records with how many attempts at a time a worker does best, where it is not what is known of it; each time that it says so once.
+    ///
+    /// # Errors
+    /// [`WorkerError::Unknown`], [`WorkerError::Ask`] where it has to register first, or [`WorkerError::Log`]; then it is to be said again.
+    pub async fn change_concurrency(&self, worker: WorkerId, concurrency: Concurrency) -> Result<(), WorkerError> {
+        let session = self.worker(worker)?;
+        session.touch();
+        if !session.is_attached() {
+            return Err(AskError::Unattached.into());
+        }
+        let Concurrency { limit, was, reason } = concurrency;
+        // The same again is a report whose answer was lost; what was is what it is, where the worker has registered anew.
+        if session.concurrency() != Some(limit) && was != limit {
+            for parts in self.led_here() {
+                let (reply, answer) = oneshot::channel();
+                match ask(&parts, PaceWorker { worker, limits: (was, limit), reason: reason.clone(), reply }, answer).await {
+                    Ok(_) => {}
+                    // It is led elsewhere, by an engine that the worker tells as well.
+                    Err(_) if self.is_on_kafka() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        session.set_concurrency(limit);
+        Ok(())
     }
 
     /// Gives a worker nothing more.

@@ -94,7 +94,7 @@ fn what_delays_a_task_is_named_in_its_history() {
 #[test]
 fn a_pool_that_may_vary_keeps_its_size_over_a_restart() {
     let home = tempfile::tempdir().unwrap();
-    let pools = "[pool.models]\npreset = \"on-demand\"\nreplicas = { min = 1, max = 4 }\nslots = 2\n[pool.fixed]\nreplicas = 2\n";
+    let pools = "[pool.models]\nreplicas = { min = 1, max = 4 }\nslots = 2\n[pool.fixed]\nreplicas = 2\n";
     let config = configure(home.path(), pools);
     let size = |service: &Service, name: &str| service.get(&format!("/v1/pools/{name}")).expect(200).json()["replicas"].clone();
     let scale = |service: &Service, name: &str, to: u32| {

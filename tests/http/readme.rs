@@ -58,5 +58,8 @@ fn the_example_of_the_readme_runs_a_script_and_calls_a_server() {
         assert_eq!(service.get(&format!("/v1/tasks/{id}/result")).expect(200).text(), result);
     }
     let pool = service.get("/v1/pools/models").expect(200).json();
-    assert_eq!((&pool["replicas"], &pool["slots"]), (&4.into(), &2.into()));
+    // It follows its work, which one replica did.
+    assert_eq!((&pool["replicas"], &pool["slots"]), (&1.into(), &2.into()));
+    let why = service.get("/v1/pools/models/why").expect(200).json();
+    assert_eq!((&why["min"], &why["max"], &why["policy"]["policy"]), (&1.into(), &4.into(), &"rate".into()), "{why}");
 }

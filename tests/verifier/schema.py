@@ -1,5 +1,7 @@
 """The tables "Events" of docs/log-format.md, and values of their types in both encodings: bytes and JSON."""
 
+import struct
+
 EVENTS = """
 0 opened epoch: u32, rules: RuleVersions, writer: text
 1 type_defined task_type: u16, name: text, settings: TypeSettings, by: text
@@ -53,6 +55,11 @@ EVENTS = """
 49 work_asked replica: u32, slots: u32
 50 worker_missed replica: u32, last_seen: time
 51 attempt_returned task: u64, attempt: u32
+52 process_exited replica: u32, code: optional u8, signal: optional u8, note: text, wait: span
+53 concurrency_changed replica: u32, before: u32, concurrency: u32, reason: text
+54 policy_set pool: u16, policy: text, least: u32, most: u32, by: text, reason: text
+55 pool_observed pool: u16, readings: list of Reading
+56 pool_scaled pool: u16, replicas: u32, decision: text
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -81,6 +88,8 @@ CatchUp Skip, RunOnce, RunAll
 Overlap Allow, Skip, CancelPrevious
 PassedOver Missed, Overlap, Paused, Refused
 PoolMode Running, Paused, Drained
+Reading Value(Value), Failed(text)
+Value Integer(i64), Milli(i64), Real(f64)
 """
 INTEGERS = {"u8": 1 << 8, "u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "time": 1 << 64, "span": 1 << 64}
 # How ids are printed in JSON, where they are fields of an event itself.
@@ -161,6 +170,11 @@ class Reader:
             return self.take(1)[0]
         if kind in INTEGERS:
             return self.integer(INTEGERS[kind])
+        if kind == "i64":
+            value = self.integer(1 << 64)
+            return (value >> 1) ^ -(value & 1)
+        if kind == "f64":
+            return struct.unpack("<d", self.take(8))[0]
         if kind == "bool":
             value = self.take(1)[0]
             check(value <= 1, "neither yes nor no")
@@ -220,6 +234,12 @@ class Writer:
             self.body.append(value)
         elif kind in INTEGERS:
             self.integer(value, INTEGERS[kind])
+        elif kind == "i64":
+            check(type(value) is int and -(1 << 63) <= value < 1 << 63, f"{value!r} is no i64")
+            self.integer((value << 1) ^ (value >> 63))
+        elif kind == "f64":
+            check(type(value) in (int, float), f"{value!r} is no number")
+            self.body += struct.pack("<d", value)
         elif kind == "bool":
             check(type(value) is bool, f"{value!r} is neither true nor false")
             self.body.append(value)

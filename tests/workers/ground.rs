@@ -58,6 +58,15 @@ impl Ground {
         self.home.path()
     }
 
+    /// What the engine has said.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.home().join("engine.said")).unwrap()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -86,6 +95,13 @@ impl Ground {
         engine.wait().unwrap();
     }
 
+    /// Stops the engine as a deployment does.
+    pub(crate) fn stop(&mut self) {
+        let mut engine = self.engine.take().unwrap();
+        signal(&engine, "TERM");
+        assert!(engine.wait().unwrap().success());
+    }
+
     /// Starts a worker and waits until the engine knows it.
     pub(crate) fn worker(&self, args: &[&str]) -> Worker {
         self.worker_with("", args)
@@ -93,24 +109,34 @@ impl Ground {
 
     /// As [`Ground::worker`], with task types of its own.
     pub(crate) fn worker_with(&self, config: &str, args: &[&str]) -> Worker {
-        let mut worker = self.spawn(config, args);
-        until("the worker is ready", || {
-            assert!(worker.child.try_wait().unwrap().is_none(), "it ended: {}", worker.said());
-            worker.said().contains("ready: worker")
-        });
-        worker
+        self.spawn(config, args).ready()
     }
 
     /// Starts a worker.
     pub(crate) fn spawn(&self, config: &str, args: &[&str]) -> Worker {
+        self.spawn_at(self.address, &[], config, args)
+    }
+
+    /// As [`Ground::spawn`], with an engine that is here and these variables; the arguments may name another lease.
+    pub(crate) fn spawn_at(&self, engine: SocketAddr, variables: &[(&str, &str)], config: &str, args: &[&str]) -> Worker {
         let said = tempfile::NamedTempFile::new_in(self.home()).unwrap().into_temp_path().keep().unwrap();
         let path = said.with_extension("toml");
         std::fs::write(&path, config).unwrap();
-        let (url, lease) = (self.url(), format!("{LEASE:?}"));
-        let own = ["worker", "--engine", &url, "--config", path.to_str().unwrap(), "--lease", &lease];
-        let mut command = ergate(&[&own[..], args].concat());
+        let (url, lease) = (format!("http://{engine}"), format!("{LEASE:?}"));
+        let own = ["worker", "--engine", &url, "--config", path.to_str().unwrap()];
+        let lease: &[&str] = if args.contains(&"--lease") { &[] } else { &["--lease", &lease] };
+        let mut command = ergate(&[&own[..], lease, args].concat());
+        command.envs(variables.iter().copied());
         command.stdout(Stdio::null()).stderr(std::fs::File::create(&said).unwrap());
         Worker { child: command.spawn().unwrap(), said }
+    }
+
+    /// What a verb prints that succeeds.
+    #[track_caller]
+    pub(crate) fn cli(&self, args: &[&str]) -> String {
+        let out = ergate(args).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
     }
 
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
@@ -156,6 +182,11 @@ impl Ground {
         outcome
     }
 
+    /// The result of a task, which is JSON.
+    pub(crate) fn result(&self, id: &str) -> Value {
+        serde_json::from_str(self.task(id)["result"].as_str().unwrap()).unwrap()
+    }
+
     /// How many tasks have not ended; those that run, with `state` as "running".
     pub(crate) fn live(&self, state: &str) -> usize {
         let list = self.ask("GET", &format!("/v1/tasks?state={state}&limit=1000"), "").expect(200).json();
@@ -167,31 +198,49 @@ impl Ground {
         until("all tasks end", || self.live("live") == 0);
     }
 
-    /// Stops the engine and gives what its log says: that no task ended twice is looked at for all tests.
+    /// Stops the engine and gives what its log says: that no task ended twice, and none by an attempt that others had taken over, is looked at for all
+    /// tests.
     #[track_caller]
     pub(crate) fn end(mut self) -> Told {
         let mut engine = self.engine.take().unwrap();
         signal(&engine, "TERM");
-        assert_eq!(
-            engine.wait().unwrap().code(),
-            Some(0),
-            "{}",
-            std::fs::read_to_string(self.home().join("engine.said")).unwrap()
-        );
+        assert_eq!(engine.wait().unwrap().code(), Some(0), "{}", self.said());
         let data = self.home().join("data");
+        // Whatever was decided follows from what was recorded.
+        self.cli(&["log", "verify", "--decisions", "--data", data.to_str().unwrap()]);
         let facts = facts(&data, &Default::default()).unwrap();
-        let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let (mut counts, mut exits): (BTreeMap<&'static str, usize>, Vec<_>) = Default::default();
+        let mut limits = Vec::new();
+        let mut newest = BTreeMap::new();
         let reader = directory::read(&data).unwrap();
         let mut cursor = reader.cursor(Position(0)).unwrap();
         while let Some(block) = cursor.next_block().unwrap() {
             for envelope in block.records() {
                 let event: Event<'_> = envelope.unwrap().event;
+                #[expect(clippy::wildcard_enum_match_arm, reason = "only these say which attempt counts")]
+                match event {
+                    Event::Started { task, attempt, .. } => drop(newest.insert(task, attempt)),
+                    Event::Succeeded { task, attempt, .. } | Event::Failed { task, attempt, .. } => {
+                        assert_eq!(
+                            newest.get(&task),
+                            Some(&attempt),
+                            "task {task} was ended by an attempt that no longer counted"
+                        );
+                    }
+                    _ => {}
+                }
+                if let Event::ProcessExited { code, note, wait, .. } = event {
+                    exits.push((code, note.to_owned(), wait.0 / 1_000));
+                }
+                if let Event::ConcurrencyChanged { before, concurrency, reason, .. } = event {
+                    limits.push((before, concurrency, reason.to_owned()));
+                }
                 // What a worker gave back is written as left without a loss.
                 let is_unburned = matches!(event, Event::Lost { departure: Departure::Drained, .. });
                 *counts.entry(if is_unburned { "left" } else { event.name() }).or_default() += 1;
             }
         }
-        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts }
+        Told { tasks: facts.tasks.len(), live: facts.live(), outcomes: facts.outcomes, counts, exits, limits }
     }
 }
 
@@ -211,6 +260,10 @@ pub(crate) struct Told {
     pub(crate) live: usize,
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, usize>,
+    /// Processes that ended by themselves: the exit code, what they said last, and the milliseconds that the next one waited.
+    pub(crate) exits: Vec<(Option<u8>, String, u64)>,
+    /// How the concurrency of workers changed: from, to, and why.
+    pub(crate) limits: Vec<(u32, u32, String)>,
 }
 
 impl Told {
@@ -233,6 +286,16 @@ impl Worker {
 
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
+    }
+
+    /// Waits until the engine knows it.
+    #[track_caller]
+    pub(crate) fn ready(mut self) -> Worker {
+        until("the worker is ready", || {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.said());
+            self.said().contains("ready: worker")
+        });
+        self
     }
 
     /// Waits for its end, and gives the exit code.

@@ -5,6 +5,8 @@
 mod command;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../http/service.rs"]
 #[allow(dead_code, reason = "the tests of HTTP use the rest of it")]
 mod service;
@@ -13,8 +15,14 @@ mod deaths;
 mod embedded;
 mod ground;
 mod leave;
+mod model;
+mod network;
+mod pace;
+mod processes;
 mod refused;
 mod restart;
 mod several;
+mod sizing;
 mod stub;
+mod versions;
 mod work;

@@ -54,3 +54,22 @@ fn a_worker_waits_for_an_engine_that_is_not_there_yet() {
     worker.end();
     ground.end().all_succeeded(1);
 }
+
+#[test]
+fn an_engine_that_is_stopped_well_and_started_again_goes_on_with_its_workers() {
+    let mut ground = Ground::new("");
+    let worker = ground.worker(&["--slots", "8"]);
+    ground.submit_many(8, r#"{"type":"sleep","payload":{"ms":900}}"#);
+    until("they run", || ground.live("running") == 8);
+    let began = std::time::Instant::now();
+    ground.stop();
+    // It waits for what runs in its own process, and nothing does.
+    assert!(began.elapsed() < Duration::from_millis(700), "it took {:?}", began.elapsed());
+    ground.start();
+    ground.submit_many(40, r#"{"type":"noop"}"#);
+    ground.until_done();
+    worker.end();
+    let told = ground.end();
+    told.all_succeeded(48);
+    assert_eq!((told.count("started"), told.count("lost"), told.count("replica_draining")), (48, 0, 2), "{told:?}");
+}

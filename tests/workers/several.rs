@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ergate::worker::{Worker, WorkerError};
+use ergate::worker::{Concurrency, Worker, WorkerError};
 use ergate::{Context, TaskError};
 use tokio::sync::{oneshot, watch};
 
@@ -17,8 +17,12 @@ struct Running {
     release: watch::Sender<bool>,
 }
 
-/// A worker that is told of these engines. Its tasks `hold` end when they are released.
+/// A worker that is told of these engines. Its tasks `hold` end when they are released, `nap` after 20 ms.
 fn start(urls: &[String], slots: u32) -> Running {
+    start_with(urls, move |worker| worker.slots(slots))
+}
+
+fn start_with(urls: &[String], with: impl FnOnce(Worker) -> Worker + Send + 'static) -> Running {
     let (end, ended) = oneshot::channel::<()>();
     let release = watch::Sender::new(false);
     let (urls, released) = (urls.to_vec(), release.subscribe());
@@ -29,9 +33,13 @@ fn start(urls: &[String], slots: u32) -> Running {
             Ok::<_, TaskError>("done")
         }
     };
+    let nap = |_: serde_json::Value| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok::<_, TaskError>("rested")
+    };
     let thread = std::thread::spawn(move || {
         block_on(Duration::from_secs(60), async move {
-            let worker = Worker::builder(&urls[0]).slots(slots).lease(Duration::from_millis(900)).task("hold", hold);
+            let worker = with(Worker::builder(&urls[0])).lease(Duration::from_millis(900)).task("hold", hold).task("nap", nap);
             let worker = urls[1..].iter().fold(worker, |worker, url| worker.engine(url));
             worker.run(async move { drop(ended.await) }).await
         })
@@ -94,6 +102,76 @@ fn an_attempt_too_many_goes_back_at_once() {
     let outcomes = |stub: &Stub| stub.lock().outcomes.len();
     crate::command::until("the other one ends", || outcomes(&a) + outcomes(&b) == 2);
     assert_eq!((returned(&a) + returned(&b), outcomes(&a)), (1, 1));
+    running.end();
+}
+
+#[test]
+fn room_is_one_for_all_engines_and_less_of_it_is_asked_for_at_once() {
+    let [a, b] = two();
+    let (room, of_room) = watch::channel(4);
+    let running = start_with(&[a.url()], |worker| worker.slots(8).room(of_room));
+    let asked = |count: u64| {
+        for stub in [&a, &b] {
+            stub.until("it is asked for its share", |said| said.asked == Some(count));
+        }
+    };
+    asked(2);
+    room.send_replace(0);
+    asked(0);
+    // Nothing is taken of this.
+    [&a, &b].iter().for_each(|stub| gives(stub, &format!("{}-1.1", stub.address.port())));
+    room.send_replace(2);
+    for stub in [&a, &b] {
+        stub.until("it gives what it has", |said| said.gives.is_empty());
+    }
+    // There are slots, and no room.
+    asked(0);
+    room.send_replace(8);
+    asked(3);
+    running.release.send_replace(true);
+    for stub in [&a, &b] {
+        stub.until("its work is done", |said| said.outcomes.len() == 1 && said.outcomes[0]["result"] == "done");
+    }
+    running.end();
+}
+
+#[test]
+fn every_engine_is_told_how_many_attempts_at_a_time_do_best_and_the_limit_is_one_for_all() {
+    let [a, b] = two();
+    let running = start_with(&[a.url()], |worker| worker.slots(8).concurrency(Concurrency::Adaptive { min: 2, max: 8 }));
+    for stub in [&a, &b] {
+        stub.until("it is asked for its share", |said| said.asked == Some(1));
+        stub.until("it is told", |said| said.limits.len() == 1);
+        let limits = stub.lock().limits.clone();
+        assert_eq!((&limits[0]["limit"], &limits[0]["was"]), (&2.into(), &2.into()));
+    }
+    for number in 1..=2 {
+        gives(&a, &format!("0-{number}.1"));
+        gives(&b, &format!("1-{number}.1"));
+    }
+    // Two run, of eight slots.
+    for stub in [&a, &b] {
+        stub.until("it is asked for orders alone", |said| said.asked == Some(0));
+    }
+    assert_eq!(a.lock().gives.len() + b.lock().gives.len(), 2);
+    running.release.send_replace(true);
+    let done = || a.lock().outcomes.len() + b.lock().outcomes.len();
+    crate::command::until("everything is done", || done() == 4);
+    // Now there is enough work, whoever has it, and more at a time do no worse.
+    for number in 0..400 {
+        let stub = if number % 3 == 0 { &a } else { &b };
+        stub.set(|said| said.gives.push((format!("7-{number}.1"), "nap")));
+    }
+    for stub in [&a, &b] {
+        stub.until("it is told of the change", |said| said.limits.len() > 1);
+        let limits = stub.lock().limits.clone();
+        assert!(limits[1]["limit"].as_u64() > Some(2) && limits[1]["was"] == 2, "{limits:?}");
+    }
+    // One that comes later has to hear of it as well.
+    let c = Stub::start();
+    a.set(|said| said.news = Some(vec![a.url(), b.url(), c.url()]));
+    c.until("it is told", |said| said.limits.first().is_some_and(|told| told["limit"] == told["was"]));
+    crate::command::until("everything is done", || done() == 404);
     running.end();
 }
 
@@ -192,6 +270,25 @@ fn one_engine_under_two_names_is_one() {
     assert_eq!((a.lock().registrations.len(), b.lock().registrations.len()), (1, 1));
     running.end();
     assert_eq!(a.lock().verbs, ["leave"]);
+}
+
+#[test]
+fn what_an_engine_gave_before_another_one_drained_the_worker_is_done() {
+    let [a, b] = two();
+    let running = start(&[a.url()], 4);
+    b.until("it is asked", |said| said.asked.is_some());
+    gives(&a, "0-1.1");
+    a.until("it runs, and more is asked for", |said| said.gives.is_empty() && said.asked > Some(0));
+    b.set(|said| said.drains = true);
+    a.until("it knows that the worker drains", |said| said.verbs == ["drain"]);
+    gives(&a, "0-2.1");
+    a.until("its last question is answered", |said| said.gives.is_empty());
+    // Also where it takes a while.
+    std::thread::sleep(Duration::from_millis(50));
+    running.release.send_replace(true);
+    assert!(running.thread.join().unwrap().is_ok());
+    let said = a.lock();
+    assert!(said.outcomes.len() == 2 && said.outcomes.iter().all(|one| one["result"] == "done"), "{:?}", said.outcomes);
 }
 
 #[test]

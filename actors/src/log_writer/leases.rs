@@ -291,3 +291,34 @@ impl Handler<Depart> for LogWriter {
         self.commit(context);
     }
 }
+
+/// From a worker: it does best with another number of attempts at a time. Nothing is recorded where the shard does not know it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Pace {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// How many it had at most so far, and how many from now on.
+    pub limits: (u32, u32),
+    /// Why.
+    pub reason: String,
+    /// Told once that is durable.
+    pub reply: oneshot::Sender<Result<Vec<(Ordinal, u32)>, SubmitError>>,
+}
+
+impl Handler<Pace> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Pace { worker, limits: (before, concurrency), reason, reply }: Pace, context: &mut Context<Self>) {
+        if let Some(refusal) = self.refusal() {
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+        if let Some(replica) = self.replica_of(worker) {
+            let command = Command::ChangeConcurrency { replica, before, concurrency, reason: &reason };
+            self.decide_all(&[command], &mut Vec::new());
+        }
+        self.open.replies.push(Reply::Attached(reply, Vec::new()));
+        self.commit(context);
+    }
+}

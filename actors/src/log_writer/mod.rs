@@ -5,6 +5,7 @@
 
 mod intake;
 mod leases;
+mod pools;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
 use ergate_events::state::schedules::Schedules;
 use ergate_events::time::Timestamp;
-use ergate_events::worker::{WORKER_FIRST, WorkerId};
+use ergate_events::worker::WorkerId;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
@@ -29,7 +30,10 @@ use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogCounters, LogNews, LogThread};
 use crate::log_writer::intake::Intake;
 pub use crate::log_writer::intake::{EndsOf, IntakeParts};
-pub use crate::log_writer::leases::{Attach as AttachWorker, Depart as DepartWorker, Recall as RecallWorkers};
+pub use crate::log_writer::leases::{
+    Attach as AttachWorker, Depart as DepartWorker, Pace as PaceWorker, Recall as RecallWorkers,
+};
+pub use crate::log_writer::pools::{LookAtPools, SizedPool};
 use crate::proposal::Proposal;
 use crate::report::{Item, Report, ReportReply};
 use crate::snapshot::{SnapshotRule, StateCopy};
@@ -742,7 +746,7 @@ impl Handler<CopySchedules> for LogWriter {
     }
 }
 
-/// From the runtime while it drains: which replicas of this process are there, and how many slots of each are in use. What workers have outlives it.
+/// From the runtime while it drains: which replicas are there, and how many slots of each are in use.
 #[derive(Message)]
 #[rtype(result = "Vec<(ReplicaId, usize)>")]
 pub struct SlotsInUse;
@@ -751,8 +755,7 @@ impl Handler<SlotsInUse> for LogWriter {
     type Result = Vec<(ReplicaId, usize)>;
 
     fn handle(&mut self, SlotsInUse: SlotsInUse, _: &mut Context<Self>) -> Self::Result {
-        let own = self.shard.state().work.replicas.iter().filter(|(id, _)| *id < WORKER_FIRST);
-        own.map(|(id, replica)| (id, replica.used())).collect()
+        self.shard.state().work.replicas.iter().map(|(id, replica)| (id, replica.used())).collect()
     }
 }
 

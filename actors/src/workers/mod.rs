@@ -10,13 +10,14 @@
 //! what is not durable yet counts as given.
 
 mod abroad;
+mod canary;
 mod engines;
 pub mod runner;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use ergate_events::id::ShardId;
 use ergate_events::worker::WorkerId;
 
 pub use self::abroad::Abroad;
+pub use self::canary::Canary;
+use self::canary::Share;
 use self::engines::Engines;
 use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
@@ -52,6 +55,8 @@ pub struct Hub {
     shards: Mutex<BTreeMap<ShardId, Poke>>,
     /// Where workers find engines.
     engines: Arc<Engines>,
+    /// By pool.
+    canaries: Mutex<BTreeMap<String, Share>>,
 }
 
 /// The workers that are known.
@@ -79,11 +84,16 @@ pub enum JoinError {
     #[error("{WORKERS_MAX} workers are connected, the most that one engine serves")]
     Full,
     /// The same identity came with other facts.
-    #[error("a worker of this id is known with another pool, lease, or other slots, types or labels; draw a new id")]
+    #[error("a worker of this id is known with another pool, name or lease, or other slots, types or labels; draw a new id")]
     Different,
 }
 
 impl Hub {
+    /// Gives workers of a new version a share of the work of a pool, as long as there are others.
+    pub fn set_canary(&self, pool: &str, canary: Canary) {
+        lock(&self.canaries).insert(pool.to_owned(), Share::new(canary));
+    }
+
     /// Takes a worker in, or finds it again.
     ///
     /// # Errors
@@ -196,6 +206,8 @@ impl Hub {
     /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that may have any of them, until all tasks have a
     /// slot; a burst is spread over several.
     pub(crate) fn claim(&self, shard: ShardId, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
+        // Before the queues are locked: who forgets workers locks them the other way around.
+        let mut quota = self.quota(pool, ready);
         let mut waiting = lock(&self.waiting);
         let Some(queue) = waiting.get_mut(pool) else { return Vec::new() };
         let (mut claims, mut others, mut slots) = (Vec::new(), VecDeque::new(), 0_usize);
@@ -206,10 +218,15 @@ impl Hub {
                 others.push_back(session);
                 continue;
             }
-            let left = u32::try_from(ready).unwrap_or(u32::MAX);
+            let left = u32::try_from(ready).unwrap_or(u32::MAX).min(quota.left(&session));
+            if left == 0 {
+                others.push_back(session);
+                continue;
+            }
             match session.claim(shard, left) {
                 Some(taken) => {
                     slots += taken as usize;
+                    quota.take(&session, taken);
                     claims.push(Claim { session, slots: taken, shard });
                 }
                 None => drop(self.queued.fetch_sub(1, Ordering::AcqRel)),
@@ -222,9 +239,29 @@ impl Hub {
         claims
     }
 
+    /// How the next attempts of a pool are shared between versions of its workers; they are where there are both.
+    fn quota(&self, pool: &str, ready: usize) -> Quota {
+        let canaries = lock(&self.canaries);
+        let Some(share) = canaries.get(pool) else { return Quota::default() };
+        let known = lock(&self.sessions);
+        let all = || {
+            let of_pool = known.by_id.values().filter(|session| &*session.spec().pool == pool);
+            of_pool.filter(|session| session.is_attached() && !session.is_draining())
+        };
+        let new: BTreeSet<WorkerId> = all().filter(|session| share.is_new(session)).map(|session| session.id()).collect();
+        if new.is_empty() || new.len() == all().count() {
+            return Quota::default();
+        }
+        let left = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Quota { new, left: Some((left(share.room(ready as u64)), left(share.others(ready as u64)))) }
+    }
+
     /// Gives back what a claim was not given.
     pub(crate) fn settle(&self, claim: Claim, given: u32) {
         let Claim { session, slots, shard } = claim;
+        if let Some(share) = lock(&self.canaries).get_mut(&*session.spec().pool) {
+            share.note(share.is_new(&session), u64::from(given));
+        }
         if session.settle(shard, slots.saturating_sub(given)) {
             self.enqueue(session, given == 0);
         }
@@ -240,6 +277,28 @@ impl Hub {
             queue.push_back(session);
         }
         self.queued.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// What versions of workers may be given of the next attempts of a pool; anything without a canary.
+#[derive(Default)]
+struct Quota {
+    new: BTreeSet<WorkerId>,
+    /// What is left for the new version, and for the others.
+    left: Option<(u32, u32)>,
+}
+
+impl Quota {
+    fn left(&self, session: &Session) -> u32 {
+        self.left.map_or(u32::MAX, |(new, others)| if self.new.contains(&session.id()) { new } else { others })
+    }
+
+    fn take(&mut self, session: &Session, count: u32) {
+        let is_new = self.new.contains(&session.id());
+        if let Some((new, others)) = &mut self.left {
+            let left = if is_new { new } else { others };
+            *left = left.saturating_sub(count);
+        }
     }
 }
 

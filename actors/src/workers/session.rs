@@ -125,6 +125,8 @@ struct State {
     leased_at: Instant,
     /// How often the list of engines had changed that it was told last.
     engines_told: u64,
+    /// How many attempts at a time it does best with, where it says so.
+    concurrency: Option<u32>,
 }
 
 impl State {
@@ -176,6 +178,7 @@ impl Session {
             seen: now,
             leased_at: now,
             engines_told: 0,
+            concurrency: None,
         };
         Session { spec, state: Mutex::new(state), news: Notify::new(), engines }
     }
@@ -203,6 +206,16 @@ impl Session {
     pub fn silence(&self) -> Duration {
         let state = self.lock();
         state.seen.max(state.leased_at).elapsed()
+    }
+
+    /// How many attempts at a time it does best with, where it has said so.
+    pub fn concurrency(&self) -> Option<u32> {
+        self.lock().concurrency
+    }
+
+    /// Notes how many attempts at a time it does best with.
+    pub fn set_concurrency(&self, concurrency: u32) {
+        self.lock().concurrency = Some(concurrency);
     }
 
     /// Whether it has said what it runs since this engine knows it.
@@ -284,8 +297,18 @@ impl Session {
     pub(super) fn begin_waiting(&self, seq: u64, slots: u32) -> Result<Begun, AskError> {
         let mut state = self.lock();
         state.seen = Instant::now();
-        if let Some(again) = state.check(seq)? {
-            return Ok(Begun::Again(again));
+        match state.check(seq) {
+            Ok(None) => {}
+            Ok(Some(again)) => return Ok(Begun::Again(again)),
+            Err(error) => {
+                if matches!(error, AskError::OutOfOrder { .. }) {
+                    // Two processes have this id, and the other one would keep alive what this one has: it says first what is its own.
+                    (state.attached, state.wanted) = (false, 0);
+                    drop(state);
+                    self.news.notify_waiters();
+                }
+                return Err(error);
+            }
         }
         state.wait += 1;
         state.wanted = if state.draining { 0 } else { slots.min(self.spec.slots) };

@@ -329,19 +329,19 @@ impl PayloadBy {
 }
 
 /// A command; a program with a slash in it is beside the file that names it.
-fn command(raw: &Raw, dir: &Path) -> Option<(PathBuf, Vec<String>)> {
+pub(crate) fn command(raw: &Raw, dir: &Path) -> Option<(PathBuf, Vec<String>)> {
     let words = raw.texts().filter(|words| words.iter().all(|word| !word.contains('\0')))?;
     let (program, arguments) = words.split_first().filter(|(program, _)| !program.is_empty())?;
     let program = if program.contains('/') { dir.join(program) } else { PathBuf::from(program) };
     Some((program, arguments.to_vec()))
 }
 
-fn show_command(program: &Path, arguments: &[String]) -> String {
+pub(crate) fn show_command(program: &Path, arguments: &[String]) -> String {
     let program = program.display().to_string();
     format!("{:?}", std::iter::once(&program).chain(arguments).collect::<Vec<_>>())
 }
 
-fn url(raw: &Raw) -> Option<String> {
+pub(crate) fn url(raw: &Raw) -> Option<String> {
     let url = visible(raw, 2_048)?;
     (url.starts_with("http://") || url.starts_with("https://")).then_some(url)
 }
@@ -378,7 +378,7 @@ fn json() -> String {
     "application/json".to_owned()
 }
 
-fn is_variable(name: &str) -> bool {
+pub(crate) fn is_variable(name: &str) -> bool {
     (1..=128).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !name.starts_with("ERGATE_")
@@ -403,7 +403,7 @@ fn is_header(name: &str) -> bool {
 }
 
 /// Whether a variable or a header holds something that nobody should see.
-fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     let words =
         ["authorization", "cookie", "password", "passphrase", "secret", "token", "apikey", "api_key", "api-key", "credential"];
     let lower = name.to_ascii_lowercase();

@@ -1,6 +1,6 @@
 //! `[task."NAME"]`: task types that need no Rust, by what runs them and what the rules need to know.
 
-mod executor;
+pub(crate) mod executor;
 mod key;
 
 use std::path::Path;

@@ -12,6 +12,7 @@ use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
 use crate::limit::LimitSettings;
+use crate::scaling::signal::Reading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -46,9 +47,13 @@ fields! {
     asks: Vec<AskMirror<'a>>,
     attempt: u32,
     because: PassedOver,
+    before: u32,
     by: Text<'a>,
     cause: Cause,
+    code: u8,
+    concurrency: u32,
     count: u64,
+    decision: Text<'a>,
     departure: Departure,
     dependency: TaskId,
     details: Bytes<'a>,
@@ -59,20 +64,25 @@ fields! {
     from: Timestamp,
     key: KeyMirror<'a>,
     last_seen: Timestamp,
+    least: u32,
     left: u32,
     limit: LimitId,
     limits: Vec<LimitId>,
     message: Text<'a>,
     missing: u64,
     mode: PoolMode,
+    most: u32,
     percent: u8,
     next: u64,
+    note: Text<'a>,
     name: Text<'a>,
     of: TaskId,
     outcome: Outcome,
     payload: Bytes<'a>,
     plan: Box<ScheduleSettings>,
+    policy: Text<'a>,
     pool: Text<'a>,
+    readings: Vec<Reading>,
     reason: Text<'a>,
     replica: ReplicaId,
     replicas: u32,
@@ -81,6 +91,7 @@ fields! {
     schedule: ScheduleId,
     settings: Box<TypeSettings>,
     shards: Vec<ShardReading>,
+    signal: u8,
     slot: Timestamp,
     slots: u32,
     stage: Text<'a>,
@@ -89,6 +100,7 @@ fields! {
     timeout: Timeout,
     to: Timestamp,
     types: Vec<String>,
+    wait: Micros,
     worker: Box<WorkerFacts>,
     writer: Text<'a>,
 }
@@ -199,6 +211,11 @@ events! {
     WorkAsked { replica, slots },
     WorkerMissed { replica, last_seen },
     AttemptReturned { task, attempt },
+    ProcessExited { replica, code, signal, note, wait },
+    ConcurrencyChanged { replica, before, concurrency, reason },
+    PolicySet { pool, policy, least, most, by, reason },
+    PoolObserved { pool, readings },
+    PoolScaled { pool, replicas, decision },
 }
 
 /// What the message of an unknown event begins with.
@@ -290,6 +307,8 @@ same!(
     Vec<String>,
     Box<WorkerFacts>,
     Epoch,
+    Micros,
+    Vec<Reading>,
     ReplicaId,
     TypeId
 );

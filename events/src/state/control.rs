@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
+use super::scaling::Scaling;
 use super::schedules::Schedules;
 use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{PoolId, ReplicaId};
+use crate::scaling::signal::{Observation, Reading, Replicas};
+use crate::time::Timestamp;
 
 /// The wanted size of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
@@ -51,6 +54,8 @@ pub struct Control {
     pub next_replica: u32,
     /// Pools that do not start tasks.
     pub(crate) held: BTreeMap<PoolId, PoolMode>,
+    /// How pools are sized that have a policy.
+    pub scaling: BTreeMap<PoolId, Scaling>,
     /// What is done at certain times.
     pub schedules: Schedules,
 }
@@ -111,6 +116,18 @@ impl Control {
                 }
             }
             Event::PoolModeSet { pool, mode: PoolMode::Running, .. } => drop(self.held.remove(&pool)),
+            Event::PolicySet { pool, ref policy, least, most, .. } => {
+                match Scaling::new(policy, least, most, envelope.position) {
+                    Some(scaling) => drop(self.scaling.insert(pool, scaling)),
+                    None => drop(self.scaling.remove(&pool)),
+                }
+            }
+            Event::PoolObserved { pool, ref readings } => self.observe(pool, readings, envelope.recorded_at),
+            Event::PoolScaled { pool, replicas, .. } => {
+                if let Some(size) = self.pools.get_mut(usize::from(pool.0)) {
+                    size.replicas = replicas;
+                }
+            }
             Event::PoolModeSet { pool, mode, .. } if usize::from(pool.0) < self.pools.len() => {
                 self.held.insert(pool, mode);
             }
@@ -125,6 +142,25 @@ impl Control {
             }
             _ => self.schedules.apply(envelope),
         }
+    }
+
+    /// Notes what was seen of a pool, as its policy remembers it.
+    fn observe(&mut self, pool: PoolId, readings: &[Reading], at: Timestamp) {
+        let Some(seen) = self.observation(pool, readings, at) else { return };
+        if let Some(scaling) = self.scaling.get_mut(&pool) {
+            scaling.look(&seen);
+        }
+    }
+
+    /// What a policy is shown of a pool; `None` where it has none, or not as many readings as it has signals.
+    pub(crate) fn observation(&self, pool: PoolId, readings: &[Reading], at: Timestamp) -> Option<Observation> {
+        let (scaling, size) = (self.scaling.get(&pool)?, self.pools.get(usize::from(pool.0))?);
+        let phase = |phase| self.replicas.values().filter(|life| life.pool == pool && life.phase == phase).count();
+        let count = |phase_of| u32::try_from(phase(phase_of)).unwrap_or(u32::MAX);
+        let [starting, ready, draining] = [ReplicaPhase::Requested, ReplicaPhase::Ready, ReplicaPhase::Draining].map(count);
+        let live = starting.saturating_add(ready).saturating_add(draining);
+        let replicas = Replicas { wanted: size.replicas, live, starting, ready, draining, slots: size.slots, running: 0 };
+        scaling.observation(readings, replicas, at)
     }
 
     fn set_phase(&mut self, replica: ReplicaId, phase: ReplicaPhase) {

@@ -25,9 +25,10 @@ use crate::task::TypeSettings;
 use crate::time::Timestamp;
 use crate::worker::{WORKER_FIRST, WorkerFacts};
 
-/// Version of the layout below. Those before had no [`WorkersImage`] at their end, no modes of pools and no [`HoldsImage`] before that, no
+/// Version of the layout below. Those before had no policies of pools at their end, no [`WorkersImage`] before that, no modes of pools and no [`HoldsImage`] before that, no
 /// [`Schedules`] before that, and no [`FlowImage`] before that; a state without them is still written like that: older builds can read it, and its digest is what it was.
-const IMAGE_VERSION: u16 = 6;
+const IMAGE_VERSION: u16 = 7;
+const IMAGE_VERSION_WITHOUT_SCALING: u16 = 6;
 const IMAGE_VERSION_WITHOUT_WORKERS: u16 = 5;
 const IMAGE_VERSION_WITHOUT_HOLDS: u16 = 4;
 const IMAGE_VERSION_WITHOUT_SCHEDULES: u16 = 3;
@@ -117,14 +118,16 @@ impl State {
     /// # Errors
     /// What `out` answers.
     pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Control { pools, replicas, next_replica, held, schedules } = &self.control;
-        let has_workers = self.work.serves.is_some() || self.work.workers_seen > 0;
+        let Control { pools, replicas, next_replica, held, scaling, schedules } = &self.control;
+        let has_scaling = !scaling.is_empty();
+        let has_workers = has_scaling || self.work.serves.is_some() || self.work.workers_seen > 0;
         let has_holds = has_workers || !held.is_empty() || !self.work.holds.is_empty();
         let has_schedules = has_holds || !schedules.list.is_empty();
         let has_flow = has_schedules || !self.work.flow.is_empty() || !self.work.progress.is_empty();
         let top = Top {
             version: match (has_workers, has_holds, has_schedules, has_flow) {
-                (true, _, _, _) => IMAGE_VERSION,
+                (true, ..) if has_scaling => IMAGE_VERSION,
+                (true, _, _, _) => IMAGE_VERSION_WITHOUT_SCALING,
                 (false, true, _, _) => IMAGE_VERSION_WITHOUT_WORKERS,
                 (false, false, true, _) => IMAGE_VERSION_WITHOUT_HOLDS,
                 (false, false, false, true) => IMAGE_VERSION_WITHOUT_SCHEDULES,
@@ -170,6 +173,9 @@ impl State {
         if has_workers {
             put(out, &WorkersImage::of(&self.work))?;
         }
+        if has_scaling {
+            put(out, scaling)?;
+        }
         Ok(())
     }
 
@@ -192,6 +198,7 @@ impl State {
                 replicas: top.control.replicas,
                 next_replica: top.control.next_replica,
                 held: BTreeMap::new(),
+                scaling: BTreeMap::new(),
                 schedules: Schedules::default(),
             },
             epoch: top.epoch,
@@ -244,6 +251,12 @@ impl State {
         let workers: Option<WorkersImage> = if version > IMAGE_VERSION_WITHOUT_WORKERS { Some(take(&mut rest)?) } else { None };
         if workers.is_some_and(|workers| !workers.restore(&mut state.work)) {
             return Err(ImageError::Inconsistent("a worker is not listed"));
+        }
+        if version > IMAGE_VERSION_WITHOUT_SCALING {
+            state.control.scaling = take(&mut rest)?;
+        }
+        if state.control.scaling.keys().any(|pool| usize::from(pool.0) >= state.control.pools.len()) {
+            return Err(ImageError::Inconsistent("the pool of a policy is not listed"));
         }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));

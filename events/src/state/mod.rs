@@ -11,6 +11,7 @@ pub mod image;
 pub mod keys;
 pub mod queue;
 pub mod replicas;
+pub mod scaling;
 pub mod schedules;
 pub mod work;
 
@@ -63,7 +64,8 @@ impl State {
             | Event::ReplicaReady { .. }
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
-            | Event::DrainRequested { .. } => {
+            | Event::DrainRequested { .. }
+            | Event::PoolScaled { .. } => {
                 self.control.apply(envelope);
                 self.unsettled = true;
             }
@@ -73,8 +75,13 @@ impl State {
             | Event::ScheduleResumed { .. }
             | Event::Fired { .. }
             | Event::Triggered { .. }
-            | Event::SlotsPassed { .. } => self.control.apply(envelope),
-            Event::ClockStepped { .. } | Event::LossAccepted { .. } | Event::ShardsObserved { .. } => {}
+            | Event::SlotsPassed { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. } => self.control.apply(envelope),
+            Event::ProcessExited { .. }
+            | Event::ClockStepped { .. }
+            | Event::LossAccepted { .. }
+            | Event::ShardsObserved { .. } => {}
             Event::TypeDefined { .. }
             | Event::Requested { .. }
             | Event::Deduplicated { .. }
@@ -109,6 +116,7 @@ impl State {
             | Event::WorkAsked { .. }
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
+            | Event::ConcurrencyChanged { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();

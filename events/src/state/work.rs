@@ -235,7 +235,7 @@ impl Work {
             Event::WorkerJoined { replica, pool, slots, ref worker } => self.join_worker(replica, pool, slots, worker),
             Event::WorkAsked { replica, slots } => self.asked.ask(replica, slots, at),
             Event::WorkerMissed { replica, .. } => self.leave(replica, Departure::Lost),
-            Event::AttemptReturned { .. } => {}
+            Event::AttemptReturned { .. } | Event::ConcurrencyChanged { .. } => {}
             Event::Opened { .. }
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }
@@ -252,6 +252,10 @@ impl Work {
             | Event::Fired { .. }
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
+            | Event::ProcessExited { .. }
+            | Event::PolicySet { .. }
+            | Event::PoolObserved { .. }
+            | Event::PoolScaled { .. }
             | Event::PoolModeSet { .. } => {}
         }
         self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use ergate_events::audit::{Audit, Depth};
 use ergate_events::block::{Block, Hash};
-use ergate_events::command::{Command, Rejection};
+use ergate_events::command::{Command, PoolRef, Rejection};
 use ergate_events::event::{Departure, Envelope, Event, PoolMode, RuleVersions, ShardReading, hex};
 use ergate_events::firing::Firing;
-use ergate_events::id::{LimitId, Ordinal, Position, ReplicaId, ScheduleId, ShardId, TypeId};
+use ergate_events::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use ergate_events::invariant;
 use ergate_events::limit::LimitSettings;
+use ergate_events::scaling::real::Real;
+use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::schedule::{CatchUp, Label, Overlap, Passed, PassedOver, ScheduleSettings, When, firing_key};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
@@ -407,6 +409,12 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::WorkAsked { replica, slots } => format!("asked {replica} {slots}"),
         Event::WorkerMissed { replica, last_seen } => format!("missed {replica} {}", envelope.recorded_at.since(*last_seen)),
         Event::AttemptReturned { task, attempt } => format!("returned {task}.{attempt}"),
+        Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
+        Event::PolicySet { pool, policy, least, most, .. } if policy.is_empty() => format!("no policy {pool} {least} {most}"),
+        Event::PolicySet { pool, least, most, .. } => format!("policy {pool} {least} {most}"),
+        Event::PoolObserved { pool, readings } => format!("observed {pool} {}", readings.len()),
+        Event::PoolScaled { pool, replicas, .. } => format!("scaled {pool} {replicas}"),
+        Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
             format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
         }
@@ -508,11 +516,36 @@ fn strangers_day(story: &mut Story) {
     let [first, second] = [(); 2].map(|()| story.submit(&request));
     story.tell(&Command::AskWork { replica, slots: 2 }).expect("it is there");
     story.tell(&Command::ReturnAttempt { task: first, attempt: 1 }).expect("it runs");
+    let reason = "more at a time take longer and do no more";
+    story.tell(&Command::ChangeConcurrency { replica, before: 2, concurrency: 1, reason }).expect("it is there");
+    let requested = story.shard.state().control.replicas.keys().next().copied();
+    if let Some(replica) = requested {
+        let wait = Micros::from_secs(1);
+        let exit = Command::ExitProcess { replica, code: None, signal: Some(9), note: "", wait };
+        story.tell(&exit).expect("it is known");
+        let exit = Command::ExitProcess { replica, code: Some(1), signal: None, note: "no model in /models", wait };
+        story.tell(&exit).expect("it is known");
+    }
+    sizes(story);
     let last_seen = story.now;
     story.pass(5_000);
     story.tell(&Command::MissWorker { replica, last_seen }).expect("it was silent for long");
     story.pass(1);
     assert!(story.shard.state().work.tasks.get(second).is_some_and(|task| task.losses == 1), "it was lost with its worker");
+}
+
+/// A policy that sizes a pool, and has nothing more to say of it.
+fn sizes(story: &mut Story) {
+    let policy = r#"{"policy":"rate"}"#;
+    let set = |policy| Command::SetPolicy { pool: PoolRef::Id(PoolId(0)), policy, least: 0, most: 3, by: "me", reason: "" };
+    let real = Real::new(0.25).map(Value::Real).expect("it is finite");
+    let numbers = [Value::Integer(7), Value::Milli(-1_500), real].map(Reading::Value);
+    let readings: Vec<Reading> = numbers.into_iter().chain([Reading::Failed("nobody answers".to_owned())]).collect();
+    if !story.shard.state().control.pools.is_empty() {
+        story.tell(&set(policy)).expect("it is a policy");
+        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings }).expect("there are four");
+        story.tell(&set("")).expect("none is fine");
+    }
 }
 
 /// What a worker says of itself, with a lease of five seconds.

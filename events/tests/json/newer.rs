@@ -3,6 +3,8 @@
 use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{LimitId, ScheduleId};
 use ergate_events::limit::{LimitSettings, Rate};
+use ergate_events::scaling::real::Real;
+use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::schedule::{CatchUp, Label, Overlap, PassedOver, ScheduleSettings, When};
 use ergate_events::worker::{WorkerFacts, WorkerId};
 use proptest::option::of;
@@ -118,10 +120,43 @@ fn of_workers() -> impl Strategy<Value = Event<'static>> {
         (replica(), count()).prop_map(|(replica, slots)| Event::WorkAsked { replica, slots }),
         (replica(), moment()).prop_map(|(replica, last_seen)| Event::WorkerMissed { replica, last_seen }),
         (task(), count()).prop_map(|(task, attempt)| Event::AttemptReturned { task, attempt }),
+        (replica(), of(any::<u8>()), of(any::<u8>()), text(), span())
+            .prop_map(|(replica, code, signal, note, wait)| Event::ProcessExited { replica, code, signal, note, wait }),
+        (replica(), count(), count(), text()).prop_map(|(replica, before, concurrency, reason)| Event::ConcurrencyChanged {
+            replica,
+            before,
+            concurrency,
+            reason
+        }),
+    ]
+}
+
+fn reading() -> impl Strategy<Value = Reading> {
+    prop_oneof![
+        any::<i64>().prop_map(|number| Reading::Value(Value::Integer(number))),
+        any::<i64>().prop_map(|number| Reading::Value(Value::Milli(number))),
+        any::<f64>().prop_map(|number| Reading::Value(Value::Real(Real::new(number).unwrap_or_default()))),
+        name().prop_map(Reading::Failed),
+    ]
+}
+
+/// Policies, what they see and what they decide.
+fn of_scaling() -> impl Strategy<Value = Event<'static>> {
+    prop_oneof![
+        (pool_id(), text(), count(), count(), text(), text()).prop_map(|(pool, policy, least, most, by, reason)| {
+            Event::PolicySet { pool, policy: policy.into(), least, most, by, reason }
+        }),
+        (pool_id(), proptest::collection::vec(reading(), 0..4))
+            .prop_map(|(pool, readings)| Event::PoolObserved { pool, readings }),
+        (pool_id(), count(), text()).prop_map(|(pool, replicas, decision)| Event::PoolScaled {
+            pool,
+            replicas,
+            decision: decision.into()
+        }),
     ]
 }
 
 /// Any of them.
 pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
-    prop_oneof![of_flow(), of_control(), of_workers()]
+    prop_oneof![of_flow(), of_control(), of_workers(), of_scaling()]
 }

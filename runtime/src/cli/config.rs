@@ -1,7 +1,11 @@
 //! `ergate config`: the configuration in force, and where each value comes from.
 
-use ergate::{Builder, Retention};
-use ergate_config::{Config, DEFAULT_TOML, Durability, Fleet, Log, Origin, Setting};
+use std::ffi::OsString;
+use std::time::Duration;
+
+use ergate::events::time::Micros;
+use ergate::{Builder, Canary, Retention, WorkerCommand};
+use ergate_config::{Config, DEFAULT_TOML, Durability, Fleet, Log, Origin, Pool, Setting};
 
 use super::table::Table;
 use super::{Exit, Format, Globals, output};
@@ -53,16 +57,65 @@ pub(crate) fn settings(globals: &Globals) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// How processes of pools are started: as workers of this very program.
+pub(crate) struct Children<'a> {
+    /// What this process was told.
+    pub(crate) globals: &'a Globals,
+    /// How long they may take to end what they do, once they have to.
+    pub(crate) drain: Duration,
+}
+
+/// How long a process may take beyond its server until the engine knows it.
+const START_MAX: Duration = Duration::from_secs(60);
+
+impl Children<'_> {
+    /// As the configuration has it.
+    pub(crate) const fn of<'a>(globals: &'a Globals, config: &Config) -> Children<'a> {
+        Children { globals, drain: config.shutdown.drain }
+    }
+
+    fn command(&self, pool: &Pool) -> std::io::Result<WorkerCommand> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let Some(config) = &self.globals.config {
+            arguments.extend(["--config".into(), config.into()]);
+        }
+        let drain = Micros::from(self.drain).to_string();
+        if self.globals.quiet {
+            arguments.push("--quiet".into());
+        }
+        let own = ["worker", "--child", "--engine={engine}", "--pool={pool}", "--slots={slots}", "--id={id}"];
+        arguments.extend(own.into_iter().chain(["--name={name}", "--drain", &drain]).map(OsString::from));
+        if !pool.gpus.is_empty() {
+            arguments.push("--gpu={gpu}".into());
+        }
+        if let Some(bytes) = pool.memory_max {
+            arguments.push(format!("--memory-max={bytes}").into());
+        }
+        let ready_within = pool.server.as_ref().map_or(Duration::ZERO, |server| server.ready_within) + START_MAX;
+        Ok(WorkerCommand { program: std::env::current_exe()?, arguments, gpus: pool.gpus.clone(), ready_within })
+    }
+}
+
 /// A runtime that is kept, limited and sized as the configuration says, with the task types that it defines. Where its log is and which other
 /// task types it has is for the verb.
-pub(crate) fn configure(builder: Builder, config: &Config) -> anyhow::Result<Builder> {
+pub(crate) fn configure(builder: Builder, config: &Config, children: &Children<'_>) -> anyhow::Result<Builder> {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
     let builder = config.pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
         least if least < pool.replicas => builder.pool_between(name, least, pool.replicas, pool.slots),
         _ => builder.pool(name, pool.replicas, pool.slots),
     });
-    let external = config.pools.iter().filter(|(_, pool)| pool.fleet == Fleet::External);
-    let builder = external.fold(builder, |builder, (name, _)| builder.external_pool(name));
+    let builder = config.pools.iter().try_fold(builder, |builder, (name, pool)| {
+        Ok::<_, std::io::Error>(match pool.fleet() {
+            Fleet::Local => builder,
+            Fleet::Process => builder.process_pool(name, children.command(pool)?),
+            Fleet::External => builder.external_pool(name),
+        })
+    })?;
+    let builder = config.policies()?.into_iter().fold(builder, |builder, (pool, policy)| builder.policy(pool, policy));
+    let canaries = config.pools.iter().filter_map(|(name, pool)| Some((name, pool.canary()?)));
+    let builder = canaries.fold(builder, |builder, (name, (label, value, share_milli))| {
+        builder.canary(name, Canary { label: label.to_owned(), value: value.to_owned(), share_milli })
+    });
     let builder = super::executors::register(builder, config)?;
     Ok(builder
         .log_options(config.log.options())

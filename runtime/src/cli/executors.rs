@@ -8,7 +8,7 @@ use ergate::executor::http::{HttpFactory, HttpSettings};
 use ergate::executor::process::{PayloadBy, ProcessFactory, ProcessSettings};
 use ergate::schedule::{ScheduleSettings, When};
 use ergate::{Builder, SourceSettings, TypeSettings};
-use ergate_config::{Config, Executor, HttpExecutor, OptionValue, ProcessExecutor};
+use ergate_config::{Config, Executor, Fleet, HttpExecutor, OptionValue, ProcessExecutor};
 
 /// Registers the task types of the configuration.
 ///
@@ -22,6 +22,9 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
     });
     config.task_executors()?.into_iter().try_fold(builder, |builder, (name, task, executor)| {
         let settings = task.settings.clone();
+        if config.pool(&settings.pool).fleet() != Fleet::Local {
+            return Ok(builder.worker_task(name, settings));
+        }
         Ok(match executor {
             Executor::Process(executor) => builder.executor(process(name, settings, executor)?),
             Executor::Http(executor) => builder.executor(http(name, settings, executor)?),
@@ -30,16 +33,19 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
     })
 }
 
-/// What makes the executors of the configuration, but for those that only workers elsewhere have.
+/// What makes the executors of the configuration, but for those that only workers elsewhere have; `port` is that of the worker's server.
 ///
 /// # Errors
 /// When a secret cannot be had.
-pub(crate) fn factories(config: &Config) -> anyhow::Result<Vec<Box<dyn ExecutorFactory>>> {
+pub(crate) fn factories(config: &Config, port: Option<u16>) -> anyhow::Result<Vec<Box<dyn ExecutorFactory>>> {
     let made = config.task_executors()?.into_iter().filter_map(|(name, task, executor)| {
         let settings = task.settings.clone();
         match executor {
             Executor::Process(executor) => Some(process(name, settings, executor).map(|made| Box::new(made) as _)),
-            Executor::Http(executor) => Some(http(name, settings, executor).map(|made| Box::new(made) as _)),
+            Executor::Http(executor) => {
+                let executor = HttpExecutor { url: at_port(&executor.url, port), ..executor };
+                Some(http(name, settings, executor).map(|made| Box::new(made) as _))
+            }
             Executor::Worker => None,
         }
     });
@@ -103,7 +109,12 @@ fn http(name: &str, settings: TypeSettings, executor: HttpExecutor) -> anyhow::R
     Ok(HttpFactory { settings, http })
 }
 
+/// A URL of the worker's server, for whose port `{port}` stands.
+fn at_port(url: &str, port: Option<u16>) -> String {
+    port.map_or_else(|| url.to_owned(), |port| url.replace(ergate::worker::server::PORT, &port.to_string()))
+}
+
 /// Names with what stands for them, secrets included.
-fn resolve(values: &BTreeMap<String, OptionValue>) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) fn resolve(values: &BTreeMap<String, OptionValue>) -> anyhow::Result<Vec<(String, String)>> {
     values.iter().map(|(name, value)| Ok((name.clone(), value.resolve(name)?))).collect()
 }

@@ -18,6 +18,8 @@ use super::remote::RemoteError;
 pub(crate) enum Exit {
     /// Everything that was asked for is so.
     Done,
+    /// What was compared is not the same.
+    Differs,
     /// The work ran, and some of it did not succeed.
     Unsuccessful,
     /// Some of the input was refused; the rest was done.
@@ -76,6 +78,7 @@ impl Exit {
     const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
+            Exit::Differs => 1,
             Exit::Unsuccessful => 3,
             Exit::InputRefused => 4,
             Exit::Damaged => 5,
@@ -126,7 +129,8 @@ fn code(error: &anyhow::Error) -> u8 {
                 | StartError::Executor { .. }
                 | StartError::Schedule { .. }
                 | StartError::Source { .. }
-                | StartError::SourcesOnKafka { .. },
+                | StartError::SourcesOnKafka { .. }
+                | StartError::ProcessesOnKafka,
             ) = cause.downcast_ref::<StartError>()
             {
                 return Some(2);

@@ -13,6 +13,7 @@ mod embedded;
 mod executors;
 mod exit;
 mod kafka;
+mod launch;
 mod log;
 mod logs;
 mod manual;
@@ -20,6 +21,7 @@ mod offline;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
+mod policy;
 mod pool;
 mod progress;
 mod pump;
@@ -34,7 +36,9 @@ mod table;
 mod task;
 mod token;
 mod up;
+mod why;
 mod worker;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -100,6 +104,12 @@ enum Verb {
     Up(up::UpArgs),
     /// Ask an engine, here or elsewhere, for work, and do it in this process
     Worker(worker::WorkerArgs),
+    /// Look at workers, and let them end
+    #[command(subcommand)]
+    Workers(workers::WorkersVerb),
+    /// Become another program, which ends with the process that started it
+    #[command(hide = true)]
+    Launch(launch::LaunchArgs),
     /// Submit one task, or one for each line of NDJSON, and run until they are done
     Submit(submit::SubmitArgs),
     /// Look at tasks, stop them, try them again
@@ -111,6 +121,11 @@ enum Verb {
     /// Look at pools, and set their sizes
     #[command(subcommand)]
     Pool(pool::PoolVerb),
+    /// Look at scaling policies without a pool
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
+    /// Say why a pool has the size that it has
+    Why(why::WhyArgs),
     /// Look at schedules, and pause, resume or trigger them
     #[command(subcommand)]
     Schedule(schedule::ScheduleVerb),
@@ -152,13 +167,17 @@ impl Verb {
             | Verb::DeadLetters(_)
             | Verb::Pool(_)
             | Verb::Schedule(_)
+            | Verb::Workers(_)
+            | Verb::Why(_)
             | Verb::Status
             | Verb::Replay(_) => true,
             Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
             Verb::Demo(_)
             | Verb::Up(_)
             | Verb::Worker(_)
+            | Verb::Launch(_)
             | Verb::Dlq(_)
+            | Verb::Policy(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
             | Verb::Kafka(_)
@@ -195,10 +214,14 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::Demo(args) => demo::run(args, globals),
         Verb::Up(args) => up::run(&args, globals),
         Verb::Worker(args) => worker::run(&args, globals),
+        Verb::Launch(args) => launch::run(&args),
+        Verb::Workers(verb) => workers::run(verb, globals),
+        Verb::Why(args) => why::run(&args, globals),
         Verb::Submit(args) => submit::run(args, globals),
         Verb::Task(verb) => task::run(verb, globals),
         Verb::DeadLetters(verb) => dead::run(verb, globals),
         Verb::Pool(verb) => pool::run(verb, globals),
+        Verb::Policy(verb) => policy::run(verb, globals),
         Verb::Schedule(verb) => schedule::run(verb, globals),
         Verb::Status => status::run(globals),
         Verb::Dlq(verb) => dlq::run(verb, globals),

@@ -24,6 +24,8 @@ pub(crate) enum PoolVerb {
     Show(ShowArgs),
     /// Set how large a pool of a service should be; what is not given stays
     Scale(ScaleArgs),
+    /// Let a policy size a pool of a service, or none
+    Set(SetArgs),
     /// Let a pool of a service start no tasks until it is resumed; its replicas stay, and what they run goes on
     Pause(ModeArgs),
     /// Let a pool of a service start no tasks until it is resumed; its replicas go when what they run has ended
@@ -65,6 +67,28 @@ pub(crate) struct ScaleArgs {
     reason: Option<String>,
 }
 
+/// Which policy sizes a pool, and why.
+#[derive(clap::Args)]
+pub(crate) struct SetArgs {
+    /// The name of the pool
+    name: String,
+    /// The file of the policy, TOML or JSON
+    #[arg(value_name = "FILE", required_unless_present = "none", conflicts_with = "none")]
+    file: Option<std::path::PathBuf>,
+    /// Take the policy away that it has
+    #[arg(long)]
+    none: bool,
+    /// The fewest replicas; those of before without this
+    #[arg(long, value_name = "N")]
+    min: Option<u32>,
+    /// The most replicas; as before without this
+    #[arg(long, value_name = "N")]
+    max: Option<u32>,
+    /// A sentence for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
 /// Which pool, and why.
 #[derive(clap::Args)]
 pub(crate) struct ModeArgs {
@@ -80,6 +104,7 @@ pub(crate) fn run(verb: PoolVerb, globals: &Globals) -> anyhow::Result<Exit> {
         PoolVerb::List(args) => list(&args, globals),
         PoolVerb::Show(args) => show(&args, globals),
         PoolVerb::Scale(args) => scale(&args, globals),
+        PoolVerb::Set(args) => set(&args, globals),
         PoolVerb::Pause(args) => set_mode("pause", &args, globals),
         PoolVerb::Drain(args) => set_mode("drain", &args, globals),
         PoolVerb::Resume(args) => set_mode("resume", &args, globals),
@@ -142,6 +167,24 @@ fn scale(args: &ScaleArgs, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+fn set(args: &SetArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let remote = choice::service(globals, "pool set")?;
+    let policy = args.file.as_deref().map(ergate_config::read_policy).transpose().map_err(Trouble::Input)?;
+    let mut body = Map::new();
+    body.insert("policy".to_owned(), policy.map(|policy| serde_json::to_value(&policy)).transpose()?.unwrap_or_default());
+    let mut put = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
+    put("min", args.min.map(Value::from));
+    put("max", args.max.map(Value::from));
+    put("reason", args.reason.as_deref().map(Value::from));
+    let ask = Ask::put(Path::new("/v1/pools").below(&args.name).below("policy"), &body.into());
+    let told: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
+    match globals.output {
+        Format::Json => output::json(&told)?,
+        Format::Table => table::facts(&["pool", "min", "max", "set_at"].map(|name| (name, told.get(name).map(plain))))?,
+    }
+    Ok(Exit::Done)
+}
+
 fn set_mode(verb: &str, args: &ModeArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let remote = choice::service(globals, &format!("pool {verb}"))?;
     let reason = args.reason.iter().map(|reason| ("reason".to_owned(), reason.as_str().into()));
@@ -158,9 +201,10 @@ fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     table::facts(&FACTS.map(|name| (name, pool.get(name).map(plain))))?;
     let Some(members) = pool["members"].as_array().filter(|members| !members.is_empty()) else { return Ok(()) };
     output::line("")?;
-    let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED"]);
+    let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED", "WORKER"]);
     for member in members {
-        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])));
+        let worker = member["worker"].as_str().unwrap_or("-").to_owned();
+        table.row(["id", "phase", "slots", "used"].map(|name| plain(&member[name])).into_iter().chain([worker]));
     }
     table.print()
 }

@@ -10,7 +10,7 @@ use ergate::kafka::{KafkaSettings, Standing};
 use ergate::{Builder, Runtime, Store, tasks};
 use ergate_config::{Config, Origin};
 
-use super::config::{configure, settings};
+use super::config::{Children, configure, settings};
 use super::embedded::parse_span;
 use super::executors::{follow, schedules};
 use super::exit::Trouble;
@@ -49,7 +49,8 @@ async fn up(args: &UpArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let config = settings(globals)?;
     let builder = tasks::register(Runtime::builder()).by("ergate up").pool(tasks::file_digest::POOL, 1, FILE_SLOTS);
-    let builder = configure(builder, &config)?.schedules(schedules(&config)?);
+    let children = Children { globals, drain: args.drain };
+    let builder = configure(builder, &config, &children)?.schedules(schedules(&config)?);
     let builder = follow(builder, &config)?;
     // Taken first: what is wrong with it is said before the log is touched.
     let listening = service(args, &config)?.map(Listening::open).transpose()?;

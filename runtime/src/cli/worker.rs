@@ -1,18 +1,21 @@
 //! `ergate worker`: asks an engine for work, and does it here.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use ergate::events::worker::WorkerId;
 use ergate::http::client::ServiceUrl;
 use ergate::tasks;
-use ergate::worker::{Worker, WorkerError};
+use ergate::worker::server::{ModelServer, ServerError, ServerSettings};
+use ergate::worker::{Concurrency, Worker, WorkerError};
 use ergate_config::Config;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::config::settings;
 use super::embedded::parse_span;
-use super::executors::factories;
+use super::executors::{factories, resolve};
 use super::exit::Trouble;
 use super::remote::{Problem, RemoteError, token};
 use super::signals::{Signals, block_on};
@@ -37,6 +40,9 @@ pub(crate) struct WorkerArgs {
     /// How many attempts it runs at a time
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     slots: u32,
+    /// How many of its slots it uses: all of them, or as many as do best, which it finds out; the default is what the configuration says of the pool
+    #[arg(long, value_name = "HOW", value_enum)]
+    concurrency: Option<Mode>,
     /// A task type to run, of those that it can run; all of them without this
     #[arg(long = "type", value_name = "NAME")]
     types: Vec<String>,
@@ -52,6 +58,36 @@ pub(crate) struct WorkerArgs {
     /// How long running attempts may finish after a signal
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = parse_span)]
     drain: Duration,
+    /// The GPU that the server of the pool is to use, by its index
+    #[arg(long, value_name = "INDEX")]
+    gpu: Option<u32>,
+    /// Bytes of memory that this process and the server of the pool may each have
+    #[arg(long, value_name = "BYTES")]
+    memory_max: Option<u64>,
+    /// Ends when nobody holds its standard input any more: it is a process of an engine
+    #[arg(long, hide = true)]
+    child: bool,
+    /// The id that it has, of 32 hexadecimal digits
+    #[arg(long, hide = true)]
+    id: Option<WorkerId>,
+}
+
+/// How many slots are used.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// All of them.
+    Fixed,
+    /// As many as do best.
+    Adaptive,
+}
+
+impl Mode {
+    const fn of(self, slots: u32) -> Concurrency {
+        match self {
+            Mode::Fixed => Concurrency::Fixed,
+            Mode::Adaptive => Concurrency::Adaptive { min: 1, max: slots },
+        }
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -64,33 +100,143 @@ pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> 
     let config = settings(globals)?;
     let urls: Vec<ServiceUrl> = args.engines.iter().map(|text| parse_url(text)).collect::<Result<_, _>>()?;
     let url = urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(bytes) = args.memory_max {
+        limit_memory(bytes)?;
+    }
+    block_on(async {
+        let mut signals = Signals::listen()?;
+        let Some(server) = with_server(args, &config, &mut signals).await? else { return Ok(Exit::Done) };
+        let worker = worker(args, globals, &config, (&urls, &url), server.as_ref())?;
+        let (ended, server) = work(worker, server, signals, args.child, globals.quiet || args.child).await;
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        end(ended?, &url, has_token(globals, &config)?)
+    })
+}
+
+/// Bounds the private memory of this process and of all that it starts.
+fn limit_memory(bytes: u64) -> anyhow::Result<()> {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    setrlimit(Resource::Data, limit)
+        .map_err(|error| Trouble::Usage(format!("--memory-max {bytes} is refused by the system: {error}")).into())
+}
+
+/// The server of the pool, where it has one; `None` where a signal came before it was ready.
+async fn with_server(args: &WorkerArgs, config: &Config, signals: &mut Signals) -> anyhow::Result<Option<Option<ModelServer>>> {
+    let Some(settings) = server_settings(args, config)? else { return Ok(Some(None)) };
+    let orphaned = orphaned(args.child);
+    tokio::select! {
+        server = ModelServer::start(settings, args.slots) => Ok(Some(Some(server?))),
+        () = signals.next() => Ok(None),
+        () = orphaned => Ok(None),
+    }
+}
+
+fn server_settings(args: &WorkerArgs, config: &Config) -> anyhow::Result<Option<ServerSettings>> {
+    let Some(server) = config.pool(&args.pool).server else { return Ok(None) };
+    // It ends with this process, whatever ends that.
+    let launcher =
+        vec![std::env::current_exe()?.into(), "launch".into(), format!("--parent={}", std::process::id()).into(), "--".into()];
+    Ok(Some(ServerSettings {
+        pool: args.pool.clone(),
+        program: server.program,
+        arguments: server.arguments,
+        ready: server.ready,
+        ready_within: server.ready_within,
+        health_every: server.health_every,
+        stop_within: server.stop_within,
+        env_allow: server.env,
+        env_set: resolve(&server.set)?,
+        gpu: args.gpu,
+        launcher,
+    }))
+}
+
+fn worker(
+    args: &WorkerArgs,
+    globals: &Globals,
+    config: &Config,
+    (urls, url): (&[ServiceUrl], &str),
+    server: Option<&ModelServer>,
+) -> anyhow::Result<Worker> {
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
     let (first, others) = args.engines.split_first().ok_or_else(|| Trouble::Usage("--engine is missing".to_owned()))?;
     let worker = others.iter().fold(Worker::builder(first), |worker, url| worker.engine(url));
-    let (has_token, worker) = way(worker, globals, &config, &urls)?;
+    let worker = way(worker, globals, config, urls)?;
     let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
+    let usual = if config.pool(&args.pool).is_adaptive() { Mode::Adaptive } else { Mode::Fixed };
+    let worker = worker.concurrency(args.concurrency.unwrap_or(usual).of(args.slots));
     let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
-    let worker = able(worker, args, &config)?;
+    let worker = args.id.into_iter().fold(worker, Worker::id);
+    let worker = server.into_iter().fold(worker, |worker, server| worker.room(server.room()));
+    let worker = able(worker, args, config, server.map(ModelServer::port))?;
     let ready = format!("ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM", args.pool, args.slots);
-    let quiet = globals.quiet;
-    let worker = worker.on_ready(move || {
+    let quiet = globals.quiet || args.child;
+    Ok(worker.on_ready(move || {
         if !quiet {
             output::note(&output::escape(&ready));
         }
-    });
-    let ended = block_on(async {
-        let signals = tokio::sync::Mutex::new(Signals::listen()?);
-        let first = async {
-            signals.lock().await.next().await;
-            if !quiet {
-                output::note("stopping: nothing new is taken; a second signal ends at once");
+    }))
+}
+
+/// Works until it is to end, and says how that went; gives the server back.
+async fn work(
+    worker: Worker,
+    mut server: Option<ModelServer>,
+    signals: Signals,
+    is_child: bool,
+    quiet: bool,
+) -> (anyhow::Result<Result<(), WorkerError>>, Option<ModelServer>) {
+    let signals = tokio::sync::Mutex::new(signals);
+    let (failed, failure) = tokio::sync::oneshot::channel();
+    let kept = &mut server;
+    let first = async {
+        let mut signals = signals.lock().await;
+        tokio::select! {
+            () = signals.next() => {
+                if !quiet {
+                    output::note("stopping: nothing new is taken; a second signal ends at once");
+                }
             }
-        };
-        // Polled after the first has come only.
-        let second = async { signals.lock().await.next().await };
-        Ok(worker.run_until(first, second).await)
-    })?;
-    end(ended, &url, has_token)
+            () = orphaned(is_child) => {}
+            error = given_up(kept) => drop(failed.send(error)),
+        }
+    };
+    // Polled after the first has come only.
+    let second = async { signals.lock().await.next().await };
+    let ended = worker.run_until(first, second).await;
+    // A worker that ended as it should has not done so where its server has failed.
+    let ended = match failure.await {
+        Ok(error) => Err(error.into()),
+        Err(_) => Ok(ended),
+    };
+    (ended, server)
+}
+
+async fn given_up(server: &mut Option<ModelServer>) -> ServerError {
+    match server {
+        Some(server) => server.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until nobody holds the standard input of a process of an engine any more.
+async fn orphaned(is_child: bool) {
+    if !is_child {
+        return std::future::pending().await;
+    }
+    static ENDED: OnceLock<tokio::sync::watch::Receiver<bool>> = OnceLock::new();
+    let ended = ENDED.get_or_init(|| {
+        let (tell, ended) = tokio::sync::watch::channel(false);
+        std::thread::spawn(move || {
+            // Nobody writes to it; whatever comes is passed over.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = tell.send(true);
+        });
+        ended
+    });
+    let _ = ended.clone().wait_for(|ended| *ended).await;
 }
 
 fn end(ended: Result<(), WorkerError>, url: &str, has_token: bool) -> anyhow::Result<Exit> {
@@ -132,8 +278,12 @@ fn parse_url(text: &str) -> Result<ServiceUrl, Trouble> {
     text.parse().map_err(|reason| Trouble::Usage(format!("the URL of --engine cannot be used: {reason}")))
 }
 
-/// With the token and the certificates of flags, environment and configuration; says whether there is a token.
-fn way(worker: Worker, globals: &Globals, config: &Config, urls: &[ServiceUrl]) -> anyhow::Result<(bool, Worker)> {
+fn has_token(globals: &Globals, config: &Config) -> anyhow::Result<bool> {
+    Ok(token(globals.token_file.as_deref(), config.client.token_file.as_deref())?.is_some())
+}
+
+/// With the token and the certificates of flags, environment and configuration.
+fn way(worker: Worker, globals: &Globals, config: &Config, urls: &[ServiceUrl]) -> anyhow::Result<Worker> {
     let variable = std::env::var_os("ERGATE_CA").filter(|value| !value.is_empty()).map(PathBuf::from);
     let worker = match globals.ca.clone().or(variable).or(config.client.ca.clone()) {
         Some(path) if urls.iter().any(|url| url.tls) => worker.ca(&path),
@@ -144,14 +294,14 @@ fn way(worker: Worker, globals: &Globals, config: &Config, urls: &[ServiceUrl]) 
     if let Some(url) = open.filter(|_| found.is_some() && !globals.quiet) {
         output::note(&format!("the token goes to {url} unencrypted, for everybody on the way to read; use https"));
     }
-    Ok((found.is_some(), found.iter().fold(worker, |worker, token| worker.token(token))))
+    Ok(found.iter().fold(worker, |worker, token| worker.token(token)))
 }
 
 /// With everything that it can run of its pool, or what of that it is asked to run.
-fn able(worker: Worker, args: &WorkerArgs, config: &Config) -> anyhow::Result<Worker> {
+fn able(worker: Worker, args: &WorkerArgs, config: &Config, port: Option<u16>) -> anyhow::Result<Worker> {
     let is_asked = |name: &str| args.types.is_empty() || args.types.iter().any(|known| known == name);
     let built_in = tasks::all().into_iter().filter(|task| task.settings.pool == args.pool);
-    let own = factories(config)?.into_iter().filter(|factory| factory.settings().pool == args.pool);
+    let own = factories(config, port)?.into_iter().filter(|factory| factory.settings().pool == args.pool);
     let (built_in, own): (Vec<_>, Vec<_>) = (built_in.collect(), own.collect());
     let names = built_in.iter().map(|task| task.name).chain(own.iter().map(|factory| factory.task_type()));
     let names: Vec<String> = names.map(str::to_owned).collect();

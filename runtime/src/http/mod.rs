@@ -34,6 +34,7 @@ mod tls;
 mod token;
 mod wait;
 mod watched;
+mod why;
 mod workers;
 
 use actix_web::web::{self, Data, ServiceConfig};
@@ -43,6 +44,8 @@ use self::service::Service;
 use crate::Runtime;
 
 pub use self::openapi::document;
+#[cfg(feature = "process")]
+pub(crate) use self::server::serve_workers;
 pub use self::server::{Listening, Server, ServerError, ServerSettings};
 pub use self::service::Settings;
 pub use self::tls::TlsError;
@@ -65,6 +68,7 @@ fn routes(service: Data<Service>) -> impl FnOnce(&mut ServiceConfig) {
             web::scope("/v1")
                 .configure(submit::routes)
                 .configure(dead::routes)
+                .configure(why::routes)
                 .configure(pools::routes)
                 .configure(schedules::routes)
                 .configure(follow::routes)

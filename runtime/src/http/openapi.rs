@@ -7,9 +7,10 @@ use super::problem;
 use super::schema::{
     DeadLetterPage, Firing, Firings, Health, History, LeaseAsk, Leased, Pool, PoolSize, Pools, ProblemDocument, Reason, Recorded,
     Redrive, Redriven, Registered, Registration, Report, Retry, Schedule, Schedules, State, StreamTaken, Submitted, Task,
-    TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkReport, WorkReported, Worker, WorkerTold, Workers,
+    TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkConcurrency, WorkReport, WorkReported, Worker, WorkerTold,
+    Workers,
 };
-use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, workers};
+use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +46,8 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         state::state,
         report::report,
         report::checkpoint,
+        why::ask,
+        why::set,
         workers::list,
         workers::register,
         workers::show,
@@ -52,6 +55,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         workers::lease,
         workers::report,
         workers::drain,
+        workers::many::drain_many,
         workers::payload,
         health::live,
         health::ready,
@@ -91,6 +95,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         Timeouts,
         Triggered,
         Version,
+        WorkConcurrency,
         WorkReport,
         WorkReported,
         Worker,
@@ -135,7 +140,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 34);
+        assert_eq!(paths.len(), 37);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

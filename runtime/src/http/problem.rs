@@ -255,6 +255,7 @@ fn rejected(rejection: Rejection, detail: String) -> Problem {
         | Rejection::DependencyElsewhere { index }
         | Rejection::DependencyEnded { index, .. } => Problem::new(INVALID, detail).field(format!("after[{index}]")),
         Rejection::UnknownLimit(_) => Problem::new(INVALID, detail).field("limits"),
+        Rejection::Policy => Problem::new(INVALID, detail).field("policy"),
         Rejection::TaskEnded(_)
         | Rejection::NoScheduledType(_)
         | Rejection::NotNextSlot { .. }

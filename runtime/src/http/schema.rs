@@ -271,6 +271,39 @@ describe! {
         /// Attempts that run.
         running: u64,
     }
+    /// Why a pool has the size that it has.
+    Why {
+        /// The pool.
+        pool: String,
+        /// How many replicas it should have.
+        replicas: Option<u32>,
+        /// Whether it starts tasks.
+        mode: Option<String>,
+        /// The policy as it was set.
+        policy: Value,
+        /// The fewest replicas.
+        min: Option<u32>,
+        /// The most.
+        max: Option<u32>,
+        /// The position of the event that set it.
+        set_at: Option<String>,
+        /// The last decision: the sentence that explains it, and every number that led to it.
+        decision: Option<Value>,
+        /// Why there are not as many replicas as were asked about.
+        not: Option<Value>,
+    }
+    /// A policy for a pool.
+    #[serde(deny_unknown_fields)]
+    PolicySetting {
+        /// The policy; null takes it away.
+        policy: Value,
+        /// The fewest replicas; those of before without it.
+        min: Option<u32>,
+        /// The most; as before without it.
+        max: Option<u32>,
+        /// A sentence for the log.
+        reason: Option<String>,
+    }
     /// How large a pool should be; what is not given stays.
     #[serde(deny_unknown_fields)]
     PoolSize {
@@ -445,6 +478,22 @@ describe! {
         /// Attempts that go on.
         #[schema(required = false)]
         heartbeats: Vec<Value>,
+        /// How many attempts at a time it does best with, where that has changed.
+        #[schema(required = false)]
+        concurrency: Option<WorkConcurrency>,
+    }
+    /// How many attempts at a time a worker does best with.
+    #[serde(deny_unknown_fields)]
+    WorkConcurrency {
+        /// How many, from now on; at most the slots of the worker.
+        #[schema(minimum = 1, maximum = 65536)]
+        limit: u32,
+        /// How many it was when the worker said so last.
+        #[schema(minimum = 1, maximum = 65536)]
+        was: u32,
+        /// Why.
+        #[schema(required = false, max_length = 4096)]
+        reason: String,
     }
     /// What became of a report.
     WorkReported {
@@ -465,6 +514,21 @@ describe! {
         stop: Vec<Value>,
         /// Whether it is given nothing more.
         drain: bool,
+    }
+    /// Which workers; all that is given has to be so.
+    #[serde(deny_unknown_fields)]
+    WhichWorkers {
+        /// Their ids.
+        ids: Option<Vec<String>>,
+        /// Whose work they do.
+        pool: Option<String>,
+        /// A label that they have, such as `version=1`.
+        label: Option<String>,
+    }
+    /// Workers that are given nothing more.
+    DrainedWorkers {
+        /// Their ids.
+        draining: Vec<String>,
     }
     /// The workers that this engine knows.
     Workers {
@@ -491,6 +555,9 @@ describe! {
         draining: bool,
         /// How long it has been silent.
         silent_ms: u64,
+        /// How many attempts at a time it does best with, where it finds that out.
+        #[schema(required = false)]
+        concurrency: Option<u32>,
     }
     /// Why a request was not done (RFC 9457). Some problems have more members.
     ProblemDocument {

@@ -32,6 +32,12 @@ const UNREAD_MAX: Duration = Duration::from_secs(30);
 const DRAIN_SECONDS: u64 = 10;
 /// How long a body is kept behind its answer: as long as the answer needs to be begun.
 const HELD_FOR: Duration = Duration::from_secs(1);
+/// Connections of workers of this machine: four for each of a thousand.
+#[cfg(feature = "process")]
+const LOCAL_MAX: usize = 4_096;
+/// How long a silent connection of a worker of this machine stays open: longer than its longest question.
+#[cfg(feature = "process")]
+const KEEP_LOCAL: Duration = Duration::from_secs(75);
 /// Threads of each serving thread for what reads files.
 const BLOCKING_THREADS: usize = 16;
 
@@ -259,6 +265,24 @@ fn serve(
         Some(config) => Ok(server.listen_rustls_0_23(listener, config)?.run()),
         None => Ok(server.listen(listener)?.run()),
     }
+}
+
+/// Serves workers of this machine, and nobody else, on a socket that only its user can open: they need no token.
+#[cfg(feature = "process")]
+pub(crate) fn serve_workers(
+    listener: std::os::unix::net::UnixListener,
+    runtime: Runtime,
+) -> std::io::Result<actix_web::dev::Server> {
+    let service = Data::new(Service::new(runtime, Settings::default()));
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(from_fn(hardened))
+            .app_data(service.clone())
+            .service(web::scope("/v1").configure(super::workers::routes))
+            .default_service(gate::guarded(web::to(health::nothing), None))
+    });
+    let server = server.disable_signals().workers(1).worker_max_blocking_threads(1).max_connections(LOCAL_MAX);
+    Ok(server.keep_alive(KEEP_LOCAL).shutdown_timeout(DRAIN_SECONDS).listen_uds(listener)?.run())
 }
 
 /// Answers that no route of ours gives carry the same headers, and bodies that were not read to their end close their connection.

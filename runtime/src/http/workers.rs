@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod leased;
+pub(super) mod many;
 mod reported;
 
 use actix_web::web::{self, Data, Path, Payload, ServiceConfig};
@@ -38,6 +39,12 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     config
         .service(
             web::resource("/workers").route(guarded(web::get().to(list), Some(Scope::Read))).default_service(not_that("GET")),
+        )
+        .service(
+            // Before the one that takes any id.
+            web::resource("/workers/drain")
+                .route(guarded(web::post().to(many::drain_many), Some(Scope::Operate)))
+                .default_service(not_that("POST")),
         )
         .service(
             web::resource("/workers/{id}")
@@ -225,8 +232,13 @@ pub(super) async fn report(
         session => Some(session?),
     };
     let bytes = body::whole(&request, payload, &service.settings).await?;
-    let news = reported::read(&bytes)?;
+    // One that is passed on is news alone.
+    let slots = session.as_ref().map_or(SLOTS_MAX, |session| session.spec().slots);
+    let reported::Reported { news, concurrency } = reported::read(&bytes, slots)?;
     let ids: Vec<AttemptId> = news.iter().map(|(attempt, _)| *attempt).collect();
+    if let (Some(session), Some(concurrency)) = (&session, concurrency) {
+        service.runtime.change_concurrency(session.id(), concurrency).await?;
+    }
     let verdicts = service.runtime.report_work(worker_id(&id)?, news, is_passed_on).await?;
     let mut fates: Vec<Fate> = verdicts.into_iter().map(Fate::from).collect();
     let mut told = session.as_deref().map(told).unwrap_or_default();
@@ -277,7 +289,7 @@ fn shown(session: &Session) -> Value {
     let WorkerSpec { facts, pool, slots } = session.spec();
     let labels: serde_json::Map<String, Value> =
         facts.labels.iter().map(|label| (label.name.clone(), label.value.clone().into())).collect();
-    json!({
+    let mut shown = json!({
         "id": facts.id,
         "name": facts.name,
         "pool": **pool,
@@ -287,7 +299,11 @@ fn shown(session: &Session) -> Value {
         "lease": facts.lease.to_string(),
         "draining": session.is_draining(),
         "silent_ms": u64::try_from(session.silence().as_millis()).unwrap_or(u64::MAX),
-    })
+    });
+    if let Some(concurrency) = session.concurrency() {
+        shown["concurrency"] = concurrency.into();
+    }
+    shown
 }
 
 /// What is not told with new attempts.

@@ -98,6 +98,9 @@ pub struct ReplicaSummary {
     pub slots: u64,
     /// How many it runs.
     pub used: u64,
+    /// What people call the worker, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// The name of a phase, as in JSON.
@@ -182,11 +185,20 @@ pub fn pools(state: &State) -> Vec<PoolSummary> {
 /// A pool with what is there of it, as programs see it.
 pub fn pool_json(state: &State, pool: &PoolSummary) -> Value {
     let members: Vec<_> = replicas(state).into_iter().filter(|replica| replica.pool == pool.name).collect();
-    let up = members.iter().filter(|replica| replica.phase == "ready").count();
+    let up = up(&members);
     json!({
         "name": pool.name, "mode": pool.mode.name(), "replicas": pool.replicas, "slots": pool.slots, "ready": pool.ready, "replicas_up": up,
         "slots_up": members.iter().map(|replica| replica.slots).sum::<u64>(), "running": members.iter().map(|replica| replica.used).sum::<u64>(),
     })
+}
+
+/// How many replicas are up: those of the engine, and workers. A process of the engine is asked for as a replica, and joins as a worker when there is
+/// work for it first.
+fn up(members: &[ReplicaSummary]) -> usize {
+    let ready = || members.iter().filter(|replica| replica.phase == "ready");
+    let workers = ready().filter(|replica| replica.worker.is_some()).count();
+    let processes = ready().filter(|replica| replica.worker.is_none() && replica.slots == 0).count();
+    ready().count() - workers - processes + workers.max(processes)
 }
 
 /// As [`pool_json`], with each replica.
@@ -197,7 +209,7 @@ pub fn pool_with_members(state: &State, pool: &PoolSummary) -> Value {
     value
 }
 
-/// Replicas of the control half with the slots that the work half knows of.
+/// Replicas of the control half with the slots that the work half knows of, and workers that have asked for work.
 pub fn replicas(state: &State) -> Vec<ReplicaSummary> {
     let replicas = state.control.replicas.iter();
     replicas
@@ -213,7 +225,23 @@ pub fn replicas(state: &State) -> Vec<ReplicaSummary> {
                 },
                 slots: slots.map_or(0, |replica| replica.size() as u64),
                 used: slots.map_or(0, |replica| replica.used() as u64),
+                worker: None,
             }
         })
+        .chain(workers(state))
         .collect()
+}
+
+fn workers(state: &State) -> impl Iterator<Item = ReplicaSummary> {
+    state.work.workers.iter().filter_map(|(id, facts)| {
+        let replica = state.work.replicas.get(*id)?;
+        Some(ReplicaSummary {
+            id: id.to_string(),
+            pool: state.work.pools.get(replica.pool as usize).map_or_else(String::new, |pool| pool.name.clone()),
+            phase: if replica.draining { "draining" } else { "ready" },
+            slots: replica.size() as u64,
+            used: replica.used() as u64,
+            worker: Some(facts.name.clone()),
+        })
+    })
 }

@@ -46,6 +46,8 @@ fn actors(runtime: &Runtime, form: Form) -> Vec<Family> {
         ("dispatcher", &restarts.dispatchers),
         ("projector", &restarts.projectors),
         ("scheduler", &restarts.schedulers),
+        ("process", &restarts.processes),
+        ("autoscaler", &restarts.autoscalers),
     ];
     let restarted = counts
         .iter()

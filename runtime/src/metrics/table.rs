@@ -67,6 +67,7 @@ metrics! {
     REPLICAS_WANTED = Gauge "ergate_replicas_wanted" ["pool"] "replicas" "How many replicas the pool should have.";
     POOL_HELD = Gauge "ergate_pool_held" ["pool"] "pools" "1 while the pool starts no tasks: paused or drained.";
     SLOTS = Gauge "ergate_slots" ["pool"] "slots" "Slots of all replicas that are there: so many attempts may run at once.";
+    WORKERS = Gauge "ergate_workers" ["pool", "state"] "workers" "Workers that this engine knows, by state: working, draining, silent for a minute or longer.";
     FIRINGS = Counter "ergate_schedule_firings_total" ["schedule", "outcome"] "slots" "What became of slots of schedules since the log began: fired, missed, overlap, paused, refused.";
     LAST_SLOT = Gauge "ergate_schedule_last_slot_timestamp_seconds" ["schedule"] "seconds" "When a schedule was due for its newest firing, in seconds since 1970; 0 before the first.";
     APPEND = Histogram "ergate_log_append_seconds" [] "seconds" "Sealing and writing a block.";
@@ -83,7 +84,7 @@ metrics! {
     HOLDS = Counter "ergate_backpressure_total" [] "times" "How often lanes were closed because too many blocks waited to become durable.";
     BUSY = Counter "ergate_busy_total" [] "answers" "How often a caller was asked to come again later, as with 429.";
     UNDECIDED = Gauge "ergate_undecided_bytes" [] "bytes" "Requests that wait to be decided; 64 MiB at most.";
-    RESTARTS = Counter "ergate_actor_restarts_total" ["actor"] "restarts" "Actors that failed and were started again: executor, dispatcher, projector, scheduler.";
+    RESTARTS = Counter "ergate_actor_restarts_total" ["actor"] "restarts" "Actors that failed and were started again: executor, dispatcher, projector, scheduler, autoscaler; and processes of pools, as process.";
     GENERATED = Counter "ergate_generator_batches_total" ["generator", "outcome"] "batches" "How often a generator was asked, by what became of it: accepted, duplicate, empty, failed, panicked, refused, overdue.";
     SOURCE_LINES = Counter "ergate_source_lines_total" ["source", "outcome"] "lines" "Lines of followed files, by what became of them: taken, duplicate, refused.";
     SOURCE_UNREAD = Gauge "ergate_source_unread_bytes" ["source"] "bytes" "Bytes of followed files whose lines have no answer yet.";

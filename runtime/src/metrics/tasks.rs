@@ -87,6 +87,8 @@ pub(super) fn families(runtime: &Runtime, labels: &mut Labels, form: Form) -> Ve
     });
     families.extend(shown(&there, runtime.now(), form));
     families.extend(shown_pools(&pools, form));
+    #[cfg(feature = "http")]
+    families.push(shown_workers(runtime, labels, form));
     families.extend(schedules);
     families
 }
@@ -165,4 +167,23 @@ fn shown_pools(pools: &BTreeMap<String, Pool>, form: Form) -> [Family; 4] {
         slots.add(&[name], number(pool.slots));
     }
     [replicas, wanted, held, slots]
+}
+
+/// Silence of a worker after which it counts as silent: longer than the longest question, which is no silence.
+#[cfg(feature = "http")]
+const SILENT_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[cfg(feature = "http")]
+fn shown_workers(runtime: &Runtime, labels: &mut Labels, form: Form) -> Family {
+    let mut counts: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+    for session in runtime.workers() {
+        let state = if session.is_draining() { 1 } else { 2 * usize::from(session.silence() >= SILENT_AFTER) };
+        counts.entry(labels.pools.label(&session.spec().pool).to_owned()).or_default()[state] += 1;
+    }
+    let mut workers = Family::new(&table::WORKERS, form);
+    for (pool, counts) in &counts {
+        let states = ["working", "draining", "silent"].iter().zip(counts);
+        states.for_each(|(state, count)| workers.add(&[pool, state], number(*count)));
+    }
+    workers
 }

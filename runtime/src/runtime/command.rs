@@ -6,6 +6,8 @@ use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{SubmitError, TaskEnd};
 use ergate_events::event::PoolMode;
 use ergate_events::id::{Position, ShardId, TaskId};
+use ergate_events::scaling::AnyPolicy;
+use ergate_events::scaling::signal::Bounds;
 
 use super::{Front, Runtime, WaitError};
 
@@ -84,6 +86,25 @@ impl Runtime {
     pub async fn set_pool_mode(&self, pool: &str, mode: PoolMode, by: &str, reason: &str) -> Result<Position, SubmitError> {
         let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
         self.propose_for_all(Proposal::SetPoolMode { pool, mode, by, reason }).await
+    }
+
+    /// Lets a policy size a pool between two bounds, or takes the policy away that it has. On Kafka that is decided where sizes are.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when no pool of this name has a size, or a setting is out of range; otherwise as [`Runtime::resize_pool`].
+    pub async fn set_policy(
+        &self,
+        pool: &str,
+        policy: Option<&AnyPolicy>,
+        bounds: Bounds,
+        by: &str,
+        reason: &str,
+    ) -> Result<Position, SubmitError> {
+        // Numbers and texts can always be written.
+        let policy = policy.map(|policy| serde_json::to_string(policy).unwrap_or_default()).unwrap_or_default();
+        let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        let Bounds { min: least, max: most } = bounds;
+        self.propose_for_all(Proposal::SetPolicy { pool, policy, least, most, by, reason }).await
     }
 
     /// Records what holds for all shards where that is decided.

@@ -162,7 +162,7 @@ impl Runtime {
     }
 
     /// How often actors were started again, in all shards here.
-    pub fn restarts(&self) -> &Restarts {
+    pub fn restarts(&self) -> &Arc<Restarts> {
         match &self.inner.front {
             Front::Local(parts) => &parts.restarts,
             #[cfg(feature = "kafka")]

@@ -14,6 +14,8 @@ mod submit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+#[cfg(all(feature = "http", feature = "process"))]
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
@@ -68,6 +70,9 @@ struct Inner {
     plugins: Running,
     #[cfg(feature = "http")]
     workers: Arc<Hub>,
+    /// The processes of pools that have some, until they are ended.
+    #[cfg(all(feature = "http", feature = "process"))]
+    fleet: std::sync::Mutex<Option<crate::fleet::Fleet>>,
     durability: Durability,
     tasks_live_max: usize,
     settings: BTreeMap<String, TypeSettings>,
@@ -122,6 +127,8 @@ impl Runtime {
             plugins: builder.plugins.running(),
             #[cfg(feature = "http")]
             workers: Arc::clone(&builder.workers),
+            #[cfg(all(feature = "http", feature = "process"))]
+            fleet: std::sync::Mutex::default(),
             durability,
             tasks_live_max,
             settings,
@@ -166,6 +173,12 @@ impl Runtime {
     #[cfg(feature = "http")]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.workers
+    }
+
+    /// Keeps the processes of pools until the runtime is shut down.
+    #[cfg(all(feature = "http", feature = "process"))]
+    pub(crate) fn keep(&self, fleet: crate::fleet::Fleet) {
+        *self.inner.fleet.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet);
     }
 
     /// The shard that a schedule or a generator belongs to: without Kafka the only one, and there the one that a record with its name as the key

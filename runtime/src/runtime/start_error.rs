@@ -99,6 +99,20 @@ pub enum StartError {
         /// Why, with everything that caused it.
         reason: String,
     },
+    /// The engine cannot listen for workers of this machine.
+    #[error("failed to listen for workers on {}; its path has at most 107 bytes, and its directory is writable", path.display())]
+    Socket {
+        /// The socket.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There are pools of processes, and the log is on Kafka.
+    #[error(
+        "an engine on Kafka starts no processes for pools; start `ergate worker` beside it and give the pools `fleet = \"external\"`"
+    )]
+    ProcessesOnKafka,
     /// There is no thread to run on.
     #[error("failed to start a thread")]
     Thread(#[source] std::io::Error),

@@ -25,6 +25,8 @@ impl Runtime {
         }
         self.inner.room.close();
         self.inner.plugins.stop_generators().await;
+        #[cfg(all(feature = "http", feature = "process"))]
+        self.end_fleet(drain).await;
         match &self.inner.front {
             Front::Local(parts) => self.shut_down(parts, drain).await,
             #[cfg(feature = "kafka")]
@@ -34,6 +36,15 @@ impl Runtime {
                 self.end_functions().await;
                 Ok(())
             }
+        }
+    }
+
+    /// Ends the processes of pools, which report what they did as long as they are there.
+    #[cfg(all(feature = "http", feature = "process"))]
+    async fn end_fleet(&self, drain: Duration) {
+        let fleet = self.inner.fleet.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(fleet) = fleet {
+            fleet.end(drain).await;
         }
     }
 

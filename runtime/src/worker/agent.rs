@@ -18,6 +18,7 @@ use super::lane::Called;
 use super::line::Road;
 use super::link::{Link, On};
 use super::links::{Astray, Ways};
+use super::pace::Pace;
 use super::plan::Plan;
 use super::share;
 use super::table::{Held, Left, Stage, Table};
@@ -68,12 +69,20 @@ pub(super) struct Agent {
     pub(super) full_since: Option<Instant>,
     pub(super) drain: Option<Drain>,
     pub(super) is_gone: bool,
+    /// How many attempts it may have now.
+    room: Option<watch::Receiver<u32>>,
+    /// Finds out how many do best, where it is to.
+    pub(super) pace: Option<Pace>,
+    /// How many it could have at most when it asked last.
+    pub(super) most_before: usize,
 }
 
 impl Agent {
-    pub(super) fn new(plan: Plan, first: Vec<Road>, ways: Ways, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
+    pub(super) fn new(mut plan: Plan, first: Vec<Road>, ways: Ways, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
         let ids = (0..=u16::MAX).map(TypeId);
         Agent {
+            room: plan.room.take(),
+            pace: Pace::of(plan.concurrency, plan.slots),
             types: plan.names().map(str::to_owned).zip(ids).collect(),
             table: Table::new(plan.slots),
             plan,
@@ -83,6 +92,7 @@ impl Agent {
             ways,
             astray: Vec::new(),
             turn: 0,
+            most_before: 0,
             full_since: None,
             drain: None,
             is_gone: false,
@@ -107,6 +117,8 @@ impl Agent {
                 report = reports.next() => self.take(report.ok_or(WorkerError::Runner)?, reports),
                 (at, on, called) = answered(&mut self.links) => self.hear(at, on, called)?,
                 () = tokio::time::sleep_until(wake) => self.look()?,
+                // The next turn asks anew, for more or for less.
+                () = changed(&mut self.room) => {}
                 changed = wishes.changed() => {
                     let wish = if changed.is_ok() { *wishes.borrow_and_update() } else { Wish::Now };
                     self.heed(wish)?;
@@ -162,7 +174,7 @@ impl Agent {
             (Stage::Ending(left), News::Released) => link.outbox.leave(place, id, left),
             (_, News::Released | News::Succeeded(..) | News::Failed(_)) => link.outbox.add(place, id, news),
         }
-        self.table.set(place, Stage::Over);
+        self.over(place, news);
     }
 
     /// Tells an attempt to end at once.
@@ -182,7 +194,14 @@ impl Agent {
         if let Some(link) = self.teller(from) {
             link.outbox.leave(place, id, left);
         }
+        self.over(place, News::Released);
+    }
+
+    fn over(&mut self, place: usize, news: News<'_>) {
         self.table.set(place, Stage::Over);
+        if let Some(pace) = &mut self.pace {
+            pace.end(place, news);
+        }
     }
 
     /// Gives an attempt back for which there is no slot.
@@ -229,9 +248,32 @@ impl Agent {
         let drain = drain.into_iter().flat_map(|until| [Duration::ZERO, GRACE, CLOSE_MAX].map(|after| until + after));
         let astray = self.astray.iter().map(|astray| astray.due);
         let shares = share::wake_at(&self.asked_engines().1, now);
+        let is_told = |link: &&Link| link.is_known && self.drain.is_none();
+        let paces = links().filter(is_told).filter_map(|link| self.pace.as_ref()?.due(&link.notice));
         // A moment later, so that what is due then is not just not yet due.
-        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares);
+        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares).chain(paces);
         due.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min().unwrap_or(now + IDLE)
+    }
+
+    /// How many attempts it may have at this moment, of all engines together.
+    pub(super) fn most(&self) -> usize {
+        let room = self.room.as_ref().map_or(usize::MAX, |room| *room.borrow() as usize);
+        let limit = self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize);
+        room.min(limit).min(self.plan.slots as usize)
+    }
+
+    /// How many more attempts it may be given.
+    pub(super) fn free(&self) -> usize {
+        self.table.free().min(self.most().saturating_sub(self.table.live()))
+    }
+
+    /// Notes whether there is work for free places.
+    pub(super) fn measure(&mut self) {
+        let is_dry = |agent: &Agent| agent.free() > 0 && share::is_dry(&agent.asked_engines().1, Instant::now());
+        let is_starved = self.pace.is_some() && is_dry(self);
+        if let Some(pace) = &mut self.pace {
+            pace.starve(is_starved);
+        }
     }
 
     /// Whether it is time to ask although there is no free slot.
@@ -258,4 +300,16 @@ async fn answered(links: &mut [Option<Link>]) -> (usize, On, Called) {
         Poll::Pending
     })
     .await
+}
+
+/// Waits until there is more or less room than before.
+async fn changed(room: &mut Option<watch::Receiver<u32>>) {
+    let is_there = match room {
+        Some(room) => room.changed().await.is_ok(),
+        None => std::future::pending().await,
+    };
+    if !is_there {
+        // Whoever could say it is gone; what was said last holds.
+        std::future::pending().await
+    }
 }

@@ -21,6 +21,7 @@ use super::WorkerError;
 use super::agent::{Agent, Wish};
 use super::line::Road;
 use super::links::Ways;
+use super::pace::Concurrency;
 use super::plan::Plan;
 use crate::http::client::{self, ServiceUrl};
 
@@ -34,6 +35,8 @@ pub struct Worker {
     urls: Vec<String>,
     token: Option<HeaderValue>,
     tls: Option<client::TlsConnector>,
+    /// Drawn where whoever made it did not.
+    id: Option<WorkerId>,
     plan: Plan,
     /// What is wrong with it, said when it is run.
     fault: Option<String>,
@@ -47,14 +50,16 @@ impl Worker {
             id: WorkerId::default(),
             pool: "default".to_owned(),
             slots: 1,
+            concurrency: Concurrency::Fixed,
             name: format!("pid {}", std::process::id()),
             labels: BTreeMap::new(),
             lease: LEASE_DEFAULT,
             drain: DRAIN_DEFAULT,
             tasks: BTreeMap::new(),
             ready: None,
+            room: None,
         };
-        Worker { urls: vec![url.to_owned()], token: None, tls: None, plan, fault: None }
+        Worker { urls: vec![url.to_owned()], token: None, tls: None, id: None, plan, fault: None }
     }
 
     /// One more engine to begin with, for when the others do not answer. An engine, not what distributes requests to several.
@@ -78,10 +83,31 @@ impl Worker {
         self
     }
 
+    /// How many of its slots it uses; all of them without this.
+    #[must_use]
+    pub const fn concurrency(mut self, concurrency: Concurrency) -> Worker {
+        self.plan.concurrency = concurrency;
+        self
+    }
+
     /// What people call it.
     #[must_use]
     pub fn name(mut self, name: &str) -> Worker {
         name.clone_into(&mut self.plan.name);
+        self
+    }
+
+    /// Gives it an id, which no other process may have; without this it draws one.
+    #[must_use]
+    pub const fn id(mut self, id: WorkerId) -> Worker {
+        self.id = Some(id);
+        self
+    }
+
+    /// Lets it have at most so many attempts at this moment: 0 while what does the work is not ready. Those that it has are not ended.
+    #[must_use]
+    pub fn room(mut self, room: watch::Receiver<u32>) -> Worker {
+        self.plan.room = Some(room);
         self
     }
 
@@ -210,7 +236,7 @@ impl Worker {
     }
 
     fn check(self) -> Result<(Plan, Vec<Road>, Ways), WorkerError> {
-        let Worker { urls, token, tls, mut plan, fault } = self;
+        let Worker { urls, token, tls, id, mut plan, fault } = self;
         let wrong = |text: String| Err(WorkerError::Setup(text));
         if let Some(fault) = fault {
             return wrong(fault);
@@ -225,6 +251,9 @@ impl Worker {
         if !(1..=SLOTS_MAX).contains(&plan.slots) {
             return wrong(format!("it has {} slots; 1 to {SLOTS_MAX} are expected", plan.slots));
         }
+        if let Some(fault) = plan.concurrency.fault(plan.slots) {
+            return wrong(fault);
+        }
         if plan.lease < LEASE_MIN.to_std() || plan.lease > LEASE_MAX.to_std() {
             return wrong(format!("its lease is {:?}; {LEASE_MIN} to {LEASE_MAX} are expected", plan.lease));
         }
@@ -234,7 +263,7 @@ impl Worker {
         if plan.tasks.len() >= usize::from(u16::MAX) {
             return wrong(format!("it can run {} task types, which are too many", plan.tasks.len()));
         }
-        plan.id = draw()?;
+        plan.id = id.map_or_else(draw, Ok)?;
         let is_secure = first.iter().all(|url| url.tls);
         let mut ways = Ways { tls, token, is_secure };
         let roads: Result<Vec<Road>, String> = first.into_iter().map(|url| ways.road(url)).collect();

@@ -45,6 +45,7 @@ impl Agent {
             }
         }
         self.ask_now();
+        self.measure();
     }
 
     fn talk_now(&mut self, at: usize) {
@@ -91,10 +92,15 @@ impl Agent {
     }
 
     fn tell_now(&mut self, at: usize) {
-        let Some(link) = self.link_mut(at).filter(|link| link.tell.is_free()) else { return };
-        if link.parcels.is_empty() && !link.outbox.is_empty() {
-            let parcel = link.outbox.pack();
-            link.parcels.push_back(parcel);
+        let Some(link) = self.links.get_mut(at).and_then(Option::as_mut).filter(|link| link.tell.is_free()) else { return };
+        if link.parcels.is_empty() {
+            // One that takes nothing more has no use for a limit.
+            let pace = self.pace.as_ref().filter(|_| self.drain.is_none());
+            let concurrency = pace.and_then(|pace| pace.tell(&mut link.notice));
+            if concurrency.is_some() || !link.outbox.is_empty() {
+                let parcel = link.outbox.pack(concurrency);
+                link.parcels.push_back(parcel);
+            }
         }
         if let Some(body) = link.parcels.front().map(|parcel| parcel.body.clone()) {
             let call = self.call(Method::POST, "/report", body, ANSWER_WITHIN);
@@ -104,13 +110,9 @@ impl Agent {
         }
     }
 
-    /// How many more attempts it may be given.
-    const fn free(&self) -> usize {
-        self.table.free()
-    }
-
     fn ask_now(&mut self) {
-        let is_long_full = if self.free() > 0 {
+        let (free, most) = (self.free(), self.most());
+        let is_long_full = if free > 0 {
             self.full_since = None;
             false
         } else {
@@ -119,12 +121,25 @@ impl Agent {
         if self.drain.is_some() {
             return;
         }
-        let room = Room { free: self.free(), slots: self.plan.slots as usize, is_long_full };
+        if std::mem::replace(&mut self.most_before, most) > most {
+            self.take_back(free);
+        }
+        // As many as it may have, and not all its slots: of few, fewer wait where nothing is.
+        let room = Room { free, slots: most, is_long_full };
         loop {
             let (places, engines) = self.asked_engines();
             let turn = places.iter().position(|at| *at >= self.turn).unwrap_or(0);
             let Some((index, slots)) = share::next(room, &engines, turn, Instant::now()) else { return };
             self.turn = places[index] + 1;
+            self.ask(places[index], slots);
+        }
+    }
+
+    /// Asks for fewer where it has asked for more than there is room for now.
+    fn take_back(&mut self, free: usize) {
+        loop {
+            let (places, engines) = self.asked_engines();
+            let Some((index, slots)) = share::excess(free, &engines) else { return };
             self.ask(places[index], slots);
         }
     }

@@ -42,12 +42,14 @@ impl Agent {
         let mut attempts = Attempts::default();
         for one in given {
             let stage = if one.payload_url.is_some() { Stage::Fetching } else { Stage::Running };
-            let Some(place) = self.table.take(one.attempt, stage, from) else {
-                // Another engine was faster.
+            let is_room = self.free() > 0;
+            let Some(place) = is_room.then(|| self.table.take(one.attempt, stage, from)).flatten() else {
+                // Another engine was faster, or there is less room than when it was asked for.
                 self.return_beyond(one.attempt, from);
                 continue;
             };
-            if self.drain.is_some() {
+            // An engine that wants no more of the worker gave this before it did, and waits for it; whoever ends the worker does not wait for long.
+            if self.drain.is_some_and(|drain| drain.until.is_some()) {
                 self.leave(place, Held { id: one.attempt, stage, from }, Left::Returned);
             } else {
                 self.prepare(place, from, &one, &mut attempts);
@@ -73,8 +75,15 @@ impl Agent {
             }
             return;
         }
+        self.begin(place, Micros::from_millis(one.timeout_ms));
         let payload = wire::bytes(one.payload, one.payload_base64.as_deref()).unwrap_or_default();
         attempts.add(given(place, one.attempt, facts, (&payload, checkpoint.as_deref(), one.traceparent.as_deref())));
+    }
+
+    fn begin(&mut self, place: usize, timeout: Micros) {
+        if let Some(pace) = &mut self.pace {
+            pace.begin(place, timeout);
+        }
     }
 
     fn facts(&self, one: &Given<'_>) -> Facts {
@@ -95,6 +104,7 @@ impl Agent {
             return;
         }
         self.table.set(*place, Stage::Running);
+        self.begin(*place, facts.deadline.since(self.clock.now()));
         let mut attempts = Attempts::default();
         attempts.add(given(*place, *id, *facts, (payload, checkpoint.as_deref(), trace_parent.as_deref())));
         self.runner.run(attempts);

@@ -17,6 +17,8 @@ use super::lane::{Called, WAIT_MAX};
 use super::line::LineError;
 use super::link::{Link, On, Talk};
 use super::outbox::Parcel;
+use super::pace::Notice;
+use super::share::IN_VAIN_AFTER;
 use super::table::{Held, Left, Stage};
 use super::wire::{Elsewhere, Leased, Registered, Reported, Stop, Told};
 
@@ -56,10 +58,19 @@ impl Agent {
 
     /// An answer to a question for attempts.
     fn asked(&mut self, at: usize, called: Called) -> Result<(), WorkerError> {
-        let Some(body) = self.judge(at, On::Ask, Verdict::of(called))? else { return Ok(()) };
+        let Some(body) = self.judge(at, On::Ask, Verdict::of(called))? else {
+            if let Some(link) = self.link_mut(at) {
+                link.is_short = true;
+            }
+            return Ok(());
+        };
         let Leased { attempts, engines, told } = read(&body)?;
+        let is_one_of_several = self.asked_engines().0.len() > 1;
         if let Some(link) = self.link_mut(at) {
             link.seq += 1;
+            // What came late came up while it waited.
+            let is_late = is_one_of_several && link.ask.begun().elapsed() >= IN_VAIN_AFTER;
+            link.is_short = if link.asked == 0 { link.is_short } else { attempts.len() < link.asked || is_late };
             link.said = link.said.after(link.asked, attempts.len(), Instant::now());
         }
         self.take_in(at, attempts);
@@ -109,6 +120,9 @@ impl Agent {
         let Some(parcel) = link.parcels.pop_front() else { return Err(WorkerError::Refused(refusal)) };
         let parts = parcel.split();
         if parts.is_empty() {
+            if parcel.has_beside() {
+                link.notice.take_back();
+            }
             let message = format!("the engine takes no report of {} bytes: {refusal}", parcel.body.len());
             tracing::warn!(message, "news of an attempt was too large");
             for place in parcel.places() {
@@ -156,7 +170,7 @@ impl Agent {
         let Registered { engines, told } = read(&body)?;
         if let Some(link) = self.link_mut(at) {
             (link.is_known, link.seq, link.asked) = (true, 1, 0);
-            link.known_at = Some(Instant::now());
+            (link.known_at, link.notice) = (Some(Instant::now()), Notice::default());
             [&mut link.ask, &mut link.tell, &mut link.fetch].into_iter().for_each(super::lane::Lane::went_well);
             link.is_drain_said = told.drain;
         }

@@ -9,6 +9,7 @@ use super::given::Fetch;
 use super::lane::{Called, Lane};
 use super::line::Road;
 use super::outbox::{Outbox, Parcel};
+use super::pace::Notice;
 use super::share::{Asked, Out, Said};
 
 /// What is said on the connection for everything but questions, reports and payloads.
@@ -51,6 +52,10 @@ pub(super) struct Link {
     pub(super) seq: u64,
     pub(super) asked: usize,
     pub(super) said: Said,
+    /// Whether it had less than it was asked for last.
+    pub(super) is_short: bool,
+    /// What it knows of the limit that the worker has found.
+    pub(super) notice: Notice,
     /// Whether the engine knows what runs.
     pub(super) is_known: bool,
     /// When it came to know that.
@@ -83,6 +88,8 @@ impl Link {
             seq: 1,
             asked: 0,
             said: Said::nothing_yet(now),
+            is_short: false,
+            notice: Notice::default(),
             is_known: false,
             known_at: None,
             heard: now,
@@ -130,7 +137,7 @@ impl Link {
     /// How it stands with questions for attempts.
     pub(super) fn as_asked(&self) -> Asked {
         let out = self.ask.is_calling().then(|| Out { slots: self.asked, since: self.ask.begun() });
-        Asked { out, is_free: self.ask.is_free(), said: self.said }
+        Asked { out, is_free: self.ask.is_free(), said: self.said, is_short: self.is_short }
     }
 
     /// For how long it has not answered.
@@ -141,10 +148,14 @@ impl Link {
     /// Takes what waits to be told here and is not on its way.
     pub(super) fn take_parcels(&mut self) -> Vec<Parcel> {
         let on_its_way = if self.tell.is_calling() { self.parcels.pop_front() } else { None };
-        let mut taken: Vec<Parcel> = self.parcels.drain(..).collect();
+        if self.parcels.iter().any(Parcel::has_beside) {
+            // That was for this engine.
+            self.notice.take_back();
+        }
+        let mut taken: Vec<Parcel> = self.parcels.drain(..).filter_map(Parcel::without_beside).collect();
         self.parcels.extend(on_its_way);
         while !self.outbox.is_empty() {
-            taken.push(self.outbox.pack());
+            taken.push(self.outbox.pack(None));
         }
         taken
     }

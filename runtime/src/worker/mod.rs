@@ -39,13 +39,17 @@ mod line;
 mod link;
 mod links;
 mod outbox;
+mod pace;
 mod plan;
+#[cfg(feature = "process")]
+pub mod server;
 mod share;
 mod table;
 mod wire;
 
 pub use self::answer::Refusal;
 pub use self::builder::{LEASE_DEFAULT, Worker};
+pub use self::pace::Concurrency;
 
 /// Why a worker ended that nobody asked to end, or not as it should.
 #[derive(Debug, thiserror::Error)]

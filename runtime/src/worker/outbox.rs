@@ -41,6 +41,8 @@ pub(super) struct Parcel {
     outcomes: Vec<(usize, Range<usize>)>,
     /// Where in it the signs of life are, each with the place of its attempt.
     beats: Vec<(usize, Range<usize>)>,
+    /// What it says to one engine beside, as a part of an object.
+    beside: Option<Vec<u8>>,
     /// How often there was nobody who could record it.
     pub(super) tries: u32,
 }
@@ -50,14 +52,17 @@ impl Parcel {
     fn of<'a>(
         outcomes: impl Iterator<Item = (usize, &'a [u8])>,
         beats: impl Iterator<Item = (usize, &'a [u8])>,
+        beside: Option<Vec<u8>>,
         tries: u32,
     ) -> Parcel {
         let mut body = b"{\"outcomes\":[".to_vec();
         let outcomes = outcomes.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.extend_from_slice(b"],\"heartbeats\":[");
         let beats = beats.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
-        body.extend_from_slice(b"]}");
-        Parcel { body: body.into(), outcomes, beats, tries }
+        body.push(b']');
+        body.extend_from_slice(beside.as_deref().unwrap_or_default());
+        body.push(b'}');
+        Parcel { body: body.into(), outcomes, beats, beside, tries }
     }
 
     fn pieces<'a>(&'a self, of: &'a [(usize, Range<usize>)]) -> impl Iterator<Item = (usize, &'a [u8])> {
@@ -67,7 +72,21 @@ impl Parcel {
     /// The news of these attempts, for somebody else.
     pub(super) fn part(&self, places: &BTreeSet<usize>) -> Parcel {
         let is_in = |(place, _): &(usize, &[u8])| places.contains(place);
-        Parcel::of(self.pieces(&self.outcomes).filter(is_in), self.pieces(&self.beats).filter(is_in), self.tries + 1)
+        Parcel::of(self.pieces(&self.outcomes).filter(is_in), self.pieces(&self.beats).filter(is_in), None, self.tries + 1)
+    }
+
+    /// Whether it says something beside.
+    pub(super) const fn has_beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// The same without what it says beside; nothing where there is nothing else.
+    pub(super) fn without_beside(self) -> Option<Parcel> {
+        if self.beside.is_none() {
+            return Some(self);
+        }
+        let is_empty = self.outcomes.is_empty() && self.beats.is_empty();
+        (!is_empty).then(|| Parcel::of(self.pieces(&self.outcomes), self.pieces(&self.beats), None, self.tries))
     }
 
     /// The places of the attempts that are over with it.
@@ -81,11 +100,12 @@ impl Parcel {
             return Vec::new();
         }
         let (outcomes, beats) = (self.outcomes.chunks(self.outcomes.len().div_ceil(2).max(1)), self.beats.chunks(1));
+        let mut beside = self.beside.clone();
         let none = std::iter::empty::<(usize, &[u8])>;
         // Signs of life first, as the engine counts them.
-        let beats = beats.map(|some| Parcel::of(none(), self.pieces(some), self.tries));
-        let outcomes = outcomes.map(|some| Parcel::of(self.pieces(some), none(), self.tries));
-        beats.chain(outcomes).collect()
+        let beats = beats.map(|some| Parcel::of(none(), self.pieces(some), beside.take(), self.tries)).collect::<Vec<_>>();
+        let outcomes = outcomes.map(|some| Parcel::of(self.pieces(some), none(), beside.take(), self.tries));
+        beats.into_iter().chain(outcomes).collect()
     }
 }
 
@@ -154,8 +174,8 @@ impl Outbox {
         beat
     }
 
-    /// Takes what goes into one report.
-    pub(super) fn pack(&mut self) -> Parcel {
+    /// Takes what goes into one report, with what it says beside.
+    pub(super) fn pack(&mut self, beside: Option<Vec<u8>>) -> Parcel {
         let count = self.fitting();
         let end_of = |index: usize| self.ends[index].1;
         let start_of = |index: usize| index.checked_sub(1).map_or(0, end_of);
@@ -169,7 +189,7 @@ impl Outbox {
             bytes += written.len();
             beats.push((place, written));
         }
-        let parcel = Parcel::of(outcomes, beats.iter().map(|(place, beat)| (*place, &beat[..])), 0);
+        let parcel = Parcel::of(outcomes, beats.iter().map(|(place, beat)| (*place, &beat[..])), beside, 0);
         let packed = start_of(count);
         self.bytes.drain(..packed);
         self.ends.drain(..count);
@@ -223,7 +243,7 @@ mod tests {
         outbox.add(2, id(2), News::Kept(b"7"));
         outbox.add(2, id(2), News::Alive);
         outbox.leave(3, id(3), Left::Returned);
-        let parcel = outbox.pack();
+        let parcel = outbox.pack(None);
         let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{},"outcome":"PARTIAL"},{"attempt":"0-3.1","returned":true}],"heartbeats":[{"attempt":"0-2.1","checkpoint":7}]}"#;
         assert_eq!(std::str::from_utf8(&parcel.body).unwrap(), expected);
         assert_eq!((parcel.places().collect::<Vec<_>>(), outbox.is_empty()), (vec![1, 3], true));
@@ -235,7 +255,7 @@ mod tests {
         let large = format!("\"{}\"", "1".repeat(REPORT_BYTES)).into_bytes();
         (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, &large)));
         for number in 0..3 {
-            let parcel = outbox.pack();
+            let parcel = outbox.pack(None);
             assert_eq!((read(&parcel).0, parcel.places().collect::<Vec<_>>()), (vec![format!("0-{number}.1")], vec![number]));
         }
         assert!(outbox.is_empty());
@@ -246,11 +266,13 @@ mod tests {
         let mut outbox = Outbox::new();
         (0..5).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"null")));
         outbox.add(9, id(9), News::Alive);
-        let parts = outbox.pack().split();
+        let parts = outbox.pack(Some(b",\"beside\":1".to_vec())).split();
         let read: Vec<_> = parts.iter().map(read).collect();
         assert_eq!(read[0], (vec![], vec!["0-9.1".to_owned()]));
         assert_eq!((read[1].0.len(), read[2].0.len()), (3, 2));
         assert!(parts[0].split().is_empty());
+        assert!(parts[0].body.ends_with(b"],\"beside\":1}"), "{:?}", parts[0].body);
+        assert!(parts[1].body.ends_with(b"\"heartbeats\":[]}"), "{:?}", parts[1].body);
     }
 
     #[test]
@@ -259,9 +281,16 @@ mod tests {
         (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"{ \"a\": 1 }")));
         outbox.add(1, id(1), News::Kept(b"7"));
         outbox.add(9, id(9), News::Alive);
-        let part = outbox.pack().part(&[1, 9].into());
+        let whole = outbox.pack(Some(b",\"beside\":1".to_vec()));
+        let part = whole.part(&[1, 9].into());
         let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{ "a": 1 }}],"heartbeats":[{"attempt":"0-1.1","checkpoint":7},{"attempt":"0-9.1"}]}"#;
         assert_eq!(std::str::from_utf8(&part.body).unwrap(), expected);
         assert_eq!((part.places().collect::<Vec<_>>(), part.tries), (vec![1], 1));
+        // What is said to one engine beside is for that one.
+        let places: Vec<_> = whole.places().collect();
+        let rest = whole.without_beside().unwrap();
+        assert!(rest.body.ends_with(br#"{"attempt":"0-9.1"}]}"#) && !rest.has_beside(), "{:?}", rest.body);
+        assert_eq!((rest.places().collect::<Vec<_>>(), places), (vec![0, 1, 2], vec![0, 1, 2]));
+        assert!(outbox.pack(Some(Vec::new())).without_beside().is_none());
     }
 }

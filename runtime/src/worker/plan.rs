@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use ergate_actors::executor::function::TaskFunction;
 use ergate_events::worker::WorkerId;
+use tokio::sync::watch;
+
+use super::pace::Concurrency;
 
 /// Called once when the engine knows the worker.
 pub(super) type Ready = Box<dyn FnOnce() + Send>;
@@ -15,6 +18,7 @@ pub(super) struct Plan {
     pub(super) id: WorkerId,
     pub(super) pool: String,
     pub(super) slots: u32,
+    pub(super) concurrency: Concurrency,
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) lease: Duration,
@@ -23,6 +27,8 @@ pub(super) struct Plan {
     /// What it can run, by the names of task types.
     pub(super) tasks: BTreeMap<String, Arc<dyn TaskFunction>>,
     pub(super) ready: Option<Ready>,
+    /// How many attempts it may have at this moment, where that is less than it has slots.
+    pub(super) room: Option<watch::Receiver<u32>>,
 }
 
 impl Plan {

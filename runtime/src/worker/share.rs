@@ -42,6 +42,8 @@ pub(super) struct Asked {
     /// Whether a question may begin where none is on its way.
     pub(super) is_free: bool,
     pub(super) said: Said,
+    /// Whether it had less than it was asked for last, as far as is known.
+    pub(super) is_short: bool,
 }
 
 /// What there is room for.
@@ -149,6 +151,26 @@ pub(super) fn next(room: Room, engines: &[Asked], turn: usize, now: Instant) -> 
     })
 }
 
+/// What is taken back where there is less room than was asked for: at which engine, and what it is still asked for. With fewer free slots than engines
+/// each may be asked for one.
+pub(super) fn excess(free: usize, engines: &[Asked]) -> Option<(usize, usize)> {
+    let (at, slots) = engines.iter().map(Asked::slots).enumerate().max_by_key(|(_, slots)| *slots)?;
+    if (1..engines.len()).contains(&free) {
+        return (slots > 1).then_some((at, 1));
+    }
+    let beyond = engines.iter().map(Asked::slots).sum::<usize>().saturating_sub(free);
+    (beyond > 0).then(|| (at, slots.saturating_sub(beyond).max(free / engines.len())))
+}
+
+/// Whether free slots stay free for want of work: no engine gave all that it was asked for last, and may have more.
+pub(super) fn is_dry(engines: &[Asked], now: Instant) -> bool {
+    match engines {
+        // Its answer may be long on its way.
+        [only] => only.is_short,
+        all => all.iter().all(|engine| engine.is_short || engine.waits_in_vain(now)),
+    }
+}
+
 /// When there may be something to ask next that nothing else wakes for.
 pub(super) fn wake_at(engines: &[Asked], now: Instant) -> Option<Instant> {
     let each = engines.iter().filter_map(|engine| match (engine.out, engine.said) {
@@ -184,7 +206,7 @@ mod tests {
     }
 
     fn idle(count: usize, now: Instant) -> Vec<Asked> {
-        vec![Asked { out: None, is_free: true, said: Said::nothing_yet(now) }; count]
+        vec![Asked { out: None, is_free: true, said: Said::nothing_yet(now), is_short: false }; count]
     }
 
     fn answer(engine: &mut Asked, given: usize, now: Instant) {
@@ -292,6 +314,42 @@ mod tests {
         assert_eq!(ask(room(1, 60), &mut engines, now), [(2, 1)]);
     }
 
+    #[test]
+    fn where_there_is_less_room_than_was_asked_for_the_most_is_taken_back() {
+        let now = Instant::now();
+        let mut engines = idle(3, now);
+        let mut take_back = |asked: [usize; 3], free: usize| {
+            let each = engines.iter_mut().zip(asked);
+            each.for_each(|(engine, slots)| engine.out = Some(Out { slots, since: now }));
+            while let Some((at, slots)) = excess(free, &engines) {
+                engines[at].out = Some(Out { slots, since: now });
+            }
+            [0, 1, 2].map(|at: usize| engines[at].slots())
+        };
+        assert_eq!(take_back([9, 2, 1], 12), [9, 2, 1]);
+        assert_eq!(take_back([9, 2, 1], 7), [4, 2, 1]);
+        assert_eq!(take_back([4, 4, 4], 4), [2, 1, 1]);
+        assert_eq!((take_back([1, 1, 1], 1), take_back([2, 0, 3], 2)), ([1, 1, 1], [1, 0, 1]));
+        assert_eq!(take_back([4, 4, 4], 0), [0, 0, 0]);
+        // A single one is asked for no more than is free.
+        let mut only = idle(1, now);
+        only[0].out = Some(Out { slots: 5, since: now });
+        assert_eq!((excess(2, &only), excess(5, &only), excess(0, &[])), (Some((0, 2)), None, None));
+    }
+
+    #[test]
+    fn slots_are_free_for_want_of_work_once_no_engine_may_have_more() {
+        let now = Instant::now();
+        let mut engines = idle(2, now);
+        assert!(!is_dry(&engines, now), "nothing is known yet");
+        engines[0].is_short = true;
+        assert!(is_dry(&engines[..1], now) && !is_dry(&engines, now));
+        engines[1].out = Some(Out { slots: 1, since: now });
+        assert!(!is_dry(&engines, now) && is_dry(&engines, now + IN_VAIN_AFTER));
+        // Of one alone the answer may be long on its way.
+        assert!(!is_dry(&engines[1..], now + IN_VAIN_AFTER) && is_dry(&[], now));
+    }
+
     proptest! {
         /// Whatever engines answer, it comes to an end, and never are more asked for than are free where there are enough for all.
         #[test]
@@ -319,11 +377,12 @@ mod tests {
                 }
                 running = (running + given).min(slots).saturating_sub(ended);
             }
-            // Where nothing happens for a while, something is asked for everywhere.
-            now += Duration::from_secs(2);
+            // Where nothing happens for a while, something is asked for everywhere; one after the other where several had more last.
             let room = Room { free: slots - running, slots, is_long_full: running == slots };
-            ask(room, &mut engines, now);
-            ask(room, &mut engines, now + Duration::from_secs(2));
+            for _ in 0..=count {
+                now += Duration::from_secs(2);
+                ask(room, &mut engines, now);
+            }
             prop_assert!(room.free == 0 || engines.iter().all(|engine| engine.slots() > 0), "{engines:?} of {room:?}");
         }
     }

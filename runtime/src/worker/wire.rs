@@ -144,6 +144,14 @@ pub(super) struct Failure<'a> {
     pub(super) retry_after: Option<String>,
 }
 
+/// How many attempts at a time the worker does best with.
+#[derive(Serialize)]
+pub(super) struct Concurrency<'a> {
+    pub(super) limit: u32,
+    pub(super) was: u32,
+    pub(super) reason: &'a str,
+}
+
 /// How far an attempt is.
 #[derive(Serialize)]
 pub(super) struct Progress<'a> {

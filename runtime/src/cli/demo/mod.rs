@@ -16,7 +16,7 @@ use ergate::{Durability, Runtime, Store};
 use self::summary::{Mark, Summary};
 use self::tally::Tally;
 use self::walk::Walk;
-use super::config::{configure, settings};
+use super::config::{Children, configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
 use super::progress::{Display, count};
 use super::pump::{self, Stopped};
@@ -101,7 +101,9 @@ async fn start(args: &DemoArgs, store: Store, data: &Path, globals: &Globals) ->
     let goes_on = data.join("store").exists();
     let builder = tasks::register(Runtime::builder()).store(store).by("ergate demo").own_tasks_only();
     // Flags speak last.
-    let builder = configure(builder, &settings(globals)?)?.pool(file_digest::POOL, args.replicas, args.slots);
+    let config = settings(globals)?;
+    let builder =
+        configure(builder, &config, &Children::of(globals, &config))?.pool(file_digest::POOL, args.replicas, args.slots);
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {

@@ -95,6 +95,11 @@ impl Ask {
         Ask { method: Method::PATCH, ..Ask::get(path) }.json(body)
     }
 
+    /// Asks for something to be as it is said.
+    pub(crate) fn put(path: Path, body: &Value) -> Ask {
+        Ask { method: Method::PUT, ..Ask::get(path) }.json(body)
+    }
+
     fn json(mut self, body: &Value) -> Ask {
         self.headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
         self.body = Some(Bytes::from(body.to_string()));

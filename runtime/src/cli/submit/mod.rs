@@ -29,7 +29,7 @@ use self::answers::{Answers, Shape};
 pub(crate) use self::line::parse_moment;
 use self::line::{Types, now};
 use super::choice::{self, Side};
-use super::config::{configure, settings};
+use super::config::{Children, configure, settings};
 use super::embedded::{self, parse_durability, parse_span};
 use super::exit::Trouble;
 use super::offline::data_dir;
@@ -223,7 +223,7 @@ async fn submit(args: &SubmitArgs, payload: Option<&RawValue>, config: &Config, 
         return Err(LogError::NotFound { path: data }.into());
     }
     let builder = tasks::register(Runtime::builder()).store(store).by("ergate submit").own_tasks_only();
-    let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), config)?;
+    let builder = configure(builder.pool(file_digest::POOL, 1, FILE_SLOTS), config, &Children::of(globals, config))?;
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 pub use tokio_rustls::TlsConnector;
 
 use super::url::ServiceUrl;
@@ -39,6 +39,10 @@ where
     B::Data: Send,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
+    if let Some(path) = &url.socket {
+        let stream = UnixStream::connect(path).await.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        return speak(TokioIo::new(stream)).await.map_err(ConnectError::Unreachable);
+    }
     let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
     let stream = stream.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
     // Requests are one write; waiting for more of them would only be waiting.

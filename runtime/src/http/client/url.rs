@@ -1,6 +1,7 @@
 //! The address of a service.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use hyper::Uri;
@@ -19,12 +20,17 @@ pub struct ServiceUrl {
     pub authority: String,
     /// What every path begins with: empty, or the scope below which an application has the routes.
     pub base: String,
+    /// The socket of this machine on which it is, where it has no port.
+    pub socket: Option<PathBuf>,
 }
 
 impl FromStr for ServiceUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ServiceUrl, String> {
+        if let Some(path) = text.trim().strip_prefix(UNIX) {
+            return of_socket(path);
+        }
         let expected = "write it as http://127.0.0.1:7420 or https://tasks.example.org";
         let uri: Uri = text.trim().parse().map_err(|error| format!("it is no URL ({error}); {expected}"))?;
         let tls = match uri.scheme() {
@@ -46,12 +52,27 @@ impl FromStr for ServiceUrl {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(ServiceUrl { tls, host, port, authority: authority.to_string(), base: uri.path().trim_end_matches('/').to_owned() })
+        let (authority, base) = (authority.to_string(), uri.path().trim_end_matches('/').to_owned());
+        Ok(ServiceUrl { tls, host, port, authority, base, socket: None })
     }
+}
+
+/// What the address of a socket of this machine begins with.
+const UNIX: &str = "unix:";
+
+fn of_socket(path: &str) -> Result<ServiceUrl, String> {
+    if !path.starts_with('/') {
+        return Err("the path of its socket is not absolute; write it as unix:/var/lib/ergate/workers.sock".to_owned());
+    }
+    let name = "localhost".to_owned();
+    Ok(ServiceUrl { tls: false, host: name.clone(), port: 0, authority: name, base: String::new(), socket: Some(path.into()) })
 }
 
 impl fmt::Display for ServiceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(socket) = &self.socket {
+            return write!(f, "{UNIX}{}", socket.display());
+        }
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}{}", self.authority, self.base)
     }
@@ -76,6 +97,7 @@ mod tests {
             ("http://localhost:7420/", "http://localhost:7420", "localhost", 7420),
             ("https://tasks.example.org/ergate/", "https://tasks.example.org/ergate", "tasks.example.org", 443),
             (" http://[::1] ", "http://[::1]", "::1", 80),
+            ("unix:/run/a.sock", "unix:/run/a.sock", "localhost", 0),
         ] {
             let url: ServiceUrl = text.parse().unwrap();
             assert_eq!((url.to_string().as_str(), url.host.as_str(), url.port), (printed, host, port), "{text}");
@@ -94,6 +116,7 @@ mod tests {
             ("http://x:99999", "port"),
             ("http://x/?a=b", "query"),
             ("", "no URL"),
+            ("unix:a.sock", "not absolute"),
         ] {
             let error = text.parse::<ServiceUrl>().unwrap_err();
             assert!(error.contains(words) && !error.contains("secret"), "{text}: {error}");

@@ -9,13 +9,13 @@ use ergate_actors::executor::context::Progress;
 use ergate_actors::executor::function::TaskError;
 use ergate_events::command::Rejection;
 use ergate_events::id::AttemptId;
-use ergate_events::task::{CHECKPOINT_BYTES_MAX, Outcome, PAYLOAD_BYTES_MAX};
+use ergate_events::task::{CHECKPOINT_BYTES_MAX, MESSAGE_BYTES_MAX, Outcome, PAYLOAD_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{NAMED_MAX, Stop, Told, invalid, span};
 use crate::http::problem::Problem;
-use crate::workers::{News, Verdict};
+use crate::workers::{Concurrency, News, Verdict};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +24,8 @@ struct Body<'a> {
     outcomes: Vec<Ended<'a>>,
     #[serde(default, borrow)]
     heartbeats: Vec<Beat<'a>>,
+    #[serde(default)]
+    concurrency: Option<ToldConcurrency>,
 }
 
 /// An attempt that is over.
@@ -70,6 +72,16 @@ struct Beat<'a> {
     checkpoint_base64: Option<String>,
 }
 
+/// How many attempts at a time it does best with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToldConcurrency {
+    limit: u32,
+    was: u32,
+    #[serde(default)]
+    reason: String,
+}
+
 /// JSON that is there, `null` among it.
 fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
@@ -87,19 +99,39 @@ struct ToldProgress {
     message: String,
 }
 
-/// Reads a report.
+/// A report.
+pub(super) struct Reported {
+    /// News of attempts, in the order in which they count.
+    pub(super) news: Vec<(AttemptId, News)>,
+    /// How many attempts at a time the worker does best with, where it says so.
+    pub(super) concurrency: Option<Concurrency>,
+}
+
+/// Reads a report of a worker with so many slots.
 ///
 /// # Errors
 /// The field that is wrong; then nothing of it counts.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<(AttemptId, News)>, Problem> {
-    let Body { outcomes, heartbeats } = super::read(bytes)?;
+pub(super) fn read(bytes: &[u8], slots: u32) -> Result<Reported, Problem> {
+    let Body { outcomes, heartbeats, concurrency } = super::read(bytes)?;
     if outcomes.len() + heartbeats.len() > NAMED_MAX {
         return Err(invalid("outcomes", format!("the report names more than {NAMED_MAX} attempts; send several")));
     }
     let ended = outcomes.into_iter().map(|one| Ok((one.attempt, ended(one)?)));
     let beats = heartbeats.into_iter().map(|one| Ok((one.attempt, beat(one)?)));
     // First what attempts say that go on: one may have kept something just before it failed.
-    beats.chain(ended).collect()
+    let news = beats.chain(ended).collect::<Result<_, Problem>>()?;
+    Ok(Reported { news, concurrency: concurrency.map(|told| concurrency_of(told, slots)).transpose()? })
+}
+
+fn concurrency_of(told: ToldConcurrency, slots: u32) -> Result<Concurrency, Problem> {
+    let ToldConcurrency { limit, was, mut reason } = told;
+    if ![limit, was].into_iter().all(|one| (1..=slots).contains(&one)) {
+        let detail =
+            format!("`concurrency` has the limits {was} and {limit}; 1 to {slots}, the slots of the worker, are expected");
+        return Err(invalid("concurrency", detail));
+    }
+    reason.truncate(reason.floor_char_boundary(MESSAGE_BYTES_MAX));
+    Ok(Concurrency { limit, was, reason })
 }
 
 fn ended(one: Ended<'_>) -> Result<News, Problem> {
@@ -247,9 +279,20 @@ mod tests {
     #[test]
     fn null_is_a_result_and_a_checkpoint() {
         let body = br#"{"outcomes":[{"attempt":"0-1.1","result":null}],"heartbeats":[{"attempt":"0-2.1","checkpoint":null}]}"#;
-        let Ok(news) = read(body) else { panic!("it is refused") };
+        let Ok(Reported { news, concurrency: None }) = read(body, 1) else { panic!("it is refused") };
         assert!(matches!(&news[0].1, News::Beat(None, Some(kept)) if kept == b"null"));
         assert!(matches!(&news[1].1, News::Succeeded(Outcome::Succeeded, result) if result == b"null"));
-        assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#).is_err());
+        assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#, 1).is_err());
+    }
+
+    #[test]
+    fn a_concurrency_lies_within_the_slots() {
+        let read = |limit, was, slots| {
+            let body = format!(r#"{{"concurrency":{{"limit":{limit},"was":{was},"reason":"{}"}}}}"#, "ä".repeat(4_000));
+            read(body.as_bytes(), slots).ok().and_then(|reported| reported.concurrency)
+        };
+        let told = read(8, 4, 8).unwrap();
+        assert_eq!((told.limit, told.was, told.reason.len() <= MESSAGE_BYTES_MAX), (8, 4, true));
+        assert_eq!([read(9, 4, 8), read(0, 4, 8), read(4, 9, 8), read(4, 0, 8)], [None, None, None, None]);
     }
 }

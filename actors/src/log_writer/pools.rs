@@ -1,0 +1,69 @@
+//! Pools that have a policy, as the accepted state has them.
+
+use actix::{Context, Handler, Message};
+use ergate_events::event::PoolMode;
+use ergate_events::id::PoolId;
+use ergate_events::scaling::{Cadence, Policy};
+use ergate_events::state::State;
+use ergate_events::time::Timestamp;
+
+use super::LogWriter;
+
+/// From the autoscaler: the pools that have a policy and run, as the accepted state has them.
+#[derive(Message)]
+#[rtype(result = "Vec<SizedPool>")]
+pub struct LookAtPools;
+
+/// A pool with a policy.
+#[derive(Clone, Debug)]
+pub struct SizedPool {
+    /// Its id.
+    pub pool: PoolId,
+    /// Its name.
+    pub name: String,
+    /// The signals that its policy reads.
+    pub signals: Vec<String>,
+    /// When its policy wants to decide.
+    pub cadence: Cadence,
+    /// How many replicas it should have.
+    pub wanted: u32,
+    /// How many it may have.
+    pub most: u32,
+    /// Tasks that are ready.
+    pub ready: u64,
+    /// Attempts that run.
+    pub running: u64,
+    /// When its policy wanted to look again at the latest.
+    pub look_again: Option<Timestamp>,
+}
+
+impl Handler<LookAtPools> for LogWriter {
+    type Result = actix::MessageResult<LookAtPools>;
+
+    fn handle(&mut self, LookAtPools: LookAtPools, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(sized(self.shard.state()))
+    }
+}
+
+fn sized(state: &State) -> Vec<SizedPool> {
+    let control = &state.control;
+    let running = control.scaling.iter().filter(|(pool, _)| control.mode(**pool) == PoolMode::Running);
+    let pools = running.filter_map(|(pool, scaling)| {
+        let size = control.pools.get(usize::from(pool.0))?;
+        let known = state.work.pools.iter().position(|known| known.name == size.name);
+        let index = known.and_then(|index| u32::try_from(index).ok());
+        let replicas = state.work.replicas.iter().filter(|(_, replica)| Some(replica.pool) == index);
+        Some(SizedPool {
+            pool: *pool,
+            name: size.name.clone(),
+            signals: scaling.signals().to_vec(),
+            cadence: scaling.policy().cadence(),
+            wanted: size.replicas,
+            most: scaling.bounds.max,
+            ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
+            running: replicas.map(|(_, replica)| replica.used() as u64).sum(),
+            look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
+        })
+    });
+    pools.collect()
+}

@@ -1,0 +1,454 @@
+//! `[pool.NAME]`: how large a pool is, who starts its replicas, and what server each of them has.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ergate_events::scaling::rate::Rate;
+use ergate_events::scaling::signal::Bounds;
+use ergate_events::scaling::{AnyPolicy, Policy};
+use ergate_events::sizing::POLICY_BYTES_MAX;
+
+use crate::secret::OptionValue;
+use crate::task::executor::{command, is_secret, is_variable, show_command, url};
+use crate::value::{Raw, show_duration, show_size};
+
+/// Keys of every pool, in the order of `default.toml`.
+const KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
+/// The key of a pool that a policy of its own sizes.
+const POLICY: &str = "policy";
+/// Keys of pools whose replicas are processes.
+const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
+/// Keys of a server.
+const SERVER_KEYS: [&str; 7] = ["command", "ready", "ready_within", "health_every", "stop_within", "env", "concurrency"];
+/// Keys that stand for one of those above.
+pub(crate) const PARTS: [&str; 4] = ["replicas.min", "replicas.max", CANARY_LABEL, CANARY_SHARE];
+const CANARY_LABEL: &str = "canary.label";
+const CANARY_SHARE: &str = "canary.share";
+/// Most replicas of a pool and slots of a replica, as the core has it.
+const COUNT_MAX: u64 = 1 << 16;
+/// Fewest bytes of memory: what a worker takes that does nothing.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// Whether there is such a key.
+pub(crate) fn knows(key: &str) -> bool {
+    all().any(|known| known == key) || PARTS.contains(&key) || key.strip_prefix("set.").is_some_and(is_variable)
+}
+
+/// All keys that have one name.
+pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+    KEYS.into_iter().chain([POLICY]).chain(PROCESS_KEYS).chain(SERVER_KEYS)
+}
+
+/// `[pool.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How it follows its work.
+    pub preset: Preset,
+    /// Its replicas: all that it may have.
+    pub replicas: u32,
+    /// The fewest that it may have, where that is set.
+    pub replicas_min: Option<u32>,
+    /// Slots of each.
+    pub slots: u32,
+    /// The file of the policy that sizes it.
+    pub policy: Option<PathBuf>,
+    /// Who starts its replicas, unless it has a server.
+    fleet: Fleet,
+    /// The server that each of its workers has.
+    pub server: Option<Server>,
+    /// What a server is to have, before anybody knows whether there is one.
+    parts: Parts,
+    /// Indices of GPUs for its processes.
+    pub gpus: Vec<u32>,
+    /// How many attempts a worker has at a time.
+    pub concurrency: Concurrency,
+    /// The label of workers of a new version, and of a thousand attempts how many they get.
+    canary: (Option<(String, String)>, Option<u32>),
+    /// Bytes of memory that each of its processes may have.
+    pub memory_max: Option<u64>,
+}
+
+/// Who starts the replicas of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fleet {
+    /// The engine, in its own process.
+    #[default]
+    Local,
+    /// The engine, each as a process.
+    Process,
+    /// Somebody else: workers come and go by themselves.
+    External,
+}
+
+impl Fleet {
+    const ALL: [(&'static str, Fleet); 3] = [("local", Fleet::Local), ("process", Fleet::Process), ("external", Fleet::External)];
+
+    /// As it stands in a file.
+    pub fn name(self) -> &'static str {
+        Fleet::ALL.iter().find(|(_, fleet)| *fleet == self).map_or("local", |(name, _)| name)
+    }
+
+    fn named(raw: &Raw) -> Option<Fleet> {
+        Fleet::ALL.iter().find(|(name, _)| raw.text() == Some(name)).map(|(_, fleet)| *fleet)
+    }
+}
+
+/// A server that a worker starts for itself, such as one with a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The program: a path, or a name to look for in PATH.
+    pub program: PathBuf,
+    /// Its arguments; `{port}` and `{gpu}` in them are replaced.
+    pub arguments: Vec<String>,
+    /// What answers with a 2xx once it is ready; `{port}` is replaced.
+    pub ready: String,
+    /// How long that may take.
+    pub ready_within: Duration,
+    /// How often it is asked whether it still is, or never.
+    pub health_every: Option<Duration>,
+    /// From TERM to KILL.
+    pub stop_within: Duration,
+    /// Variables that it gets from the environment of the worker.
+    pub env: Vec<String>,
+    /// Variables that are set for it.
+    pub set: BTreeMap<String, OptionValue>,
+}
+
+/// How many attempts a worker has at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// As many as slots, unless it has a server.
+    #[default]
+    Unsaid,
+    /// As many as slots.
+    Fixed,
+    /// As many as do best, up to its slots.
+    Adaptive,
+}
+
+/// How a pool follows its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// It does not.
+    #[default]
+    AlwaysOn,
+    /// Down to one replica.
+    OnDemand,
+    /// Down to none.
+    ScaleToZero,
+}
+
+impl Preset {
+    const ALL: [(&'static str, Preset); 3] =
+        [("always-on", Preset::AlwaysOn), ("on-demand", Preset::OnDemand), ("scale-to-zero", Preset::ScaleToZero)];
+
+    /// As it stands in a file.
+    pub fn name(self) -> &'static str {
+        Preset::ALL.iter().find(|(_, preset)| *preset == self).map_or("always-on", |(name, _)| name)
+    }
+
+    fn named(raw: &Raw) -> Option<Preset> {
+        Preset::ALL.iter().find(|(name, _)| raw.text() == Some(name)).map(|(_, preset)| *preset)
+    }
+}
+
+impl Pool {
+    /// The fewest replicas that it may have.
+    pub fn least(&self) -> u32 {
+        self.replicas_min.unwrap_or(match self.preset {
+            Preset::AlwaysOn => self.replicas,
+            Preset::OnDemand => self.replicas.min(1),
+            Preset::ScaleToZero => 0,
+        })
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            preset: Preset::AlwaysOn,
+            replicas: 1,
+            replicas_min: None,
+            slots: 1_024,
+            policy: None,
+            fleet: Fleet::Local,
+            server: None,
+            parts: Parts::default(),
+            gpus: Vec::new(),
+            concurrency: Concurrency::Unsaid,
+            canary: (None, None),
+            memory_max: None,
+        }
+    }
+}
+
+/// Values of a server as they were set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
+    command: Option<(PathBuf, Vec<String>)>,
+    ready: Option<String>,
+    ready_within: Option<Duration>,
+    health_every: Option<Option<Duration>>,
+    stop_within: Option<Duration>,
+    env: Option<Vec<String>>,
+    set: BTreeMap<String, OptionValue>,
+}
+
+impl Parts {
+    fn server(&self) -> Option<Server> {
+        let ((program, arguments), ready) = self.command.clone().zip(self.ready.clone())?;
+        Some(Server {
+            program,
+            arguments,
+            ready,
+            ready_within: self.ready_within(),
+            health_every: self.health_every(),
+            stop_within: self.stop_within(),
+            env: self.env(),
+            set: self.set.clone(),
+        })
+    }
+
+    /// A key that was set, of those that mean nothing without a server.
+    fn first(&self) -> Option<&'static str> {
+        let all = [
+            ("ready_within", self.ready_within.is_some()),
+            ("health_every", self.health_every.is_some()),
+            ("stop_within", self.stop_within.is_some()),
+            ("env", self.env.is_some()),
+            ("set", !self.set.is_empty()),
+        ];
+        all.into_iter().find_map(|(key, is_set)| is_set.then_some(key))
+    }
+
+    /// Models of some gigabytes are read from a disk for minutes.
+    fn ready_within(&self) -> Duration {
+        self.ready_within.unwrap_or(Duration::from_secs(300))
+    }
+
+    fn health_every(&self) -> Option<Duration> {
+        self.health_every.unwrap_or(Some(Duration::from_secs(10)))
+    }
+
+    fn stop_within(&self) -> Duration {
+        self.stop_within.unwrap_or(Duration::from_secs(10))
+    }
+
+    fn env(&self) -> Vec<String> {
+        self.env.clone().unwrap_or_else(|| vec!["PATH".to_owned()])
+    }
+}
+
+impl Pool {
+    /// Who starts its replicas: a worker of its own has every server, so a pool with one is not in the process of the engine.
+    pub fn fleet(&self) -> Fleet {
+        if self.fleet == Fleet::Local && self.parts.command.is_some() { Fleet::Process } else { self.fleet }
+    }
+
+    /// The label of workers of a new version, its value, and of a thousand attempts how many they get.
+    pub fn canary(&self) -> Option<(&str, &str, u32)> {
+        let ((name, value), share) = self.canary.0.as_ref().zip(self.canary.1)?;
+        Some((name, value, share))
+    }
+
+    /// Whether a worker looks for the number of attempts that it does best with.
+    pub fn is_adaptive(&self) -> bool {
+        match self.concurrency {
+            Concurrency::Adaptive => true,
+            Concurrency::Fixed => false,
+            Concurrency::Unsaid => self.parts.command.is_some(),
+        }
+    }
+
+    /// Sets a value.
+    pub(crate) fn set(&mut self, key: &str, raw: &Raw, dir: &Path) -> Result<(), &'static str> {
+        const REPLICAS: &str = "a whole number from 0 to 65536, or { min = 1, max = 4 }";
+        const SPAN: &str = "a duration such as \"30s\"";
+        let count = |least| raw.count(least, COUNT_MAX).and_then(|count| u32::try_from(count).ok());
+        let parts = &mut self.parts;
+        match key {
+            "preset" => self.preset = Preset::named(raw).ok_or("\"always-on\", \"on-demand\" or \"scale-to-zero\"")?,
+            "replicas" => (self.replicas, self.replicas_min) = (count(0).ok_or(REPLICAS)?, None),
+            "replicas.min" => self.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
+            "replicas.max" => self.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
+            "slots" => self.slots = count(1).ok_or("a whole number from 1 to 65536")?,
+            POLICY => {
+                let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
+                self.policy = Some(dir.join(path));
+            }
+            "fleet" => self.fleet = Fleet::named(raw).ok_or("\"local\", \"process\" or \"external\"")?,
+            "gpus" => self.gpus = gpus(raw).ok_or("a list of indices such as [0, 1]")?,
+            "memory_max" => {
+                let size = raw.size().filter(|size| *size >= MEMORY_MIN);
+                self.memory_max = Some(size.ok_or("a size of at least \"64MiB\"")?);
+            }
+            "concurrency" => {
+                self.concurrency = match raw.text() {
+                    Some("fixed") => Concurrency::Fixed,
+                    Some("adaptive") => Concurrency::Adaptive,
+                    Some(_) | None => return Err("\"fixed\" or \"adaptive\""),
+                }
+            }
+            "command" => {
+                let words =
+                    command(raw, dir).ok_or("a program and its arguments such as [\"llama-server\", \"--port\", \"{port}\"]")?;
+                parts.command = Some(words);
+            }
+            "ready" => parts.ready = Some(url(raw).ok_or("a URL such as \"http://127.0.0.1:{port}/health\"")?),
+            "ready_within" => parts.ready_within = Some(raw.duration().ok_or(SPAN)?),
+            "stop_within" => parts.stop_within = Some(raw.duration().ok_or(SPAN)?),
+            "health_every" if raw.text() == Some("never") => parts.health_every = Some(None),
+            "health_every" => {
+                parts.health_every =
+                    Some(Some(raw.duration().filter(|span| !span.is_zero()).ok_or("a duration such as \"10s\", or \"never\"")?))
+            }
+            CANARY_LABEL => {
+                let label = raw.text().and_then(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty());
+                let (name, value) = label.ok_or("a label such as \"version=2\"")?;
+                self.canary.0 = Some((name.to_owned(), value.to_owned()));
+            }
+            CANARY_SHARE => {
+                self.canary.1 = Some(raw.thousandths(0, 1_000).ok_or("a share from 0 to 1 such as 0.1, with up to three places")?)
+            }
+            "env" => {
+                let names = raw.texts().filter(|names| names.iter().all(|name| is_variable(name)));
+                parts.env = Some(names.ok_or("a list of names of variables such as [\"PATH\", \"HOME\"]")?);
+            }
+            _ => {
+                const SECRET: &str =
+                    "a text, { file = \"PATH\" } or { env = \"NAME\" }; what is secret only as one of the last two";
+                let name = key.strip_prefix("set.").ok_or("nothing")?;
+                let value = OptionValue::parse_as(is_secret(name), raw).ok_or(SECRET)?.beside(dir);
+                parts.set.insert(name.to_owned(), value);
+            }
+        }
+        self.server = self.parts.server();
+        Ok(())
+    }
+
+    /// Keys that have a value.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let processes = (self.fleet() == Fleet::Process).then_some(PROCESS_KEYS).into_iter().flatten();
+        let server = self.server.is_some().then_some(SERVER_KEYS).into_iter().flatten();
+        let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
+        let policy = self.policy.as_ref().map(|_| POLICY);
+        let processes = policy.into_iter().chain(processes).chain(canary);
+        let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
+        plain.chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
+    }
+
+    /// A value as a file would have it.
+    pub(crate) fn value(&self, key: &str) -> String {
+        let parts = &self.parts;
+        match (key, self.replicas_min) {
+            ("preset", _) => self.preset.name().to_owned(),
+            ("replicas", Some(min)) => format!("{{ min = {min}, max = {} }}", self.replicas),
+            ("replicas", None) => self.replicas.to_string(),
+            ("slots", _) => self.slots.to_string(),
+            ("fleet", _) => self.fleet().name().to_owned(),
+            (CANARY_LABEL, _) => self.canary().map(|(name, value, _)| format!("{name}={value}")).unwrap_or_default(),
+            (CANARY_SHARE, _) => self.canary().map(|(.., share)| format!("{}", f64::from(share) / 1_000.0)).unwrap_or_default(),
+            (POLICY, _) => self.policy.as_deref().unwrap_or(Path::new("")).display().to_string(),
+            ("gpus", _) => format!("{:?}", self.gpus),
+            ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
+            ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),
+            ("command", _) => parts.command.as_ref().map(|(program, rest)| show_command(program, rest)).unwrap_or_default(),
+            ("ready", _) => parts.ready.clone().unwrap_or_default(),
+            ("ready_within", _) => show_duration(parts.ready_within()),
+            ("health_every", _) => parts.health_every().map_or_else(|| "never".to_owned(), show_duration),
+            ("stop_within", _) => show_duration(parts.stop_within()),
+            ("env", _) => format!("{:?}", parts.env()),
+            _ => {
+                let named = key.strip_prefix("set.").and_then(|name| parts.set.get(name));
+                named.map(ToString::to_string).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What cannot be together: the key at fault, and why. `is_fleet_said` says whether somebody chose who starts its replicas.
+    pub(crate) fn conflict(&self, is_fleet_said: bool) -> Option<(&'static str, &'static str)> {
+        let Parts { command, ready, .. } = &self.parts;
+        match (command, ready) {
+            (Some(_), None) => {
+                return Some(("command", "it needs `ready` beside it, the URL at which its server says that it is ready"));
+            }
+            (None, Some(_)) => return Some(("ready", "it needs `command` beside it, which starts the server")),
+            (None, None) => {
+                if let Some(key) = self.parts.first() {
+                    return Some((key, "only a pool with a `command` has it, for its server"));
+                }
+            }
+            (Some(_), Some(_)) => {}
+        }
+        match self.canary {
+            (Some(_), None) => {
+                return Some((CANARY_LABEL, "it needs `share` beside it: how much of the work the new version gets"));
+            }
+            (None, Some(_)) => return Some((CANARY_SHARE, "it needs `label` beside it: which workers are the new version")),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        if is_fleet_said && self.fleet == Fleet::Local && command.is_some() {
+            return Some(("fleet", "every server has a worker of its own; use \"process\" or \"external\""));
+        }
+        if self.fleet() == Fleet::Local && self.is_adaptive() {
+            return Some(("concurrency", "only workers adapt; use the fleet \"process\" or \"external\""));
+        }
+        if self.fleet() != Fleet::Process && !self.gpus.is_empty() {
+            return Some((
+                "gpus",
+                "only processes of the engine are given GPUs; give a worker its own with `ergate worker --gpu`",
+            ));
+        }
+        (self.fleet() != Fleet::Process && self.memory_max.is_some()).then_some((
+            "memory_max",
+            "only processes of the engine have it; give a worker its own with `ergate worker --memory-max`",
+        ))
+    }
+}
+
+fn gpus(raw: &Raw) -> Option<Vec<u32>> {
+    raw.texts()?.iter().map(|text| text.parse().ok()).collect()
+}
+
+impl crate::keys::Config {
+    /// The policies of pools, by name: those of their files, and the usual one of pools that follow their work.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`](crate::ConfigError::Refused) where a file cannot be read or is none, or a setting is out of range.
+    pub fn policies(&self) -> Result<Vec<(&str, AnyPolicy)>, crate::ConfigError> {
+        let mut all = Vec::new();
+        for (name, pool) in &self.pools {
+            let policy = match (&pool.policy, pool.preset) {
+                (Some(path), _) => read_policy(path),
+                (None, Preset::OnDemand | Preset::ScaleToZero) => Ok(AnyPolicy::Rate(Rate::default())),
+                (None, Preset::AlwaysOn) => continue,
+            };
+            let bounds = Bounds { min: pool.least(), max: pool.replicas };
+            let checked = policy.and_then(|policy| policy.check(bounds).map(|()| policy).map_err(|error| error.to_string()));
+            let key = format!("pool.{name}.{}", if pool.policy.is_some() { POLICY } else { "replicas" });
+            let origin = self.origin(&key);
+            all.push((name.as_str(), checked.map_err(|reason| crate::ConfigError::Refused { origin, key, reason })?));
+        }
+        Ok(all)
+    }
+}
+
+/// Reads a policy: JSON where the file begins with a brace, else TOML.
+///
+/// # Errors
+/// A sentence that says what is wrong, and where.
+pub fn read_policy(path: &Path) -> Result<AnyPolicy, String> {
+    let shown = path.display();
+    let length = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?.len();
+    if length > POLICY_BYTES_MAX as u64 {
+        return Err(format!("{shown} has {length} bytes; a policy has at most {POLICY_BYTES_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    let parsed = if text.trim_start().starts_with('{') {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(&text).map_err(|error| error.to_string())
+    };
+    parsed.map_err(|reason| format!("{shown} is no policy: {reason}"))
+}

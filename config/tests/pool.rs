@@ -1,0 +1,88 @@
+//! `[pool.NAME]` with processes and servers.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use ergate_config::Fleet;
+use support::{read, refuses};
+
+const SERVER: &str = "command = [\"./server\", \"--port\", \"{port}\"]\nready = \"http://127.0.0.1:{port}/health\"\n";
+
+#[test]
+fn a_pool_with_a_server_has_processes_that_adapt() {
+    let config = read(&format!("[pool.models]\n{SERVER}slots = 16\nset.MODE = \"fast\"\n"), &[]).unwrap();
+    let pool = config.pool("models");
+    assert_eq!((pool.fleet(), pool.is_adaptive(), pool.slots), (Fleet::Process, true, 16));
+    let server = pool.server.unwrap();
+    assert_eq!((server.program.file_name(), server.arguments.len()), (Path::new("server").file_name(), 2));
+    assert!(server.program.parent().is_some_and(|parent| !parent.as_os_str().is_empty()), "it is beside its file");
+    assert_eq!((server.ready.as_str(), server.ready_within), ("http://127.0.0.1:{port}/health", Duration::from_secs(300)));
+    assert_eq!((server.env, server.set.len()), (vec!["PATH".to_owned()], 1));
+    let shown: Vec<_> = config.settings().into_iter().filter(|one| one.key.starts_with("pool.models.")).collect();
+    let value = |key: &str| shown.iter().find(|one| one.key == format!("pool.models.{key}")).map(|one| one.value.as_str());
+    assert_eq!((value("fleet"), value("concurrency"), value("health_every")), (Some("process"), Some("adaptive"), Some("10s")));
+    assert_eq!((value("set.MODE"), value("memory_max"), value("gpus")), (Some("fast"), Some("none"), Some("[]")));
+    // Others show nothing of it.
+    assert!(config.settings().iter().all(|one| one.key != "pool.default.command"));
+}
+
+#[test]
+fn an_external_pool_may_have_a_server_too() {
+    let config =
+        read(&format!("[pool.models]\nfleet = \"external\"\nconcurrency = \"fixed\"\nhealth_every = \"never\"\n{SERVER}"), &[]);
+    let pool = config.unwrap().pool("models");
+    assert_eq!((pool.fleet(), pool.is_adaptive()), (Fleet::External, false));
+    assert_eq!(pool.server.unwrap().health_every, None);
+}
+
+#[test]
+fn processes_have_gpus_and_a_bound_on_memory() {
+    let config = read("[pool.p]\nfleet = \"process\"\ngpus = [0, 1]\nmemory_max = \"2GiB\"\n", &[]).unwrap();
+    let pool = config.pool("p");
+    assert_eq!((pool.gpus.as_slice(), pool.memory_max, pool.is_adaptive()), (&[0, 1][..], Some(2 << 30), false));
+}
+
+#[test]
+fn what_cannot_be_together_is_refused_with_its_place() {
+    let of_pool = |text: &str| format!("[pool.p]\n{text}");
+    refuses(&of_pool("command = [\"x\"]\n"), &[], &["my.toml:2", "URL"]);
+    refuses(&of_pool("ready = \"http://x\"\n"), &[], &["my.toml:2"]);
+    refuses(&of_pool("ready_within = \"5s\"\n"), &[], &["my.toml:2", "pool.p.ready_within", "for its server"]);
+    refuses(&of_pool(&format!("fleet = \"local\"\n{SERVER}")), &[], &["my.toml:2", "process"]);
+    refuses(&of_pool("concurrency = \"adaptive\"\n"), &[], &["my.toml:2", "only workers adapt"]);
+    refuses(&of_pool("gpus = [0]\n"), &[], &["my.toml:2", "ergate worker --gpu"]);
+    refuses(&of_pool("memory_max = \"1GiB\"\n"), &[], &["my.toml:2", "--memory-max"]);
+    for (wrong, expected) in [
+        ("fleet = \"docker\"", "external"),
+        ("command = \"x\"", "a program and its arguments"),
+        ("command = []", "a program and its arguments"),
+        ("ready = \"ftp://x\"", "health"),
+        ("health_every = \"0s\"", "never"),
+        ("env = [\"A B\"]", "names of variables"),
+        ("set.API_KEY = \"secret\"", "what is secret"),
+        ("gpus = [\"a\"]", "indices"),
+        ("memory_max = \"1MiB\"", "64MiB"),
+        ("concurrency = 4", "adaptive"),
+        ("comand = [\"x\"]", "pool.p.command"),
+    ] {
+        refuses(&of_pool(&format!("{wrong}\n")), &[], &["my.toml:2", expected]);
+    }
+}
+
+#[test]
+fn a_new_version_of_workers_gets_a_share() {
+    let config = read("[pool.p]\nfleet = \"external\"\ncanary = { label = \"version=2\", share = 0.125 }\n", &[]).unwrap();
+    assert_eq!(config.pool("p").canary(), Some(("version", "2", 125)));
+    let shown = |key: &str| config.settings().into_iter().find(|one| one.key == key).map(|one| one.value);
+    assert_eq!(
+        (shown("pool.p.canary.label").as_deref(), shown("pool.p.canary.share").as_deref()),
+        (Some("version=2"), Some("0.125"))
+    );
+    refuses("[pool.p]\ncanary = { label = \"version=2\" }\n", &[], &["my.toml:2", "share"]);
+    refuses("[pool.p]\ncanary = { share = 0.5 }\n", &[], &["my.toml:2", "label"]);
+    refuses("[pool.p]\ncanary = { label = \"2\", share = 0.5 }\n", &[], &["version=2"]);
+    refuses("[pool.p]\ncanary = { label = \"a=b\", share = 1.5 }\n", &[], &["0 to 1"]);
+}

@@ -1,0 +1,140 @@
+//! Several policies for one pool: the one that wants most decides.
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use super::decision::{Answer, Decision, Reason, Verdict};
+use super::policy::{Cadence, Policy, Single, SingleMemory};
+use super::setting::{self, SettingError};
+use super::signal::{Bounds, Observation, Value};
+use crate::time::{Micros, Timestamp};
+
+/// Settings. A member is any policy but another composite: settings that contain themselves could not be read back within a bound.
+#[derive(Clone, Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Composite {
+    /// The members, with a name each.
+    pub members: Vec<Member>,
+}
+
+/// One of several policies.
+#[derive(Clone, Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// What sentences call it.
+    pub name: String,
+    /// The policy.
+    pub rule: Single,
+}
+
+/// What the members remember, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    members: Vec<MemberMemory>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberMemory {
+    known: SingleMemory,
+    /// When it looked last, and how many it wanted.
+    looked: Option<(Timestamp, u32)>,
+}
+
+impl Policy for Composite {
+    type Memory = Memory;
+
+    fn check(&self, bounds: Bounds) -> Result<(), SettingError> {
+        setting::inputs("members", self.members.len())?;
+        for (index, member) in self.members.iter().enumerate() {
+            let key = format!("members[{index}]");
+            setting::name(&format!("{key}.name"), &member.name)?;
+            member.rule.check(bounds).map_err(|error| SettingError { key: format!("{key}.rule.{}", error.key), ..error })?;
+        }
+        Ok(())
+    }
+
+    /// As often as the most impatient member. A member with a period of its own is asked when that is over, and until then what it said stands.
+    fn cadence(&self) -> Cadence {
+        let cadences = self.members.iter().map(|member| member.rule.cadence());
+        cadences.reduce(fastest).unwrap_or(Cadence::EVENTS)
+    }
+
+    fn input(&self, index: u16) -> String {
+        self.members.get(usize::from(index)).map_or_else(|| format!("member {index}"), |member| member.name.clone())
+    }
+
+    fn evaluate(&self, memory: &mut Memory, observation: &Observation) -> Decision {
+        let mut decision = Decision::draft(observation);
+        memory.members.resize_with(self.members.len(), MemberMemory::default);
+        let mut best: Option<(usize, Decision)> = None;
+        for (index, (member, memory)) in self.members.iter().zip(&mut memory.members).enumerate() {
+            let of_member = memory.ask(&member.rule, observation);
+            let failure = of_member.failures().next().map(|(_, failure)| failure.clone());
+            let answer = match failure.filter(|_| of_member.reason == Reason::Unknown) {
+                Some(failure) => Answer::Failed(failure),
+                None => Answer::Replicas(of_member.wanted),
+            };
+            let raw = Some(Value::Integer(of_member.wanted.into()));
+            decision.verdicts.push(Verdict { raw, ratio: None, pods: None, answer });
+            if let Some(at) = of_member.look_again {
+                decision.look_again_at(at);
+            }
+            // A member that does not know wants what there is: nothing shrinks on the word of the others.
+            if best.as_ref().is_none_or(|(_, best)| of_member.wanted > best.wanted) {
+                best = Some((index, of_member));
+            }
+        }
+        if let Some((index, best)) = best {
+            decision.winner = u16::try_from(index).ok();
+            (decision.wanted, decision.reason, decision.limits) = (best.wanted, best.reason, best.limits);
+        }
+        decision.bound(observation);
+        for (member, memory) in self.members.iter().zip(&mut memory.members) {
+            if memory.looked.is_some_and(|(at, wanted)| at == observation.at && wanted != decision.wanted) {
+                member.rule.overruled(&mut memory.known, observation, decision.wanted);
+            }
+        }
+        decision
+    }
+
+    fn overruled(&self, memory: &mut Memory, observation: &Observation, wanted: u32) {
+        for (member, memory) in self.members.iter().zip(&mut memory.members) {
+            if memory.looked.is_some_and(|(at, _)| at == observation.at) {
+                member.rule.overruled(&mut memory.known, observation, wanted);
+            }
+        }
+    }
+}
+
+impl MemberMemory {
+    /// What the member wants: anew if it is time for it, and otherwise what it wanted.
+    fn ask(&mut self, rule: &Single, observation: &Observation) -> Decision {
+        if let (Cadence::Every(period), Some((at, wanted))) = (rule.cadence(), self.looked)
+            && observation.at.since(at) < period
+        {
+            let mut decision = Decision::draft(observation);
+            decision.wanted = wanted;
+            decision.look_again_at(at.after(period));
+            return decision;
+        }
+        let decision = rule.evaluate(&mut self.known, observation);
+        self.looked = Some((observation.at, decision.wanted));
+        decision
+    }
+}
+
+/// The cadence that leaves neither waiting.
+fn fastest(one: Cadence, other: Cadence) -> Cadence {
+    match (one, other) {
+        (Cadence::Every(one), Cadence::Every(other)) => Cadence::Every(one.min(other)),
+        (Cadence::OnEvents { up, down, timer }, Cadence::Every(period))
+        | (Cadence::Every(period), Cadence::OnEvents { up, down, timer }) => {
+            Cadence::OnEvents { up, down, timer: timer.min(period) }
+        }
+        (Cadence::OnEvents { up, down, timer }, Cadence::OnEvents { up: sooner, down: later, timer: other }) => {
+            Cadence::OnEvents { up: up.min(sooner), down: down.min(later), timer: Micros(timer.0.min(other.0)) }
+        }
+    }
+}

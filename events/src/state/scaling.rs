@@ -1,0 +1,98 @@
+//! How a pool is sized: its policy, what that remembers, and what it decided last.
+
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+use crate::id::Position;
+use crate::scaling::decision::Decision;
+use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
+use crate::scaling::{AnyPolicy, Memory, Policy, needs};
+use crate::time::Timestamp;
+
+/// The policy of a pool with everything that its next decision depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling {
+    /// The policy as it was set.
+    pub text: String,
+    /// How small and how large it may make the pool.
+    pub bounds: Bounds,
+    /// The event that set it.
+    pub set_at: Position,
+    /// What was seen and decided last.
+    pub last: Option<Look>,
+    memory: Memory,
+    /// What the text says. It follows from the text and is not written.
+    policy: AnyPolicy,
+    /// The signals that it reads, in the order of readings. They follow from the policy and are not written.
+    signals: Vec<String>,
+}
+
+impl Eq for Scaling {}
+
+/// One look at a pool.
+#[derive(Clone, Debug, PartialEq, Encode, Decode, serde::Serialize)]
+pub struct Look {
+    /// What there was.
+    pub seen: Observation,
+    /// What followed.
+    pub decision: Decision,
+}
+
+impl Scaling {
+    /// A policy that has seen nothing yet; `None` for a text that is none, which only a newer build can have written.
+    pub(crate) fn new(text: &str, least: u32, most: u32, set_at: Position) -> Option<Scaling> {
+        let policy: AnyPolicy = serde_json::from_str(text).ok()?;
+        let signals = needs::signals(&policy);
+        let bounds = Bounds { min: least, max: most };
+        Some(Scaling { text: text.to_owned(), bounds, set_at, last: None, memory: Memory::default(), policy, signals })
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &AnyPolicy {
+        &self.policy
+    }
+
+    /// The signals that it reads, in the order of readings.
+    pub fn signals(&self) -> &[String] {
+        &self.signals
+    }
+
+    pub(crate) fn observation(&self, readings: &[Reading], replicas: Replicas, at: Timestamp) -> Option<Observation> {
+        if readings.len() != self.signals.len() {
+            return None;
+        }
+        let signals = self.signals.iter().zip(readings);
+        let signals = signals.map(|(name, reading)| Signal { name: name.clone(), reading: reading.clone() }).collect();
+        Some(Observation { at, bounds: self.bounds, replicas, signals, pods: None })
+    }
+
+    /// What the policy would decide; nothing is remembered of it.
+    pub(crate) fn decide(&self, observation: &Observation) -> Decision {
+        self.policy.evaluate(&mut self.memory.clone(), observation)
+    }
+
+    /// Decides, and remembers it.
+    pub(crate) fn look(&mut self, observation: &Observation) {
+        let decision = self.policy.evaluate(&mut self.memory, observation);
+        self.last = Some(Look { seen: observation.clone(), decision });
+    }
+}
+
+impl Encode for Scaling {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let Bounds { min, max } = self.bounds;
+        (&self.text, min, max, self.set_at).encode(encoder)?;
+        (&self.last, &self.memory).encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for Scaling {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (text, least, most, set_at) = <(String, u32, u32, Position)>::decode(decoder)?;
+        let (last, memory) = Decode::decode(decoder)?;
+        let scaling = Scaling::new(&text, least, most, set_at).ok_or(DecodeError::Other("a policy cannot be read"))?;
+        Ok(Scaling { last, memory, ..scaling })
+    }
+}

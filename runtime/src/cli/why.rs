@@ -1,0 +1,107 @@
+//! `ergate why`: why a pool has the size that it has.
+
+use ergate::look::record::plain;
+use ergate::look::why::{why, why_not};
+use serde_json::{Value, json};
+
+use super::choice::{self, Side};
+use super::exit::Trouble;
+use super::logs::LogArgs;
+use super::moment::Moment;
+use super::remote::Path;
+use super::table::{self, Table};
+use super::{Exit, Format, Globals, output};
+
+/// What is asked.
+#[derive(clap::Args)]
+pub(crate) struct WhyArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    /// The pool
+    pool: String,
+    /// As it was at a position or a time, such as 1200 or 2030-01-31T12:00:00Z
+    #[arg(long, value_name = "MOMENT")]
+    at: Option<Moment>,
+    /// Why it does not have so many replicas
+    #[arg(long, value_name = "N")]
+    not: Option<u32>,
+}
+
+pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let told: Value = match choice::side(globals, args.log.flag())? {
+        Side::Service(remote) => {
+            let path = Path::new("/v1/pools").below(&args.pool).below("why");
+            remote.get(path.with("at", args.at.map(|at| at.to_string())).with("not", args.not))?
+        }
+        Side::Directory => {
+            let place = args.log.open_one(globals)?;
+            let state = match args.at {
+                Some(at) => place.fold(globals, at)?,
+                None => place.fold_all(globals)?,
+            };
+            let missing = || {
+                let text = format!("no policy sizes a pool {:?}; `ergate pool set` gives a pool one", args.pool);
+                Trouble::NotFound(text)
+            };
+            let mut told = why(&state, &args.pool).ok_or_else(missing)?;
+            if let Some(not) = args.not {
+                told["not"] = json!({ "replicas": not, "because": why_not(&state, &args.pool, not) });
+            }
+            told
+        }
+    };
+    match globals.output {
+        Format::Json => output::json(&told)?,
+        Format::Table => print(&told)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// One screen: the sentence first, then every number.
+fn print(told: &Value) -> anyhow::Result<()> {
+    let decision = &told["decision"];
+    let Some(sentence) = decision["sentence"].as_str() else {
+        return output::line(&format!("{} has a policy, and nothing was decided yet", plain(&told["pool"])));
+    };
+    output::line(&output::escape(&format!("{} {sentence}", plain(&told["pool"]))))?;
+    if let Some(because) = told["not"]["because"].as_str() {
+        output::line(&output::escape(&format!("not {}: {because}", told["not"]["replicas"])))?;
+    }
+    output::line("")?;
+    let replicas = &decision["replicas"];
+    let there = ["live", "starting", "ready", "draining"].map(|name| format!("{} {name}", plain(&replicas[name])));
+    table::facts(&[
+        ("decided", Some(plain(&decision["at"]))),
+        ("policy", Some(plain(&told["policy"]["policy"]))),
+        ("bounds", Some(format!("{} to {}, set at position {}", told["min"], told["max"], plain(&told["set_at"])))),
+        ("there were", Some(format!("{}, {} slots each", there.join(", "), plain(&replicas["slots"])))),
+        ("looks again", decision["look_again"].as_str().map(str::to_owned)),
+    ])?;
+    output::line("")?;
+    let mut signals = Table::new(&["SIGNAL", "VALUE"]);
+    for signal in decision["signals"].as_array().into_iter().flatten() {
+        let failed = signal["failed"].as_str().map(|reason| format!("cannot be read: {reason}"));
+        signals.row([plain(&signal["name"]), failed.unwrap_or_else(|| plain(&signal["text"]))]);
+    }
+    signals.print()?;
+    output::line("")?;
+    let mut inputs = Table::new(&["INPUT", "VALUE", "ASKS FOR", ""]);
+    for input in decision["inputs"].as_array().into_iter().flatten() {
+        let asks = match &input["asks"] {
+            Value::Null => "-".to_owned(),
+            Value::Object(failed) => failed.get("failed").map(plain).unwrap_or_default(),
+            count @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => plain(count),
+        };
+        let value = input["value"].as_str().unwrap_or("-").to_owned();
+        inputs.row([plain(&input["name"]), value, asks, if input["won"] == true { "won" } else { "" }.to_owned()]);
+    }
+    inputs.print()?;
+    let limits = decision["limits"].as_array().filter(|limits| !limits.is_empty());
+    let Some(limits) = limits else { return Ok(()) };
+    output::line("")?;
+    let mut table = Table::new(&["BOUND", "MADE", "OF", "SET BY"]);
+    for limit in limits {
+        table.row(["kind", "to", "from", "by"].map(|name| plain(&limit[name])));
+    }
+    table.print()
+}

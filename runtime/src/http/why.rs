@@ -1,0 +1,121 @@
+//! Why a pool has the size that it has, and which policy sizes it.
+
+use std::sync::Arc;
+
+use actix_web::web::{self, Data, Path, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use ergate_events::scaling::signal::Bounds;
+use ergate_events::scaling::{AnyPolicy, Policy};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::act::by;
+use super::body;
+use super::gate::guarded;
+use super::health::not_that;
+use super::problem::{BUSY, INVALID, NOT_FOUND, Problem};
+use super::query::Parameters;
+use super::service::{Service, blocking};
+use super::token::Scope;
+use crate::look::fold::Source;
+use crate::look::moment::Moment;
+use crate::look::why::{why, why_not};
+use crate::shards::CAPACITY;
+
+/// States that are folded at one time on each thread: each takes as much memory as the running one, and a processor.
+const FOLDS_MAX: usize = 1;
+
+pub(super) fn routes(config: &mut ServiceConfig) {
+    let folds = Arc::new(Semaphore::new(FOLDS_MAX));
+    let asked = web::get().to(move |request, name, service| ask(request, name, service, Arc::clone(&folds)));
+    config
+        .service(web::resource("/pools/{name}/why").route(guarded(asked, Some(Scope::Read))).default_service(not_that("GET")))
+        .service(
+            web::resource("/pools/{name}/policy")
+                .route(guarded(web::put().to(set), Some(Scope::Operate)))
+                .default_service(not_that("PUT")),
+        );
+}
+
+/// Says why a pool has the size that it has.
+#[utoipa::path(get, path = "/v1/pools/{name}/why", tag = "pools", operation_id = "why_pool", params(("name" = String, Path, description = "The name of a pool"), ("at" = Option<String>, Query, description = "A position such as 1200, or a time such as 2030-01-31T12:00:00Z; now without it"), ("not" = Option<u32>, Query, description = "Why there are not so many replicas")), responses((status = 200, description = "The last decision", body = super::schema::Why)), security(("bearer" = ["read"])))]
+pub(super) async fn ask(
+    request: HttpRequest,
+    name: Path<String>,
+    service: Data<Service>,
+    folds: Arc<Semaphore>,
+) -> Result<HttpResponse, Problem> {
+    let given = Parameters::read(&request, &["at", "not"])?;
+    let expected = "a position such as 1200, or a time such as 2030-01-31T12:00:00Z,";
+    let at = given.parsed("at", |text| text.parse::<Moment>().ok(), expected)?;
+    let not = given.parsed("not", |text| text.parse::<u32>().ok(), "a whole number of replicas")?;
+    // Pools are sized where all of the work is.
+    let shard = service.shard(service.named(None)?.unwrap_or(CAPACITY))?;
+    let tell = move |state: &ergate_events::state::State| tell(state, &name, not);
+    let Some(at) = at else { return Ok(HttpResponse::Ok().json(tell(&*service.state(shard.id).await?)?)) };
+    let folding = folds.try_acquire_owned();
+    let folding = folding
+        .map_err(|_| Problem::new(BUSY, "another past state is being folded").retry_after(std::time::Duration::from_secs(1)))?;
+    let told = blocking(move || {
+        let source = Source { reader: shard.reader.as_ref(), snapshots: shard.snapshots.as_ref() };
+        let state = source.fold(at, &mut |_| {})?;
+        drop(folding);
+        tell(&state)
+    });
+    Ok(HttpResponse::Ok().json(told.await?))
+}
+
+fn tell(state: &ergate_events::state::State, name: &str, not: Option<u32>) -> Result<Value, Problem> {
+    let missing =
+        || Problem::new(NOT_FOUND, format!("no policy sizes a pool {name:?}; set one with PUT /v1/pools/{{name}}/policy"));
+    let mut told = why(state, name).ok_or_else(missing)?;
+    if let Some(not) = not {
+        told["not"] = json!({ "replicas": not, "because": why_not(state, name, not) });
+    }
+    Ok(told)
+}
+
+/// A policy for a pool; `null` takes it away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Setting {
+    policy: Option<AnyPolicy>,
+    #[serde(default)]
+    min: Option<u32>,
+    #[serde(default)]
+    max: Option<u32>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Lets a policy size a pool from now on.
+#[utoipa::path(put, path = "/v1/pools/{name}/policy", tag = "pools", operation_id = "set_policy", params(("name" = String, Path, description = "The name of a pool")), request_body = super::schema::PolicySetting, responses((status = 200, description = "It is recorded", body = super::schema::Why)), security(("bearer" = ["operate"])))]
+pub(super) async fn set(
+    request: HttpRequest,
+    name: Path<String>,
+    payload: Payload,
+    service: Data<Service>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::read(&request, &[])?;
+    let bytes = body::whole(&request, payload, &service.settings).await?;
+    let setting: Setting = serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(INVALID, format!("the body is not what it should be: {error}")).field("policy"))?;
+    let shard = service.named(None)?.unwrap_or(CAPACITY);
+    let state = service.state(shard).await?;
+    let (id, size) = state.control.pool(&name).ok_or_else(|| {
+        Problem::new(NOT_FOUND, format!("there is no pool {:?}; GET /v1/pools lists those that are there", &*name))
+    })?;
+    // Without bounds it has those of the policy before, or what it may have by hand.
+    let before = state.control.scaling.get(&id).map_or(Bounds { min: 0, max: size.replicas.max(1) }, |known| known.bounds);
+    let bounds = Bounds { min: setting.min.unwrap_or(before.min), max: setting.max.unwrap_or(before.max) };
+    if let Some(policy) = &setting.policy {
+        policy.check(bounds).map_err(|error| Problem::new(INVALID, error.to_string()).field("policy"))?;
+    }
+    let reason = setting.reason.unwrap_or_default();
+    let position = service.runtime.set_policy(&name, setting.policy.as_ref(), bounds, &by(&request), &reason).await?;
+    let state = service.state(shard).await?;
+    let mut told = why(&state, &name).unwrap_or_else(|| json!({ "pool": &*name, "policy": null }));
+    told["position"] = position.0.into();
+    Ok(HttpResponse::Ok().json(told))
+}

@@ -255,11 +255,25 @@ impl Agent {
         due.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min().unwrap_or(now + IDLE)
     }
 
+    fn room(&self) -> usize {
+        let slots = self.plan.slots as usize;
+        self.room.as_ref().map_or(slots, |room| slots.min(*room.borrow() as usize))
+    }
+
+    /// How many attempts do best, where it finds that out.
+    pub(super) fn limit(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize)
+    }
+
     /// How many attempts it may have at this moment, of all engines together.
     pub(super) fn most(&self) -> usize {
-        let room = self.room.as_ref().map_or(usize::MAX, |room| *room.borrow() as usize);
-        let limit = self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize);
-        room.min(limit).min(self.plan.slots as usize)
+        self.room().min(self.limit())
+    }
+
+    /// Whether it takes one more that this engine gives. What was asked for before the limit fell is done.
+    pub(super) fn takes_from(&self, at: usize) -> bool {
+        let limit = self.link(at).map_or(0, |link| link.limit).max(self.limit());
+        self.table.live() < self.room().min(limit)
     }
 
     /// How many more attempts it may be given.

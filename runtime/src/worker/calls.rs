@@ -140,17 +140,25 @@ impl Agent {
         loop {
             let (places, engines) = self.asked_engines();
             let Some((index, slots)) = share::excess(free, &engines) else { return };
-            self.ask(places[index], slots);
+            if slots > 0 {
+                self.ask(places[index], slots);
+            } else if let Some(link) = self.link_mut(places[index]) {
+                // Perhaps there is room again in a moment.
+                link.ask.give_up();
+            }
         }
     }
 
     fn ask(&mut self, at: usize, slots: usize) {
         let Some(seq) = self.link(at).map(|link| link.seq) else { return };
+        let limit = self.limit();
         let question = json(&Ask { seq, slots, wait: wire::span(WAIT) });
         let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
         if let Some(link) = self.link_mut(at) {
             // The same number again is the same question: an answer that is on its way already comes once more.
             link.said = link.as_asked().said_by(Instant::now());
+            // The answer may be to what it asked before.
+            link.limit = limit.max(link.limit);
             link.ask.give_up();
             link.asked = slots;
             link.ask.begin(call);

@@ -42,7 +42,7 @@ impl Agent {
         let mut attempts = Attempts::default();
         for one in given {
             let stage = if one.payload_url.is_some() { Stage::Fetching } else { Stage::Running };
-            let is_room = self.free() > 0;
+            let is_room = self.takes_from(from);
             let Some(place) = is_room.then(|| self.table.take(one.attempt, stage, from)).flatten() else {
                 // Another engine was faster, or there is less room than when it was asked for.
                 self.return_beyond(one.attempt, from);

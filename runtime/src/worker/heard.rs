@@ -74,6 +74,9 @@ impl Agent {
             link.said = link.said.after(link.asked, attempts.len(), Instant::now());
         }
         self.take_in(at, attempts);
+        if let Some(link) = self.link_mut(at) {
+            link.limit = 0;
+        }
         self.obey(at, told);
         self.follow(at, engines);
         Ok(())
@@ -169,7 +172,7 @@ impl Agent {
         let Some(body) = self.judge(at, On::Talk, verdict)? else { return Ok(()) };
         let Registered { engines, told } = read(&body)?;
         if let Some(link) = self.link_mut(at) {
-            (link.is_known, link.seq, link.asked) = (true, 1, 0);
+            (link.is_known, link.seq, link.asked, link.limit) = (true, 1, 0, 0);
             (link.known_at, link.notice) = (Some(Instant::now()), Notice::default());
             [&mut link.ask, &mut link.tell, &mut link.fetch].into_iter().for_each(super::lane::Lane::went_well);
             link.is_drain_said = told.drain;

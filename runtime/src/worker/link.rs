@@ -51,6 +51,8 @@ pub(super) struct Link {
     /// The number of the next question, and how many attempts the one on its way asks for.
     pub(super) seq: u64,
     pub(super) asked: usize,
+    /// How many attempts at a time did best when it was asked that, at most since the answer before.
+    pub(super) limit: usize,
     pub(super) said: Said,
     /// Whether it had less than it was asked for last.
     pub(super) is_short: bool,
@@ -87,6 +89,7 @@ impl Link {
             talking: Talk::Register,
             seq: 1,
             asked: 0,
+            limit: 0,
             said: Said::nothing_yet(now),
             is_short: false,
             notice: Notice::default(),

@@ -58,6 +58,24 @@ impl Runtime {
         }
     }
 
+    /// Where the engines of the group are reached, this one first; none where there is only this one, or nobody can reach it.
+    ///
+    /// # Errors
+    /// Why the brokers do not tell.
+    #[cfg(feature = "http")]
+    pub(crate) async fn engines(&self) -> Result<Vec<String>, String> {
+        match self.front() {
+            Front::Local(_) => Ok(Vec::new()),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => {
+                let Some(own) = engine.peers.own() else { return Ok(Vec::new()) };
+                let all = engine.peers.addresses().await?;
+                let others = all.iter().filter(|url| *url != own).cloned();
+                Ok(std::iter::once(own.to_owned()).chain(others).collect())
+            }
+        }
+    }
+
     /// Who can answer for a shard; what is known of the others is a moment old, but not older than `wrong_at`, when it was found to be wrong.
     ///
     /// # Errors

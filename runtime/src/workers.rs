@@ -64,6 +64,17 @@ pub enum News {
     Beat(Option<Progress>, Option<Vec<u8>>),
 }
 
+/// What became of a piece of news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Taken,
+    /// It does not count, and will not.
+    Refused(Rejection),
+    /// It is for another engine to say, or for none at this moment: nothing of it is recorded here.
+    Elsewhere,
+}
+
 /// How many attempts at a time a worker does best with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Concurrency {
@@ -78,6 +89,7 @@ pub struct Concurrency {
 /// Workers.
 impl Runtime {
     /// Takes a worker in, or finds it again; says which of what it runs is not its own any more. What the log gives it beside that returns to the queue.
+    /// Of what it runs of shards that other engines lead nothing is said: it is theirs to say.
     ///
     /// # Errors
     /// [`WorkerError`] when there are too many, it is another one under the same id, or names what is not there.
@@ -86,18 +98,22 @@ impl Runtime {
         let hub = self.hub();
         let session = hub.join(spec)?;
         session.attach();
-        let mut stale: BTreeSet<AttemptId> = running.iter().copied().collect();
+        let running: BTreeSet<AttemptId> = running.iter().copied().collect();
+        let mut stale: Vec<AttemptId> = running.iter().filter(|attempt| !self.is_shard(attempt.task.shard)).copied().collect();
         for parts in self.led_here() {
-            let own: Vec<_> = stale.iter().filter(|attempt| attempt.task.shard == parts.shard).copied().collect();
-            stale.retain(|attempt| attempt.task.shard != parts.shard);
+            let own = running.iter().filter(|attempt| attempt.task.shard == parts.shard);
             let (reply, answer) = oneshot::channel();
-            let running = own.iter().map(|attempt| (attempt.task.ordinal, attempt.number)).collect();
+            let running = own.map(|attempt| (attempt.task.ordinal, attempt.number)).collect();
             let attach = AttachWorker { worker: session.id(), running, reply };
-            let gone = ask(&parts, attach, answer).await?;
-            stale.extend(gone.into_iter().map(|(ordinal, number)| attempt_id(parts.shard, ordinal, number)));
+            match ask(&parts, attach, answer).await {
+                Ok(gone) => stale.extend(gone.into_iter().map(|(ordinal, number)| attempt_id(parts.shard, ordinal, number))),
+                // It is led elsewhere, or again here, by whoever asks what runs.
+                Err(_) if self.is_on_kafka() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         session.attached();
-        Ok(stale.into_iter().collect())
+        Ok(stale)
     }
 
     /// Gives a worker what there is for it, up to so many attempts, as soon as there is anything; waits at most so long.
@@ -116,7 +132,9 @@ impl Runtime {
         }
     }
 
-    /// Records news of attempts of a worker, and says of each whether it counts, once that is durable.
+    /// Records news of attempts of a worker, and says of each what became of it, once that is durable.
+    ///
+    /// News that another engine passed on counts also where the worker has not said to this one what it runs: the log knows whose an attempt is.
     ///
     /// # Errors
     /// [`WorkerError::Unknown`], or [`WorkerError::Log`]; then nobody knows what was recorded, and it is to be reported again.
@@ -124,41 +142,71 @@ impl Runtime {
         &self,
         worker: WorkerId,
         news: Vec<(AttemptId, News)>,
-    ) -> Result<Vec<Result<(), Rejection>>, WorkerError> {
-        let session = self.worker(worker)?;
-        session.touch();
-        if !session.is_attached() {
-            return Err(AskError::Unattached.into());
+        is_passed_on: bool,
+    ) -> Result<Vec<Verdict>, WorkerError> {
+        let session = self.worker(worker);
+        let session = match session {
+            Ok(session) => Some(session),
+            // Its lease here is over; but a shard that is on its way here may know it.
+            Err(_) if is_passed_on => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(session) = &session {
+            session.touch();
+            if !session.is_attached() && !is_passed_on {
+                return Err(AskError::Unattached.into());
+            }
         }
-        let mut verdicts: Vec<Result<(), Rejection>> = Vec::with_capacity(news.len());
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(news.len());
         let mut by_shard: BTreeMap<ShardId, Vec<(usize, AttemptId, News)>> = BTreeMap::new();
         for (index, (attempt, news)) in news.into_iter().enumerate() {
             // Until a shard that is led here says otherwise.
-            verdicts.push(Err(Rejection::StaleAttempt { task: attempt.task.ordinal, attempt: attempt.number }));
+            let is_shard = self.is_shard(attempt.task.shard);
+            verdicts.push(if is_shard { Verdict::Elsewhere } else { stale(attempt) });
             by_shard.entry(attempt.task.shard).or_default().push((index, attempt, news));
         }
         for parts in self.led_here() {
             let Some(news) = by_shard.remove(&parts.shard) else { continue };
-            let (mut report, answers) = Report::of_worker(worker);
-            let mut indices = Vec::with_capacity(news.len());
-            for (index, attempt, news) in news {
-                let before = report.len();
-                push(&mut report, &session, attempt, news);
-                indices.extend(std::iter::repeat_n(index, report.len() - before));
-                if report.len() == before {
-                    verdicts[index] = Ok(());
-                }
-            }
-            if report.is_empty() {
+            let Some(session) = &session else {
+                news.iter().for_each(|(index, attempt, _)| verdicts[*index] = stale(*attempt));
                 continue;
-            }
-            let lane = parts.reports.upgrade().ok_or_else(|| parts.closed())?;
-            lane.send(report).await.map_err(|_| parts.closed())?;
-            let answers = answers.await.map_err(|_| parts.unknown())??;
-            for (index, answer) in indices.into_iter().zip(answers) {
-                verdicts[index] = answer;
+            };
+            match self.record(&parts, session, news).await {
+                Ok(recorded) => recorded.into_iter().for_each(|(index, verdict)| verdicts[index] = verdict),
+                // Whoever leads it next knows what was recorded, and refuses that when it is reported again.
+                Err(_) if self.is_on_kafka() => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        Ok(verdicts)
+    }
+
+    /// Records news of attempts of one shard that is led here; what became of each, by its index.
+    async fn record(
+        &self,
+        parts: &Parts,
+        session: &Session,
+        news: Vec<(usize, AttemptId, News)>,
+    ) -> Result<Vec<(usize, Verdict)>, SubmitError> {
+        let (mut report, answers) = Report::of_worker(session.id());
+        let mut verdicts = Vec::with_capacity(news.len());
+        let mut indices = Vec::with_capacity(news.len());
+        for (index, attempt, news) in news {
+            let before = report.len();
+            push(&mut report, session, attempt, news);
+            indices.extend(std::iter::repeat_n(index, report.len() - before));
+            if report.len() == before {
+                verdicts.push((index, Verdict::Taken));
+            }
+        }
+        if report.is_empty() {
+            return Ok(verdicts);
+        }
+        let lane = parts.reports.upgrade().ok_or_else(|| parts.closed())?;
+        lane.send(report).await.map_err(|_| parts.closed())?;
+        let answers = answers.await.map_err(|_| parts.unknown())??;
+        let told = answers.into_iter().map(|answer| answer.map_or_else(Verdict::Refused, |()| Verdict::Taken));
+        verdicts.extend(indices.into_iter().zip(told));
         Ok(verdicts)
     }
 
@@ -177,7 +225,12 @@ impl Runtime {
         if session.concurrency() != Some(limit) && was != limit {
             for parts in self.led_here() {
                 let (reply, answer) = oneshot::channel();
-                ask(&parts, PaceWorker { worker, limits: (was, limit), reason: reason.clone(), reply }, answer).await?;
+                match ask(&parts, PaceWorker { worker, limits: (was, limit), reason: reason.clone(), reply }, answer).await {
+                    Ok(_) => {}
+                    // It is led elsewhere, by an engine that the worker tells as well.
+                    Err(_) if self.is_on_kafka() => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         session.set_concurrency(limit);
@@ -242,6 +295,11 @@ impl Runtime {
         }
     }
 
+    /// Whether there is such a shard, whoever leads it.
+    fn is_shard(&self, shard: ShardId) -> bool {
+        shard.0 < self.shards()
+    }
+
     /// The shards that are led here.
     fn led_here(&self) -> Vec<Parts> {
         match self.front() {
@@ -253,6 +311,10 @@ impl Runtime {
             }
         }
     }
+}
+
+const fn stale(attempt: AttemptId) -> Verdict {
+    Verdict::Refused(Rejection::StaleAttempt { task: attempt.task.ordinal, attempt: attempt.number })
 }
 
 fn attempt_id(shard: ShardId, ordinal: ergate_events::id::Ordinal, number: u32) -> AttemptId {

@@ -21,6 +21,8 @@ mod pace;
 mod processes;
 mod refused;
 mod restart;
+mod several;
 mod sizing;
+mod stub;
 mod versions;
 mod work;

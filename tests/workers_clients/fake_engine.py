@@ -72,6 +72,7 @@ class FakeEngine:
         self.running = {}  # the tasks that have an owner, by their numbers
         self.faults = collections.defaultdict(collections.deque)
         self.calls, self.strange, self.refused, self.gone, self.ended = [], [], [], [], 0
+        self.moving = 0  # how many pieces of news nobody records, as their tasks move from one engine to another
         self.forbidden, self.epoch, self.tokens = False, 1, set()
         handler = type("Handler", (_Handler,), {"engine": self})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -232,7 +233,12 @@ class FakeEngine:
         return attempts
 
     def _report(self, id_, body):
-        session, taken, refused = self._session(id_), 0, []
+        session, taken, refused, elsewhere = self._session(id_), 0, [], []
+        for kind in ("heartbeats", "outcomes") if self.moving else ():
+            news = body.get(kind, [])
+            moving, body[kind] = news[:self.moving], news[self.moving:]
+            self.moving -= len(moving)
+            elsewhere += [{"attempt": one["attempt"]} for one in moving]
         for outcome in body.get("outcomes", []):
             if sum(end in outcome for end in ENDS) != 1:
                 self._strange(f"an outcome has not one end: {outcome}")
@@ -255,7 +261,7 @@ class FakeEngine:
                 kept = {key: value for key, value in heartbeat.items() if key.startswith("checkpoint")}
                 task.checkpoint = kept or task.checkpoint
         self.refused += refused
-        return {"taken": taken, "refused": refused, **self._news(session)}
+        return {"taken": taken, "refused": refused, **({"elsewhere": elsewhere} if elsewhere else {}), **self._news(session)}
 
     def _current(self, id_, attempt, refused):
         """The task whose current attempt this is, unless it is refused."""

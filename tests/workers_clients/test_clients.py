@@ -79,6 +79,15 @@ class Clients:
 
     # Tests.
 
+    def test_what_nobody_records_is_reported_again(self):
+        self.engine.moving = 40
+        self.start()
+        numbers = list(range(60))
+        self.assertEqual([end["result"] for end in self.ends_of("echo", *numbers)], numbers)
+        self.assertEqual(self.engine.moving, 0)
+        status, said = self.leave()
+        self.assertEqual((status, self.engine.refused), (0, []), said)
+
     def test_every_task_ends_once_under_lost_answers(self):
         busy = Problem(503, "busy", "come again", retry_after_ms=20)
         for call, faults in {"PUT": ["drop", "lose", busy], "lease": [None, "lose", busy, "drop", "lose", "lose"],

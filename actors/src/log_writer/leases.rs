@@ -33,7 +33,7 @@ impl LogWriter {
             let claims: Vec<Claim> = claimable(state)
                 .find_map(|(name, ready, types)| {
                     let serves = |session: &Session| types.iter().any(|known| session.spec().facts.serves(known));
-                    let claims = hub.claim(name, ready, |session| serves(session) && self.has_room(session));
+                    let claims = hub.claim(self.id(), name, ready, |session| serves(session) && self.has_room(session));
                     Some(claims).filter(|claims| !claims.is_empty())
                 })
                 .unwrap_or_default();
@@ -55,7 +55,7 @@ impl LogWriter {
     fn has_room(&self, session: &Session) -> bool {
         let work = &self.shard.state().work;
         match self.replica_of(session.id()).and_then(|replica| work.replicas.get(replica)) {
-            Some(known) => known.free() > 0,
+            Some(known) => known.free() > 0 && !known.draining,
             None => work.has_room_for_worker(session.spec().slots),
         }
     }
@@ -154,8 +154,12 @@ impl LogWriter {
             let (Some(known), Some(pool)) = (known, pool) else { continue };
             let slots = u32::try_from(known.size()).unwrap_or(u32::MAX);
             let spec = WorkerSpec { facts: Arc::clone(facts), pool: Arc::from(pool.name.as_str()), slots };
-            if let Err(error) = hub.join(spec) {
-                tracing::warn!(worker = %facts.id, %error, "a worker of the log is not known any more; what it has goes to others");
+            match hub.join(spec) {
+                // One that is known of other shards may have been silent for long: it had nothing to lose so far.
+                Ok(session) => session.touch(),
+                Err(error) => {
+                    tracing::warn!(worker = %facts.id, %error, "a worker of the log is not known any more; what it has goes to others");
+                }
             }
         }
     }
@@ -231,6 +235,26 @@ impl Handler<Attach> for LogWriter {
         self.decide_all(&lost, &mut Vec::new());
         self.open.replies.push(Reply::Attached(reply, stale));
         self.commit(context);
+    }
+}
+
+/// From the engine: workers are heard about this shard from here on. Those that have something of it say again what they run, as one may have said so
+/// just before; each has its lease for that.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Recall;
+
+impl Handler<Recall> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Recall: Recall, _: &mut Context<Self>) {
+        let work = &self.shard.state().work;
+        let has_work = |replica: &ReplicaId| work.replicas.get(*replica).is_some_and(|known| known.used() > 0);
+        let busy = work.workers.iter().filter(|(replica, _)| has_work(replica));
+        for session in busy.filter_map(|(_, facts)| self.fleet.workers.session(facts.id)) {
+            session.touch();
+            session.detach();
+        }
     }
 }
 

@@ -30,7 +30,9 @@ use crate::lane::{Lane, Valve};
 use crate::log_thread::{LogCounters, LogNews, LogThread};
 use crate::log_writer::intake::Intake;
 pub use crate::log_writer::intake::{EndsOf, IntakeParts};
-pub use crate::log_writer::leases::{Attach as AttachWorker, Depart as DepartWorker, Pace as PaceWorker};
+pub use crate::log_writer::leases::{
+    Attach as AttachWorker, Depart as DepartWorker, Pace as PaceWorker, Recall as RecallWorkers,
+};
 pub use crate::log_writer::pools::{LookAtPools, SizedPool};
 use crate::proposal::Proposal;
 use crate::report::{Item, Report, ReportReply};

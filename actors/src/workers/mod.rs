@@ -6,10 +6,12 @@
 //!     └────attempts─────┴────────── deliver ── Dispatcher ◀─┘
 //! ```
 //! A hub decides nothing: it says who waits, in the order in which they began to, and the log writer of a shard with ready tasks records whom it asked
-//! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts.
+//! for and what each was given. What a worker may still be given is one number for all shards, so that a worker with two slots never has three attempts;
+//! what is not durable yet counts as given.
 
 mod abroad;
 mod canary;
+mod engines;
 pub mod runner;
 mod session;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use ergate_events::worker::WorkerId;
 pub use self::abroad::Abroad;
 pub use self::canary::Canary;
 use self::canary::Share;
+use self::engines::Engines;
 use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
 
@@ -50,6 +53,8 @@ pub struct Hub {
     /// How many are in those queues.
     queued: AtomicUsize,
     shards: Mutex<BTreeMap<ShardId, Poke>>,
+    /// Where workers find engines.
+    engines: Arc<Engines>,
     /// By pool.
     canaries: Mutex<BTreeMap<String, Share>>,
 }
@@ -68,8 +73,8 @@ pub struct Claim {
     pub session: Arc<Session>,
     /// How many attempts.
     pub slots: u32,
-    /// Which of its waits that is.
-    wait: u64,
+    /// The shard that may.
+    shard: ShardId,
 }
 
 /// Why a worker is not taken in.
@@ -104,7 +109,7 @@ impl Hub {
         if known.by_id.len() >= WORKERS_MAX {
             return Err(JoinError::Full);
         }
-        let session = Arc::new(Session::new(spec));
+        let session = Arc::new(Session::new(spec, Arc::clone(&self.engines)));
         known.by_id.insert(session.id(), Arc::clone(&session));
         Ok(session)
     }
@@ -138,6 +143,11 @@ impl Hub {
         lock(&self.sessions).by_id.values().cloned().collect()
     }
 
+    /// Whether no worker is known.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.sessions).by_id.is_empty()
+    }
+
     /// Forgets a worker.
     pub fn forget(&self, id: WorkerId) {
         let gone = lock(&self.sessions).by_id.remove(&id);
@@ -149,6 +159,27 @@ impl Hub {
     /// Tells the log writer of a shard from here on when somebody begins to wait.
     pub(crate) fn add_shard(&self, shard: ShardId, poke: Poke) {
         lock(&self.shards).insert(shard, poke);
+    }
+
+    /// Another engine leads a shard from here on. What of it was on its way to workers goes nowhere any more: they tell the new leader what they have,
+    /// and what they were not given by then returns to its queue.
+    pub fn remove_shard(&self, shard: ShardId) {
+        lock(&self.shards).remove(&shard);
+        let sessions = self.sessions().into_iter();
+        sessions.filter(|session| session.forget_shard(shard)).for_each(|session| self.enqueue(session, false));
+        lock(&self.shards).values().for_each(|poke| poke());
+    }
+
+    /// Where workers find engines, this one first; none where there is only this one.
+    pub fn engines(&self) -> Arc<[String]> {
+        self.engines.now().1
+    }
+
+    /// Notes where workers find engines, this one first, and tells all workers where that is new.
+    pub fn set_engines(&self, urls: Vec<String>) {
+        if self.engines.set(urls) {
+            self.sessions().iter().for_each(|session| session.look_again());
+        }
     }
 
     /// Lets a worker wait for up to so many attempts, until the answer is dropped; or answers at once what it has asked before under this number.
@@ -174,7 +205,7 @@ impl Hub {
 
     /// Those who shall be asked for in this pool, where so many tasks are ready: the longest waiting that may have any of them, until all tasks have a
     /// slot; a burst is spread over several.
-    pub(crate) fn claim(&self, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
+    pub(crate) fn claim(&self, shard: ShardId, pool: &str, ready: usize, may_have: impl Fn(&Session) -> bool) -> Vec<Claim> {
         // Before the queues are locked: who forgets workers locks them the other way around.
         let mut quota = self.quota(pool, ready);
         let mut waiting = lock(&self.waiting);
@@ -192,11 +223,11 @@ impl Hub {
                 others.push_back(session);
                 continue;
             }
-            match session.claim(left) {
-                Some((taken, wait)) => {
+            match session.claim(shard, left) {
+                Some(taken) => {
                     slots += taken as usize;
                     quota.take(&session, taken);
-                    claims.push(Claim { session, slots: taken, wait });
+                    claims.push(Claim { session, slots: taken, shard });
                 }
                 None => drop(self.queued.fetch_sub(1, Ordering::AcqRel)),
             }
@@ -227,11 +258,11 @@ impl Hub {
 
     /// Gives back what a claim was not given.
     pub(crate) fn settle(&self, claim: Claim, given: u32) {
-        let Claim { session, slots, wait } = claim;
+        let Claim { session, slots, shard } = claim;
         if let Some(share) = lock(&self.canaries).get_mut(&*session.spec().pool) {
             share.note(share.is_new(&session), u64::from(given));
         }
-        if session.settle(wait, slots.saturating_sub(given)) {
+        if session.settle(shard, slots.saturating_sub(given)) {
             self.enqueue(session, given == 0);
         }
     }

@@ -8,6 +8,7 @@ use ergate_events::id::{Epoch, Ordinal, ShardId};
 use ergate_events::worker::{WorkerFacts, WorkerId};
 use tokio::sync::Notify;
 
+use super::engines::Engines;
 use super::lock;
 use crate::effects::Attempts;
 
@@ -54,11 +55,13 @@ pub struct Order {
 #[derive(Default)]
 pub struct Leased {
     /// Attempts that it has not heard of.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<Arc<Delivery>>,
     /// What it is to stop.
     pub orders: Vec<Order>,
     /// Whether it is given nothing more.
     pub is_draining: bool,
+    /// Where engines are, where that is not what it was told last.
+    pub engines: Option<Arc<[String]>>,
 }
 
 /// Why a worker is given nothing now.
@@ -93,15 +96,18 @@ pub struct Session {
     spec: WorkerSpec,
     state: Mutex<State>,
     news: Notify,
+    engines: Arc<Engines>,
 }
 
 struct State {
     /// Counts its waits, so that a claim of one is not settled with another.
     wait: u64,
-    /// How many attempts it still waits for; zero when it does not wait.
-    asking: u32,
+    /// For how many attempts it waits; zero when it does not wait.
+    wanted: u32,
     /// Whether it stands in a queue of its hub, or is claimed and comes back to it.
     queued: bool,
+    /// How many attempts it was promised by each shard that are not on their way to it yet: the worker does not know of them when it asks again.
+    promised: BTreeMap<ShardId, u32>,
     deliveries: Vec<Delivery>,
     orders: Vec<Order>,
     draining: bool,
@@ -117,11 +123,27 @@ struct State {
     seen: Instant,
     /// When it was given something last.
     leased_at: Instant,
+    /// How often the list of engines had changed that it was told last.
+    engines_told: u64,
     /// How many attempts at a time it does best with, where it says so.
     concurrency: Option<u32>,
 }
 
 impl State {
+    /// How many attempts it may still be promised: what it is given beside, it does not know of.
+    fn asking(&self) -> u32 {
+        let promised: usize = self.promised.values().map(|count| *count as usize).sum();
+        let coming = promised + self.deliveries.iter().map(|delivery| delivery.attempts.items.len()).sum::<usize>();
+        self.wanted.saturating_sub(u32::try_from(coming).unwrap_or(u32::MAX))
+    }
+
+    /// So many of the attempts that a shard promised are on their way, or will never be.
+    fn keep_promise(&mut self, shard: ShardId, attempts: u32) {
+        if let Some(left) = self.promised.get_mut(&shard) {
+            *left = left.saturating_sub(attempts);
+        }
+    }
+
     /// Whether the worker may ask under this number: each answer is kept until it says, with the next number, that it has it.
     fn check(&mut self, seq: u64) -> Result<Option<Arc<Leased>>, AskError> {
         if !self.attached || self.registering {
@@ -139,12 +161,13 @@ impl State {
 }
 
 impl Session {
-    pub(super) fn new(spec: WorkerSpec) -> Session {
+    pub(super) fn new(spec: WorkerSpec, engines: Arc<Engines>) -> Session {
         let now = Instant::now();
         let state = State {
             wait: 0,
-            asking: 0,
+            wanted: 0,
             queued: false,
+            promised: BTreeMap::new(),
             deliveries: Vec::new(),
             orders: Vec::new(),
             draining: false,
@@ -154,9 +177,10 @@ impl Session {
             beats: BTreeMap::new(),
             seen: now,
             leased_at: now,
+            engines_told: 0,
             concurrency: None,
         };
-        Session { spec, state: Mutex::new(state), news: Notify::new() }
+        Session { spec, state: Mutex::new(state), news: Notify::new(), engines }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -205,10 +229,13 @@ impl Session {
         let mut state = self.lock();
         (state.attached, state.registering, state.seen) = (true, true, Instant::now());
         state.deliveries.clear();
+        state.promised.clear();
         state.orders.clear();
         state.answered = (0, None);
+        // The answer to its registration tells them.
+        state.engines_told = self.engines.now().0;
         // A question that waits from before would be answered under a number that the worker no longer counts from.
-        (state.wait, state.asking) = (state.wait + 1, 0);
+        (state.wait, state.wanted) = (state.wait + 1, 0);
         drop(state);
         self.news.notify_waiters();
     }
@@ -218,16 +245,41 @@ impl Session {
         self.lock().registering = false;
     }
 
-    /// It has to say again what it runs, for something on its way to it may be lost.
+    /// It has to say again what it runs, for something on its way to it may be lost. Until then it waits for nothing.
     pub(crate) fn detach(&self) {
-        self.lock().attached = false;
+        let mut state = self.lock();
+        (state.attached, state.wanted) = (false, 0);
+        drop(state);
         self.news.notify_waiters();
+    }
+
+    /// Lets it look again whether there is anything for it.
+    pub(super) fn look_again(&self) {
+        self.news.notify_waiters();
+    }
+
+    /// Forgets what of a shard was on its way to it, or may be asked for again; says whether it has to stand in line for what it was promised by that.
+    pub(super) fn forget_shard(&self, shard: ShardId) -> bool {
+        let mut state = self.lock();
+        state.deliveries.retain(|delivery| delivery.shard != shard);
+        state.promised.remove(&shard);
+        state.orders.retain(|order| order.shard != shard);
+        state.beats.retain(|(of, ..), _| *of != shard);
+        if let Some(answer) = state.answered.1.take() {
+            let Leased { deliveries, orders, is_draining, engines } = &*answer;
+            let deliveries = deliveries.iter().filter(|delivery| delivery.shard != shard).cloned().collect();
+            let orders = orders.iter().filter(|order| order.shard != shard).copied().collect();
+            state.answered.1 = Some(Arc::new(Leased { deliveries, orders, is_draining: *is_draining, engines: engines.clone() }));
+        }
+        let is_new = state.asking() > 0 && !state.queued;
+        state.queued |= is_new;
+        is_new
     }
 
     /// Gives it nothing more.
     pub fn drain(&self) {
         let mut state = self.lock();
-        (state.draining, state.asking) = (true, 0);
+        (state.draining, state.wanted) = (true, 0);
         drop(state);
         self.news.notify_waiters();
     }
@@ -251,7 +303,7 @@ impl Session {
             Err(error) => {
                 if matches!(error, AskError::OutOfOrder { .. }) {
                     // Two processes have this id, and the other one would keep alive what this one has: it says first what is its own.
-                    state.attached = false;
+                    (state.attached, state.wanted) = (false, 0);
                     drop(state);
                     self.news.notify_waiters();
                 }
@@ -259,8 +311,8 @@ impl Session {
             }
         }
         state.wait += 1;
-        state.asking = if state.draining { 0 } else { slots.min(self.spec.slots) };
-        let is_new = state.asking > 0 && !state.queued;
+        state.wanted = if state.draining { 0 } else { slots.min(self.spec.slots) };
+        let is_new = state.asking() > 0 && !state.queued;
         state.queued |= is_new;
         let wait = state.wait;
         drop(state);
@@ -272,39 +324,38 @@ impl Session {
     pub(super) fn end_waiting(&self, wait: u64) {
         let mut state = self.lock();
         if state.wait == wait {
-            state.asking = 0;
+            state.wanted = 0;
         }
     }
 
     pub(super) fn stop_waiting(&self) {
-        self.lock().asking = 0;
+        self.lock().wanted = 0;
     }
 
     /// Takes up to so many of the attempts that it waits for; `None` when it does not wait, and then it stands in line no longer.
-    pub(super) fn claim(&self, most: u32) -> Option<(u32, u64)> {
+    pub(super) fn claim(&self, shard: ShardId, most: u32) -> Option<u32> {
         let mut state = self.lock();
-        if state.asking == 0 {
+        let taken = state.asking().min(most);
+        if taken == 0 {
             state.queued = false;
             return None;
         }
-        let taken = state.asking.min(most);
-        state.asking -= taken;
-        Some((taken, state.wait))
+        *state.promised.entry(shard).or_default() += taken;
+        Some(taken)
     }
 
     /// Takes back what it was not given of a claim; says whether it stands in line again.
-    pub(super) fn settle(&self, wait: u64, left: u32) -> bool {
+    pub(super) fn settle(&self, shard: ShardId, left: u32) -> bool {
         let mut state = self.lock();
-        if state.wait == wait && !state.draining {
-            state.asking += left;
-        }
-        state.queued = state.asking > 0;
+        state.keep_promise(shard, left);
+        state.queued = state.asking() > 0;
         state.queued
     }
 
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let (mut state, now) = (self.lock(), Instant::now());
+        state.keep_promise(delivery.shard, u32::try_from(delivery.attempts.items.len()).unwrap_or(u32::MAX));
         if !state.attached || state.registering {
             // It did not name them among what it runs, or cannot have yet: they are given back when it registers.
             return;
@@ -376,13 +427,17 @@ impl Session {
         if state.wait != wait {
             return Err(AskError::Superseded);
         }
-        if state.deliveries.is_empty() && state.orders.is_empty() && !state.draining && !is_last {
+        let (changes, engines) = self.engines.now();
+        let engines = (changes != state.engines_told).then_some(engines);
+        let is_empty = state.deliveries.is_empty() && state.orders.is_empty() && engines.is_none();
+        if is_empty && !state.draining && !is_last {
             return Ok(None);
         }
+        state.engines_told = changes;
         let orders = std::mem::take(&mut state.orders);
         let deliveries = take_some(&mut state.deliveries);
-        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining });
-        state.asking = 0;
+        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining, engines });
+        state.wanted = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
         Ok(Some(answer))
     }
@@ -395,13 +450,13 @@ impl Session {
 }
 
 /// Takes attempts for one answer, as many as fit; the first always does.
-fn take_some(waiting: &mut Vec<Delivery>) -> Vec<Delivery> {
+fn take_some(waiting: &mut Vec<Delivery>) -> Vec<Arc<Delivery>> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
     while bytes < ANSWER_BYTES && !waiting.is_empty() {
         let Delivery { shard, epoch, types, mut attempts } = waiting.remove(0);
         let rest = attempts.split_behind(ANSWER_BYTES - bytes);
         bytes += attempts.len_in_bytes();
-        taken.push(Delivery { shard, epoch, types: Arc::clone(&types), attempts });
+        taken.push(Arc::new(Delivery { shard, epoch, types: Arc::clone(&types), attempts }));
         if !rest.items.is_empty() {
             waiting.insert(0, Delivery { shard, epoch, types, attempts: rest });
             break;

@@ -1,12 +1,12 @@
 //! Who is asked for, and for how many attempts.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use ergate_events::id::{Epoch, Ordinal};
-use ergate_events::time::Micros;
+use ergate_events::id::{Epoch, Ordinal, TypeId};
+use ergate_events::time::{Micros, Timestamp};
 use ergate_events::worker::WorkerFacts;
 
 use super::*;
-use crate::effects::Attempts;
+use crate::effects::{Attempts, Given, Origin};
 
 fn spec(number: u8, slots: u32) -> WorkerSpec {
     let facts = WorkerFacts { id: WorkerId([number; 16]), lease: Micros::from_secs(5), ..WorkerFacts::default() };
@@ -30,13 +30,35 @@ fn wait(hub: &Hub, session: &Arc<Session>, slots: u32) -> Waiting {
 
 /// Who is asked for where so many tasks are ready, with how many attempts, as one shard does it.
 fn claim(hub: &Hub, ready: usize) -> Vec<(u8, u32)> {
-    let claims = hub.claim("models", ready, |_| true);
+    let claims = hub.claim(ShardId(0), "models", ready, |_| true);
     let told = claims.iter().map(|claim| (claim.session.id().0[0], claim.slots)).collect();
     claims.into_iter().for_each(|claim| {
-        let slots = claim.slots;
+        let (slots, session) = (claim.slots, Arc::clone(&claim.session));
         hub.settle(claim, slots);
+        session.deliver(Delivery { attempts: attempts(slots), ..delivery() });
     });
     told
+}
+
+fn attempts(count: u32) -> Attempts {
+    let mut attempts = Attempts::default();
+    (0..count).for_each(|number| attempts.add(given(number)));
+    attempts
+}
+
+fn given(number: u32) -> Given<'static> {
+    let task = Ordinal(number.into());
+    Given {
+        task,
+        number: 1,
+        task_type: TypeId(0),
+        deadline: Timestamp::NEVER,
+        heartbeat: None,
+        origin: Origin { shard: ShardId(0), task, epoch: Epoch(1) },
+        payload: b"null",
+        checkpoint: None,
+        trace_parent: None,
+    }
 }
 
 fn delivery() -> Delivery {
@@ -60,9 +82,9 @@ fn what_one_shard_was_promised_no_other_is_until_it_is_given_back() {
     let hub = Hub::default();
     let session = join(&hub, 0, 2);
     let _waiting = wait(&hub, &session, 2);
-    let mut first = hub.claim("models", 5, |_| true);
+    let mut first = hub.claim(ShardId(0), "models", 5, |_| true);
     assert_eq!(first[0].slots, 2);
-    assert!(hub.claim("models", 5, |_| true).is_empty(), "another shard asks meanwhile");
+    assert!(hub.claim(ShardId(0), "models", 5, |_| true).is_empty(), "another shard asks meanwhile");
     hub.settle(first.remove(0), 1);
     assert_eq!(claim(&hub, 5), [(0, 1)]);
 }
@@ -72,7 +94,7 @@ fn a_claim_of_an_old_wait_gives_nothing_to_a_new_one() {
     let hub = Hub::default();
     let session = join(&hub, 0, 4);
     let old = wait(&hub, &session, 4);
-    let mut claims = hub.claim("models", 4, |_| true);
+    let mut claims = hub.claim(ShardId(0), "models", 4, |_| true);
     drop(old);
     let _new = wait(&hub, &session, 1);
     hub.settle(claims.remove(0), 0);
@@ -85,7 +107,7 @@ fn who_waits_no_longer_is_passed_over_and_so_is_who_cannot_run_it() {
     let (gone, other) = (join(&hub, 0, 1), join(&hub, 1, 1));
     drop(wait(&hub, &gone, 1));
     let _waiting = wait(&hub, &other, 1);
-    assert!(hub.claim("models", 1, |_| false).is_empty());
+    assert!(hub.claim(ShardId(0), "models", 1, |_| false).is_empty());
     assert_eq!(claim(&hub, 1), [(1, 1)]);
     let _again = wait(&hub, &gone, 1);
     hub.forget(gone.id());
@@ -163,4 +185,79 @@ fn those_who_went_without_a_word_make_room() {
     hub.forget_silent(&mut lock(&hub.sessions), Duration::from_secs(2));
     assert_eq!(hub.sessions().iter().map(|session| session.id().0[0]).collect::<Vec<_>>(), [7]);
     assert_eq!(claim(&hub, 100), [(7, 1)]);
+}
+
+#[test]
+fn the_engines_are_told_once_and_whenever_they_change() {
+    let hub = Hub::default();
+    let known = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+    let session = join(&hub, 0, 1);
+    assert!(wait(&hub, &session, 1).end(1).unwrap().engines.is_none(), "there is only this one");
+    hub.set_engines(known(&["a", "b"]));
+    let Ok(Asked::Waits(waiting)) = hub.wait(&session, 2, 1) else { panic!("it is a new question") };
+    // Nothing else is there for it, and yet it need not wait.
+    let told = waiting.session.answer(waiting.wait, 2, false).unwrap().unwrap();
+    assert_eq!(told.engines.as_deref(), Some(&known(&["a", "b"])[..]));
+    hub.set_engines(known(&["a", "b"]));
+    let Ok(Asked::Waits(waiting)) = hub.wait(&session, 3, 1) else { panic!("it is a new question") };
+    assert!(waiting.session.answer(waiting.wait, 3, false).unwrap().is_none(), "it knows them");
+    hub.set_engines(known(&["a"]));
+    // The answer to a registration has them.
+    session.attach();
+    session.attached();
+    assert!(wait(&hub, &session, 1).end(1).unwrap().engines.is_none());
+}
+
+#[test]
+fn what_was_on_its_way_goes_nowhere_once_its_shard_is_led_elsewhere() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 4);
+    let waiting = wait(&hub, &session, 4);
+    let of = |shard: u16| Delivery { shard: ShardId(shard), ..delivery() };
+    session.deliver(of(0));
+    session.deliver(of(1));
+    assert_eq!(waiting.end(1).unwrap().deliveries.len(), 2);
+    session.deliver(of(0));
+    session.deliver(of(1));
+    session.order(Order { shard: ShardId(0), task: Ordinal(7), attempt: 1, is_hard: true });
+    hub.remove_shard(ShardId(0));
+    assert!(session.orders().is_empty());
+    let shards = |answer: &Leased| answer.deliveries.iter().map(|one| one.shard.0).collect::<Vec<_>>();
+    // Neither an answer that is asked for again has it, nor the next one.
+    let Ok(Asked::Again(again)) = hub.wait(&session, 1, 4) else { panic!("it asked before") };
+    assert_eq!(shards(&again), [1]);
+    let Ok(Asked::Waits(next)) = hub.wait(&session, 2, 4) else { panic!("it is a new question") };
+    assert_eq!(shards(&next.end(2).unwrap()), [1]);
+}
+
+#[test]
+fn who_has_to_say_what_it_runs_is_asked_for_nothing() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 4);
+    let _waiting = wait(&hub, &session, 4);
+    session.detach();
+    assert!(claim(&hub, 4).is_empty() && !hub.is_anybody_waiting());
+}
+
+#[test]
+fn what_was_promised_and_is_not_durable_yet_counts_when_it_asks_again() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 8);
+    let waiting = wait(&hub, &session, 8);
+    let mut claims = hub.claim(ShardId(0), "models", 2, |_| true);
+    hub.settle(claims.remove(0), 2);
+    let mut claims = hub.claim(ShardId(1), "models", 3, |_| true);
+    hub.settle(claims.remove(0), 3);
+    session.deliver(Delivery { attempts: attempts(2), ..delivery() });
+    assert_eq!(waiting.end(1).unwrap().deliveries.len(), 1);
+    // Six are free as far as the worker knows, and three of them are promised.
+    let Ok(Asked::Waits(_waiting)) = hub.wait(&session, 2, 6) else { panic!("it is a new question") };
+    let mut claims = hub.claim(ShardId(0), "models", 100, |_| true);
+    assert_eq!(claims[0].slots, 3);
+    hub.settle(claims.remove(0), 0);
+    // A shard that went away keeps no promise.
+    let Ok(Asked::Waits(_waiting)) = hub.wait(&session, 2, 3) else { panic!("it has no answer yet") };
+    assert!(hub.claim(ShardId(0), "models", 100, |_| true).is_empty());
+    hub.remove_shard(ShardId(1));
+    assert_eq!(hub.claim(ShardId(2), "models", 100, |_| true)[0].slots, 3);
 }

@@ -159,6 +159,7 @@ export class Worker {
   #seq = 1;
   #generation = 0; // counts registrations: what was asked in an older one does not count
   #registering = null;
+  #astray = { heartbeats: [], outcomes: [] }; // to be reported again: their tasks move from one engine to another
   #fruitless = 0; // registrations since the engine last took another call
   #leaseMs = 5_000;
   #waitMs = LEASE_WAIT_MS;
@@ -458,7 +459,8 @@ export class Worker {
 
   /** What is to be sent: heartbeats and outcomes, each with its attempt and as JSON text. */
   #take() {
-    const [heartbeats, outcomes] = [[], []];
+    const { heartbeats, outcomes } = this.#astray;
+    this.#astray = { heartbeats: [], outcomes: [] };
     for (const item of this.#said) {
       if (typeof item === "string") {
         outcomes.push({ attempt: item, text: JSON.stringify({ attempt: item, stopped: true }) });
@@ -484,7 +486,9 @@ export class Worker {
       try {
         const answer = await this.#call("POST", "/report", body, { timeoutMs, isWanted: () => !this.#isLeaving });
         this.#fruitless = 0;
-        for (const attempt of ended) this.#attempts.delete(attempt);
+        const elsewhere = new Set((answer.elsewhere ?? []).map(({ attempt }) => attempt));
+        if (elsewhere.size) this.#keep(body, elsewhere);
+        for (const attempt of ended) if (!elsewhere.has(attempt)) this.#attempts.delete(attempt);
         for (const { attempt } of answer.refused ?? []) {
           // Where it still runs, its heartbeat was refused: it is over for the engine.
           const running = this.#attempts.get(attempt);
@@ -500,6 +504,14 @@ export class Worker {
         if (!(error instanceof Unattached)) throw error;
         await this.#register(generation, () => !this.#isLeaving);
       }
+    }
+  }
+
+  /** Keeps what no engine could record at this moment; it goes along with the next report, which is due within a third of the lease. */
+  #keep(body, elsewhere) {
+    const said = JSON.parse(body);
+    for (const [name, kept] of Object.entries(this.#astray)) {
+      for (const one of said[name] ?? []) if (elsewhere.has(one.attempt)) kept.push({ attempt: one.attempt, text: JSON.stringify(one) });
     }
   }
 

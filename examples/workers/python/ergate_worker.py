@@ -192,6 +192,7 @@ class Worker:
         self._listening = threading.Lock()  # guards what attempts say: their news and their outcomes
         self._work = queue.SimpleQueue()  # contexts to run
         self._said = queue.SimpleQueue()  # contexts with news or an outcome; ids of attempts that do not run here and shall be stopped
+        self._astray = ([], [])  # heartbeats and outcomes to report again: their tasks move from one engine to another
         self._control = queue.SimpleQueue()  # what the main thread has to know; its `put` may be called in a signal handler
         self._signals = 0
         self._draining = self._leaving = False
@@ -512,7 +513,7 @@ class Worker:
 
     def _take(self, said):
         """What is to be sent: heartbeats and outcomes, each as (attempt, JSON text)."""
-        heartbeats, outcomes = [], []
+        (heartbeats, outcomes), self._astray = self._astray, ([], [])
         for item in said:
             if isinstance(item, str):
                 outcomes.append((item, _json({"attempt": item, "stopped": True})))
@@ -542,12 +543,15 @@ class Worker:
                 break
             except _Unattached:
                 self._register(generation, lambda: not self._leaving)
+        elsewhere = {one["attempt"] for one in answer.get("elsewhere", ())}
         with self._changed:
             self._fruitless = 0
             for attempt in ended:
-                self._attempts.pop(attempt, None)
+                if attempt not in elsewhere:
+                    self._attempts.pop(attempt, None)
             if ended:
                 self._changed.notify_all()
+        self._keep(body, elsewhere)
         for refused in answer.get("refused", ()):
             context = self._attempts.get(refused["attempt"])
             log.info("attempt %s: %s: %s", refused["attempt"], refused.get("reason"), refused.get("detail"))
@@ -556,6 +560,13 @@ class Worker:
                 context._stop = context._hard = True
                 context.cancelled.set()
         self._obey(answer)
+
+    def _keep(self, body, elsewhere):
+        """Keeps what no engine could record at this moment; it goes along with the next report, which is due within a third of the lease."""
+        if elsewhere:
+            said = json.loads(body)
+            for kept, kind in zip(self._astray, ("heartbeats", "outcomes")):
+                kept += [(one["attempt"], _json(one)) for one in said.get(kind, ()) if one["attempt"] in elsewhere]
 
     # Calls.
 

@@ -30,9 +30,10 @@ docs/workers.md has more.";
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub(crate) struct WorkerArgs {
-    /// The engine to work for, such as http://127.0.0.1:7420
-    #[arg(long, value_name = "URL")]
-    engine: String,
+    /// The engine to work for, such as http://127.0.0.1:7420; where the log is on Kafka it names the others. May be given several times, for when one
+    /// does not answer
+    #[arg(long = "engine", value_name = "URL", required = true)]
+    engines: Vec<String>,
     /// Whose work it does
     #[arg(long, value_name = "POOL", default_value = "default")]
     pool: String,
@@ -97,14 +98,15 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 /// Works until a signal comes, or the engine wants no more of it.
 pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let config = settings(globals)?;
-    let url: ServiceUrl = parse_url(&args.engine)?;
+    let urls: Vec<ServiceUrl> = args.engines.iter().map(|text| parse_url(text)).collect::<Result<_, _>>()?;
+    let url = urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if let Some(bytes) = args.memory_max {
         limit_memory(bytes)?;
     }
     block_on(async {
         let mut signals = Signals::listen()?;
         let Some(server) = with_server(args, &config, &mut signals).await? else { return Ok(Exit::Done) };
-        let worker = worker(args, globals, &config, &url, server.as_ref())?;
+        let worker = worker(args, globals, &config, (&urls, &url), server.as_ref())?;
         let (ended, server) = work(worker, server, signals, args.child, globals.quiet || args.child).await;
         if let Some(server) = server {
             server.stop().await;
@@ -155,11 +157,13 @@ fn worker(
     args: &WorkerArgs,
     globals: &Globals,
     config: &Config,
-    url: &ServiceUrl,
+    (urls, url): (&[ServiceUrl], &str),
     server: Option<&ModelServer>,
 ) -> anyhow::Result<Worker> {
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
-    let worker = way(Worker::builder(&args.engine), globals, config, url)?;
+    let (first, others) = args.engines.split_first().ok_or_else(|| Trouble::Usage("--engine is missing".to_owned()))?;
+    let worker = others.iter().fold(Worker::builder(first), |worker, url| worker.engine(url));
+    let worker = way(worker, globals, config, urls)?;
     let worker = worker.pool(&args.pool).slots(args.slots).name(&name).lease(args.lease).drain(args.drain);
     let usual = if config.pool(&args.pool).is_adaptive() { Mode::Adaptive } else { Mode::Fixed };
     let worker = worker.concurrency(args.concurrency.unwrap_or(usual).of(args.slots));
@@ -235,7 +239,7 @@ async fn orphaned(is_child: bool) {
     let _ = ended.clone().wait_for(|ended| *ended).await;
 }
 
-fn end(ended: Result<(), WorkerError>, url: &ServiceUrl, has_token: bool) -> anyhow::Result<Exit> {
+fn end(ended: Result<(), WorkerError>, url: &str, has_token: bool) -> anyhow::Result<Exit> {
     match ended {
         Ok(()) => Ok(Exit::Done),
         Err(error @ WorkerError::Interrupted { .. }) => {
@@ -248,7 +252,7 @@ fn end(ended: Result<(), WorkerError>, url: &ServiceUrl, has_token: bool) -> any
 }
 
 /// The refusal with what can be done about it.
-fn problem(refusal: ergate::worker::Refusal, url: &ServiceUrl, has_token: bool) -> Problem {
+fn problem(refusal: ergate::worker::Refusal, url: &str, has_token: bool) -> Problem {
     let advice = match (refusal.kind.as_str(), has_token) {
         ("unauthorized", false) => "name the file of a token with --token-file or ERGATE_TOKEN_FILE",
         ("unauthorized", true) => "the token may have ended, or be of another service",
@@ -269,7 +273,7 @@ fn problem(refusal: ergate::worker::Refusal, url: &ServiceUrl, has_token: bool) 
 
 fn parse_url(text: &str) -> Result<ServiceUrl, Trouble> {
     if text.contains(',') {
-        return Err(Trouble::Usage("--engine takes one URL; start a worker for each engine".to_owned()));
+        return Err(Trouble::Usage("--engine takes one URL; give it once for each".to_owned()));
     }
     text.parse().map_err(|reason| Trouble::Usage(format!("the URL of --engine cannot be used: {reason}")))
 }
@@ -279,14 +283,15 @@ fn has_token(globals: &Globals, config: &Config) -> anyhow::Result<bool> {
 }
 
 /// With the token and the certificates of flags, environment and configuration.
-fn way(worker: Worker, globals: &Globals, config: &Config, url: &ServiceUrl) -> anyhow::Result<Worker> {
+fn way(worker: Worker, globals: &Globals, config: &Config, urls: &[ServiceUrl]) -> anyhow::Result<Worker> {
     let variable = std::env::var_os("ERGATE_CA").filter(|value| !value.is_empty()).map(PathBuf::from);
     let worker = match globals.ca.clone().or(variable).or(config.client.ca.clone()) {
-        Some(path) if url.tls => worker.ca(&path),
+        Some(path) if urls.iter().any(|url| url.tls) => worker.ca(&path),
         Some(_) | None => worker,
     };
     let found = token(globals.token_file.as_deref(), config.client.token_file.as_deref())?;
-    if found.is_some() && !url.tls && !url.is_local() && !globals.quiet {
+    let open = urls.iter().find(|url| !url.tls && !url.is_local());
+    if let Some(url) = open.filter(|_| found.is_some() && !globals.quiet) {
         output::note(&format!("the token goes to {url} unencrypted, for everybody on the way to read; use https"));
     }
     Ok(found.iter().fold(worker, |worker, token| worker.token(token)))

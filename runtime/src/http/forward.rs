@@ -102,6 +102,11 @@ impl Asked {
         Asked { method, target, headers: headers(request.headers()), body, within: ANSWER_WITHIN }
     }
 
+    /// Gives the other engine so long to begin its answer.
+    pub(super) fn within(self, within: Duration) -> Asked {
+        Asked { within, ..self }
+    }
+
     fn request(&self, url: &ServiceUrl, from: &str) -> Result<Request<Full<Bytes>>, String> {
         let request = Request::builder().method(self.method.clone()).uri(&self.target);
         let request = request.header(HOST, &url.authority).header(FORWARDED.as_str(), from);
@@ -203,6 +208,24 @@ async fn ask(service: &Service, address: &str, asked: &Asked) -> Result<Response
     let answer = answer.map_err(|_| Failed::Unknown("it does not answer in time".to_owned()))?;
     let response = answer.map_err(|error| Failed::Unknown(error.to_string()))?;
     if response.status().as_u16() == ELSEWHERE.0 { Err(unavailable(response).await) } else { Ok(response) }
+}
+
+/// Asks one engine for JSON, once.
+///
+/// # Errors
+/// Why there is none; then nobody knows whether it was done.
+pub(super) async fn once(service: &Service, address: &str, asked: &Asked) -> Result<Value, String> {
+    let _room = Arc::clone(&service.forwards).try_acquire_owned().map_err(|_| "too many requests are with others".to_owned())?;
+    let response = ask(service, address, asked).await.map_err(|failed| match failed {
+        Failed::Elsewhere(reason) | Failed::Unknown(reason) => reason,
+        Failed::For(problem) => problem.to_string(),
+    })?;
+    let status = response.status();
+    let bytes = collect(response).await?;
+    if !status.is_success() {
+        return Err(format!("it answered {status}"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
 /// Why an engine is not available: it does not lead the shard, or something that is not for the sender to mend.

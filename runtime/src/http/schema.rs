@@ -442,6 +442,8 @@ describe! {
         stop: Vec<Value>,
         /// Whether it is given nothing more.
         drain: bool,
+        /// Where the engines of the group are, this one first; not there where there is only one.
+        engines: Option<Vec<String>>,
     }
     /// What a worker asks for.
     #[serde(deny_unknown_fields)]
@@ -464,6 +466,8 @@ describe! {
         stop: Vec<Value>,
         /// Whether it is given nothing more.
         drain: bool,
+        /// Where the engines of the group are, where that has changed.
+        engines: Option<Vec<String>>,
     }
     /// What a worker reports.
     #[serde(deny_unknown_fields)]
@@ -495,8 +499,10 @@ describe! {
     WorkReported {
         /// How many of its objects count.
         taken: u64,
-        /// The others, with reasons.
+        /// Those that do not count and never will, with reasons.
         refused: Vec<Value>,
+        /// Those of which nothing is recorded, for no engine that leads their tasks was reached: they are to be reported again.
+        elsewhere: Option<Vec<Value>>,
         /// What it is to stop.
         stop: Vec<Value>,
         /// Whether it is given nothing more.

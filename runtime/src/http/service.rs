@@ -1,6 +1,7 @@
 //! What the routes of a service share.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub(super) struct Service {
     pub(super) streams: Arc<Semaphore>,
     /// Room for requests that are with other engines.
     pub(super) forwards: Arc<Semaphore>,
+    /// Whether it is looked for other engines, for workers.
+    pub(super) is_looking: AtomicBool,
     /// Made of the settings when it is needed first.
     trust: OnceLock<Result<TlsConnector, String>>,
     stopping: watch::Sender<bool>,
@@ -80,6 +83,7 @@ impl Service {
             settings,
             streams,
             forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
+            is_looking: AtomicBool::new(false),
             trust: OnceLock::new(),
             stopping: watch::Sender::new(false),
             ready: super::health::Ready::default(),

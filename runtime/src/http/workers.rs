@@ -1,5 +1,6 @@
 //! Workers: who they are, what they are given, and what they report. `docs/worker-protocol.md` is for those who write one.
 
+mod elsewhere;
 mod leased;
 pub(super) mod many;
 mod reported;
@@ -15,6 +16,7 @@ use ergate_events::worker::{LEASE_MAX, LEASE_MIN, WORKER_LABELS_MAX, WORKER_TYPE
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::reported::Fate;
 use super::body;
 use super::gate::guarded;
 use super::health::not_that;
@@ -89,14 +91,14 @@ struct Registration {
 }
 
 /// What every answer says beside its own.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Told {
     stop: Vec<Stop>,
     drain: bool,
 }
 
 /// An attempt that is not wanted any more.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Stop {
     attempt: AttemptId,
     hard: bool,
@@ -118,16 +120,22 @@ pub(super) async fn register(
     let spec = spec(id, registration)?;
     permit(&request, &spec)?;
     let lease = spec.facts.lease;
+    elsewhere::look(&service).await;
     let stale = service.runtime.register_worker(spec, &running).await?;
     let stop: Vec<_> = stale.into_iter().map(|attempt| Stop { attempt, hard: true }).collect();
     let drain = service.runtime.worker(id)?.is_draining();
-    Ok(HttpResponse::Ok().json(json!({
+    let mut answer = json!({
         "protocol": PROTOCOL,
         "lease": lease.to_string(),
         "wait_max": Micros::from(LEASE_WAIT_MAX).to_string(),
         "stop": stop,
         "drain": drain,
-    })))
+    });
+    let engines = service.runtime.hub().engines();
+    if !engines.is_empty() {
+        answer["engines"] = json!(&*engines);
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 fn spec(id: WorkerId, registration: Registration) -> Result<WorkerSpec, Problem> {
@@ -196,6 +204,9 @@ pub(super) async fn payload(
     let session = session(&request, &service, &id)?;
     session.touch();
     let [attempt] = attempts(&[attempt])?[..] else { return Err(invalid("attempt", "one is expected".to_owned())) };
+    if let Some(answer) = elsewhere::fetch(&request, &service, attempt.task.shard).await? {
+        return Ok(answer);
+    }
     let (TaskId { shard, ordinal }, number) = (attempt.task, attempt.number);
     let state = if shard.0 < service.runtime.shards() { service.state(shard).await? } else { return Err(no_task(attempt.task)) };
     let task = state.work.tasks.get(ordinal).filter(|task| task.has_slot() && task.attempt == number);
@@ -214,15 +225,27 @@ pub(super) async fn report(
     service: Data<Service>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::read(&request, &[])?;
-    let session = session(&request, &service, &id)?;
+    let is_passed_on = elsewhere::is_passed_on(&request);
+    let session = match session(&request, &service, &id) {
+        // What becomes of its news is for the log to say.
+        Err(problem) if is_passed_on && problem.is(NOT_FOUND) => None,
+        session => Some(session?),
+    };
     let bytes = body::whole(&request, payload, &service.settings).await?;
-    let reported::Reported { news, concurrency } = reported::read(&bytes, session.spec().slots)?;
+    // One that is passed on is news alone.
+    let slots = session.as_ref().map_or(SLOTS_MAX, |session| session.spec().slots);
+    let reported::Reported { news, concurrency } = reported::read(&bytes, slots)?;
     let ids: Vec<AttemptId> = news.iter().map(|(attempt, _)| *attempt).collect();
-    if let Some(concurrency) = concurrency {
+    if let (Some(session), Some(concurrency)) = (&session, concurrency) {
         service.runtime.change_concurrency(session.id(), concurrency).await?;
     }
-    let verdicts = service.runtime.report_work(session.id(), news).await?;
-    Ok(reported::answer(&ids, &verdicts, told(&session)))
+    let verdicts = service.runtime.report_work(worker_id(&id)?, news, is_passed_on).await?;
+    let mut fates: Vec<Fate> = verdicts.into_iter().map(Fate::from).collect();
+    let mut told = session.as_deref().map(told).unwrap_or_default();
+    if !is_passed_on {
+        told.stop.extend(elsewhere::pass_on(&request, &service, &bytes, &ids, &mut fates).await);
+    }
+    Ok(reported::answer(&ids, fates, told))
 }
 
 /// Gives a worker nothing more.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use actix::Arbiter;
 use ergate_actors::clock::Clock;
-use ergate_actors::log_writer::Propose;
+use ergate_actors::log_writer::{Propose, RecallWorkers};
 use ergate_actors::proposal::Proposal;
 use ergate_events::id::ShardId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -298,6 +298,8 @@ impl Lead {
                     self.fire_schedules(&parts);
                 }
                 self.leading.lock().insert(shard, (*parts).clone());
+                // Only from here on do registrations of workers reach it.
+                parts.writer.do_send(RecallWorkers);
                 self.shards.insert(shard, Shard::Led { parts, unwanted });
             }
             Err(error) => {
@@ -365,11 +367,18 @@ impl Lead {
                 Some(Shard::Led { parts, unwanted }) => {
                     unwanted.store(lost, Ordering::Relaxed);
                     self.busy.insert(shard);
-                    let tell = self.tell.clone();
+                    let (tell, workers) = (self.tell.clone(), Arc::clone(&self.builder.workers));
                     let (quiet, is_quiet) = oneshot::channel();
+                    let (still, is_still) = oneshot::channel();
                     ending.push(is_quiet);
                     actix::spawn(async move {
-                        close(&parts, !lost, quiet).await;
+                        let hush = async {
+                            // Before anybody else can lead it; what fails is still as well.
+                            let _ = is_still.await;
+                            workers.remove_shard(shard);
+                            let _ = quiet.send(());
+                        };
+                        tokio::join!(close(&parts, !lost, still), hush);
                         let _ = tell.send(News::Free(shard));
                     });
                 }

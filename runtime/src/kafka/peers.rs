@@ -5,7 +5,7 @@
 
 #![cfg_attr(not(feature = "http"), allow(dead_code, reason = "only the service over HTTP asks who leads what"))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,18 @@ pub(crate) enum Leader {
 /// The leaders of the shards that have one.
 pub(crate) type Leaders = BTreeMap<ShardId, Leader>;
 
-/// What the brokers said last.
+/// What the brokers tell of the engines.
 #[derive(Clone)]
+struct Known {
+    leaders: Arc<Leaders>,
+    /// The addresses of those that have one, in order, each once.
+    addresses: Arc<[String]>,
+}
+
+/// What the brokers said last.
 struct Told {
     at: Instant,
-    leaders: Result<Arc<Leaders>, String>,
+    known: Result<Known, String>,
 }
 
 /// A directory of the engines, asked for only when somebody wants to know.
@@ -65,22 +72,35 @@ impl Peers {
     /// # Errors
     /// Why the brokers do not tell.
     pub(crate) async fn leaders(&self, wrong_at: Option<Instant>) -> Result<Arc<Leaders>, String> {
+        Ok(self.known(wrong_at).await?.leaders)
+    }
+
+    /// Where the engines are reached that are in the group, whatever they lead, as the brokers told a moment ago.
+    ///
+    /// # Errors
+    /// Why the brokers do not tell.
+    pub(crate) async fn addresses(&self) -> Result<Arc<[String]>, String> {
+        Ok(self.known(None).await?.addresses)
+    }
+
+    async fn known(&self, wrong_at: Option<Instant>) -> Result<Known, String> {
         let mut told = self.told.lock().await;
         let is_fresh = |told: &Told| told.at.elapsed() < KEPT && wrong_at.is_none_or(|wrong| told.at > wrong);
-        if let Some(known) = told.as_ref().filter(|told| is_fresh(told)) {
-            return known.leaders.clone();
+        if let Some(told) = told.as_ref().filter(|told| is_fresh(told)) {
+            return told.known.clone();
         }
         let (settings, client) = (Arc::clone(&self.settings), Arc::clone(&self.client));
-        let before = told.as_ref().and_then(|told| told.leaders.clone().ok());
+        let before = told.as_ref().and_then(|told| told.known.clone().ok());
+        let before = before.map(|known| known.leaders);
         let asked = tokio::task::spawn_blocking(move || ask(&settings, &client, before.as_deref())).await;
-        let leaders = asked.unwrap_or_else(|_| Err("asking them panicked".to_owned())).map(Arc::new);
-        *told = Some(Told { at: Instant::now(), leaders: leaders.clone() });
-        leaders
+        let known = asked.unwrap_or_else(|_| Err("asking them panicked".to_owned()));
+        *told = Some(Told { at: Instant::now(), known: known.clone() });
+        known
     }
 }
 
 /// Asks the brokers. While shards move they tell of no member what it has, and what was known before is likelier right than nothing. Blocks.
-fn ask(settings: &KafkaSettings, client: &Mutex<Option<BaseProducer>>, before: Option<&Leaders>) -> Result<Leaders, String> {
+fn ask(settings: &KafkaSettings, client: &Mutex<Option<BaseProducer>>, before: Option<&Leaders>) -> Result<Known, String> {
     let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
     let (told, engines) = look(settings, &mut client).map_err(|error| {
         // The next one is asked with a client of its own.
@@ -88,11 +108,12 @@ fn ask(settings: &KafkaSettings, client: &Mutex<Option<BaseProducer>>, before: O
         error.to_string()
     })?;
     let leaders = leaders(&engines);
-    Ok(if told == STABLE || leaders.len() > before.map_or(0, BTreeMap::len) {
+    let leaders = if told == STABLE || leaders.len() > before.map_or(0, BTreeMap::len) {
         leaders
     } else {
         before.into_iter().flatten().map(|(shard, leader)| (*shard, leader.clone())).chain(leaders).collect()
-    })
+    };
+    Ok(Known { leaders: Arc::new(leaders), addresses: addresses(&engines).into() })
 }
 
 /// The state of a group whose members have what they were given.
@@ -119,6 +140,12 @@ fn leaders(engines: &[Engine]) -> Leaders {
         engine.shards.iter().map(move |shard| (*shard, leader.clone())).collect::<Vec<_>>()
     };
     engines.iter().flat_map(each).collect()
+}
+
+/// Where these are reached, as far as they are: in order, so that the same engines are the same list.
+fn addresses(engines: &[Engine]) -> Vec<String> {
+    let each: BTreeSet<&str> = engines.iter().filter_map(|engine| address_in(&engine.client)).collect();
+    each.into_iter().map(str::to_owned).collect()
 }
 
 /// What an engine calls itself that is reached at this address.
@@ -152,6 +179,9 @@ mod tests {
         let at = Leader::At("http://10.0.0.7:7420".to_owned());
         let expected = [(ShardId(0), at.clone()), (ShardId(1), Leader::Silent), (CAPACITY, at)];
         assert_eq!(leaders(&engines), expected.into());
+        // One that leads nothing yet is one, too.
+        let idle = engine(&client_id("ergate", "http://10.0.0.6:7420"), &[]);
+        assert_eq!(addresses(&[&engines[..], &[idle]].concat()), ["http://10.0.0.6:7420", "http://10.0.0.7:7420"]);
         assert_eq!(address_in("mine@home@https://[::1]:1"), Some("https://[::1]:1"));
     }
 

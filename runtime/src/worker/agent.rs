@@ -1,22 +1,26 @@
 //! The worker itself: one loop that owns everything it knows, and never waits for a task.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ergate_actors::clock::Clock;
 use ergate_actors::report::Report;
 use ergate_actors::workers::runner::{News, Reports, Runner};
-use ergate_events::id::{Ordinal, TypeId};
+use ergate_events::id::{AttemptId, Ordinal, TypeId};
 use tokio::sync::watch;
 
 use super::WorkerError;
 use super::given::Fetch;
-use super::lane::Lane;
+use super::lane::Called;
 use super::line::Road;
-use super::outbox::{Outbox, Parcel};
+use super::link::{Link, On};
+use super::links::{Astray, Ways};
 use super::pace::Pace;
 use super::plan::Plan;
+use super::share;
 use super::table::{Held, Left, Stage, Table};
 
 /// How long a worker without a free slot waits for one before it asks for orders alone.
@@ -39,22 +43,11 @@ pub(super) enum Wish {
     Now,
 }
 
-/// What is said on the connection for everything but questions, reports and payloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Talk {
-    Register,
-    Sign,
-    Drain,
-    Leave,
-}
-
 /// An end that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
-    /// Until when attempts may end; as long as they take where the engine asked for it.
+    /// Until when attempts may end; as long as they take where an engine asked for it.
     pub(super) until: Option<Instant>,
-    /// Whether the engine knows.
-    pub(super) is_said: bool,
     /// Whether what ran on was told to end.
     pub(super) is_over: bool,
 }
@@ -66,40 +59,26 @@ pub(super) struct Agent {
     pub(super) types: HashMap<String, TypeId>,
     pub(super) runner: Runner,
     pub(super) table: Table,
-    pub(super) outbox: Outbox,
-    /// Reports that were not answered, the first on its way.
-    pub(super) parcels: VecDeque<Parcel>,
-    /// Payloads that have to be fetched, the first on its way.
-    pub(super) fetches: VecDeque<Fetch>,
-    pub(super) ask: Lane,
-    pub(super) tell: Lane,
-    pub(super) talk: Lane,
-    pub(super) fetch: Lane,
-    pub(super) talking: Talk,
-    /// The number of the next question, and how many attempts the one on its way asks for.
-    pub(super) seq: u64,
-    pub(super) asked: usize,
-    /// Whether the engine knows what runs.
-    pub(super) is_known: bool,
-    /// When it came to know that.
-    pub(super) known_at: Option<Instant>,
-    /// When the last call began that was answered: the engine has counted the lease from then or later.
-    pub(super) heard: Instant,
+    /// The engines; attempts know the place of theirs.
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) ways: Ways,
+    /// Reports that no engine could take at the time.
+    pub(super) astray: Vec<Astray>,
+    /// The engine that is asked next, where several may be.
+    pub(super) turn: usize,
     pub(super) full_since: Option<Instant>,
     pub(super) drain: Option<Drain>,
     pub(super) is_gone: bool,
-    /// Whether the log of the process says that the engine does not answer.
-    pub(super) is_troubled: bool,
     /// How many attempts it may have now.
     room: Option<watch::Receiver<u32>>,
     /// Finds out how many do best, where it is to.
     pub(super) pace: Option<Pace>,
+    /// How many it could have at most when it asked last.
+    pub(super) most_before: usize,
 }
 
 impl Agent {
-    pub(super) fn new(mut plan: Plan, road: Road, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
-        let road = Arc::new(road);
-        let lane = || Lane::new(&road);
+    pub(super) fn new(mut plan: Plan, first: Vec<Road>, ways: Ways, clock: Arc<dyn Clock>, runner: Runner) -> Agent {
         let ids = (0..=u16::MAX).map(TypeId);
         Agent {
             room: plan.room.take(),
@@ -109,23 +88,14 @@ impl Agent {
             plan,
             clock,
             runner,
-            outbox: Outbox::new(),
-            parcels: VecDeque::new(),
-            fetches: VecDeque::new(),
-            ask: lane(),
-            tell: lane(),
-            talk: lane(),
-            fetch: lane(),
-            talking: Talk::Register,
-            seq: 1,
-            asked: 0,
-            is_known: false,
-            known_at: None,
-            heard: Instant::now(),
+            links: first.into_iter().map(|road| Some(Link::new(road, true))).collect(),
+            ways,
+            astray: Vec::new(),
+            turn: 0,
+            most_before: 0,
             full_since: None,
             drain: None,
             is_gone: false,
-            is_troubled: false,
         }
     }
 
@@ -145,10 +115,7 @@ impl Agent {
             let wake = tokio::time::Instant::from_std(self.wake_at());
             tokio::select! {
                 report = reports.next() => self.take(report.ok_or(WorkerError::Runner)?, reports),
-                answer = self.ask.done() => self.asked(answer)?,
-                answer = self.tell.done() => self.told(answer)?,
-                answer = self.talk.done() => self.talked(answer)?,
-                answer = self.fetch.done() => self.fetched(answer)?,
+                (at, on, called) = answered(&mut self.links) => self.hear(at, on, called)?,
                 () = tokio::time::sleep_until(wake) => self.look()?,
                 // The next turn asks anew, for more or for less.
                 () = changed(&mut self.room) => {}
@@ -164,7 +131,7 @@ impl Agent {
         match wish {
             Wish::Work => Ok(()),
             Wish::Drain => {
-                self.begin_drain(Some(Instant::now() + self.plan.drain), false);
+                self.begin_drain(Some(Instant::now() + self.plan.drain));
                 Ok(())
             }
             Wish::Now => Err(WorkerError::Interrupted { running: self.table.live() }),
@@ -172,17 +139,18 @@ impl Agent {
     }
 
     /// Takes nothing more.
-    pub(super) fn begin_drain(&mut self, until: Option<Instant>, is_said: bool) {
-        let drain = self.drain.get_or_insert(Drain { until, is_said, is_over: false });
+    pub(super) fn begin_drain(&mut self, until: Option<Instant>) {
+        let drain = self.drain.get_or_insert(Drain { until, is_over: false });
         drain.until = until.or(drain.until);
-        drain.is_said |= is_said;
     }
 
     /// Lets go of payloads that nobody needs any more.
-    pub(super) fn forget_fetches(&mut self) {
+    pub(super) fn forget_fetches(&mut self, at: usize) {
         let table = &self.table;
         let is_wanted = |fetch: &Fetch| table.get(fetch.place).is_some_and(|held| fetch.is_for(held));
-        self.fetches.retain(is_wanted);
+        if let Some(link) = self.links[at].as_mut() {
+            link.fetches.retain(is_wanted);
+        }
     }
 
     /// Takes what the runner told, and what it tells meanwhile.
@@ -196,31 +164,36 @@ impl Agent {
 
     fn note(&mut self, task: Ordinal, number: u32, news: News<'_>) {
         let Some(place) = usize::try_from(task.0).ok() else { return };
-        let Some(Held { id, stage }) = self.table.get(place).filter(|held| held.id.number == number) else { return };
+        let Some(Held { id, stage, from }) = self.table.get(place).filter(|held| held.id.number == number) else { return };
+        if stage == Stage::Over {
+            return;
+        }
+        let Some(link) = self.teller(from) else { return };
         match (stage, news) {
-            (Stage::Over, _) => return,
-            (_, News::Kept(_) | News::Progressed(_) | News::Alive) => return self.outbox.add(place, id, news),
-            (Stage::Ending(left), News::Released) => self.outbox.leave(place, id, left),
-            (_, News::Released | News::Succeeded(..) | News::Failed(_)) => self.outbox.add(place, id, news),
+            (_, News::Kept(_) | News::Progressed(_) | News::Alive) => return link.outbox.add(place, id, news),
+            (Stage::Ending(left), News::Released) => link.outbox.leave(place, id, left),
+            (_, News::Released | News::Succeeded(..) | News::Failed(_)) => link.outbox.add(place, id, news),
         }
         self.over(place, news);
     }
 
     /// Tells an attempt to end at once.
-    pub(super) fn end_now(&mut self, place: usize, Held { id, stage }: Held, left: Left) {
-        match stage {
-            Stage::Fetching => self.leave(place, id, left),
+    pub(super) fn end_now(&mut self, place: usize, held: Held, left: Left) {
+        match held.stage {
+            Stage::Fetching => self.leave(place, held, left),
             Stage::Running => {
                 self.table.set(place, Stage::Ending(left));
-                self.runner.stop(Ordinal(place as u64), id.number, true);
+                self.runner.stop(Ordinal(place as u64), held.id.number, true);
             }
             Stage::Ending(_) | Stage::Over => {}
         }
     }
 
     /// Reports an attempt as one that was not ended.
-    pub(super) fn leave(&mut self, place: usize, id: ergate_events::id::AttemptId, left: Left) {
-        self.outbox.leave(place, id, left);
+    pub(super) fn leave(&mut self, place: usize, Held { id, from, .. }: Held, left: Left) {
+        if let Some(link) = self.teller(from) {
+            link.outbox.leave(place, id, left);
+        }
         self.over(place, News::Released);
     }
 
@@ -231,9 +204,18 @@ impl Agent {
         }
     }
 
+    /// Gives an attempt back for which there is no slot.
+    pub(super) fn return_beyond(&mut self, id: AttemptId, from: usize) {
+        if let Some(place) = self.table.take_beyond(id, from)
+            && let Some(link) = self.teller(from)
+        {
+            link.outbox.leave(place, id, Left::Returned);
+        }
+    }
+
     /// Does what is due at this time.
     fn look(&mut self) -> Result<(), WorkerError> {
-        let Some(Drain { until: Some(until), is_over, .. }) = self.drain else { return Ok(()) };
+        let Some(Drain { until: Some(until), is_over }) = self.drain else { return Ok(()) };
         let since = Instant::now().saturating_duration_since(until);
         if since.is_zero() {
             return Ok(());
@@ -244,30 +226,68 @@ impl Agent {
             self.drain = self.drain.map(|drain| Drain { is_over: true, ..drain });
         } else if since >= GRACE {
             // A function that blocks its thread ends with the process.
-            live.into_iter().for_each(|(place, held)| self.leave(place, held.id, Left::Returned));
+            live.into_iter().for_each(|(place, held)| self.leave(place, held, Left::Returned));
         }
-        if since >= CLOSE_MAX { Err(WorkerError::Unheard { outcomes: self.table.all().count() }) } else { Ok(()) }
+        match self.table.all().count() {
+            _ if since < CLOSE_MAX => {}
+            0 => self.is_gone = true,
+            outcomes => return Err(WorkerError::Unheard { outcomes }),
+        }
+        Ok(())
     }
 
     /// When something is due next, of what nothing else wakes for.
     fn wake_at(&self) -> Instant {
         let now = Instant::now();
-        let lanes = [&self.ask, &self.tell, &self.talk, &self.fetch].into_iter().filter_map(Lane::free_at);
-        let sign = (self.is_known && !self.table.is_empty()).then(|| self.heard + self.plan.sign_every());
+        let links = || self.links.iter().flatten();
+        let lanes = links().flat_map(Link::free_at);
+        let known = links().filter(|link| link.is_known && !self.table.is_empty());
+        let signs = known.map(|link| link.heard + self.plan.sign_every());
         let full = self.full_since.map(|since| since + FULL_AFTER);
         let drain = self.drain.and_then(|drain| drain.until);
         let drain = drain.into_iter().flat_map(|until| [Duration::ZERO, GRACE, CLOSE_MAX].map(|after| until + after));
-        let pace = self.pace.as_ref().filter(|_| self.is_known).and_then(Pace::due);
+        let astray = self.astray.iter().map(|astray| astray.due);
+        let shares = share::wake_at(&self.asked_engines().1, now);
+        let is_told = |link: &&Link| link.is_known && self.drain.is_none();
+        let paces = links().filter(is_told).filter_map(|link| self.pace.as_ref()?.due(&link.notice));
         // A moment later, so that what is due then is not just not yet due.
-        let due = lanes.chain(sign).chain(full).chain(drain).chain(pace).map(|at| at + Duration::from_millis(1));
-        due.filter(|at| *at > now).min().unwrap_or(now + IDLE)
+        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares).chain(paces);
+        due.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min().unwrap_or(now + IDLE)
+    }
+
+    fn room(&self) -> usize {
+        let slots = self.plan.slots as usize;
+        self.room.as_ref().map_or(slots, |room| slots.min(*room.borrow() as usize))
+    }
+
+    /// How many attempts do best, where it finds that out.
+    pub(super) fn limit(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize)
+    }
+
+    /// How many attempts it may have at this moment, of all engines together.
+    pub(super) fn most(&self) -> usize {
+        self.room().min(self.limit())
+    }
+
+    /// Whether it takes one more that this engine gives. What was asked for before the limit fell is done.
+    pub(super) fn takes_from(&self, at: usize) -> bool {
+        let limit = self.link(at).map_or(0, |link| link.limit).max(self.limit());
+        self.table.live() < self.room().min(limit)
     }
 
     /// How many more attempts it may be given.
     pub(super) fn free(&self) -> usize {
-        let room = self.room.as_ref().map_or(usize::MAX, |room| *room.borrow() as usize);
-        let limit = self.pace.as_ref().map_or(usize::MAX, |pace| pace.limit() as usize);
-        self.table.free().min(room.min(limit).saturating_sub(self.table.live()))
+        self.table.free().min(self.most().saturating_sub(self.table.live()))
+    }
+
+    /// Notes whether there is work for free places.
+    pub(super) fn measure(&mut self) {
+        let is_dry = |agent: &Agent| agent.free() > 0 && share::is_dry(&agent.asked_engines().1, Instant::now());
+        let is_starved = self.pace.is_some() && is_dry(self);
+        if let Some(pace) = &mut self.pace {
+            pace.starve(is_starved);
+        }
     }
 
     /// Whether it is time to ask although there is no free slot.
@@ -277,8 +297,23 @@ impl Agent {
 
     /// Whether there is nothing to do and nothing to report.
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty() && self.outbox.is_empty() && self.parcels.is_empty()
+        self.table.is_empty() && self.astray.is_empty() && self.links.iter().flatten().all(Link::is_empty)
     }
+}
+
+/// The next call that ends, on which connection to which engine. Nothing is lost when this is dropped and called again.
+async fn answered(links: &mut [Option<Link>]) -> (usize, On, Called) {
+    poll_fn(|context| {
+        for (at, link) in links.iter_mut().enumerate() {
+            if let Some(link) = link
+                && let Poll::Ready((on, called)) = link.poll(context)
+            {
+                return Poll::Ready((at, on, called));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits until there is more or less room than before.

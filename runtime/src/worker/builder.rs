@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::WorkerError;
 use super::agent::{Agent, Wish};
 use super::line::Road;
+use super::links::Ways;
 use super::pace::Concurrency;
 use super::plan::Plan;
 use crate::http::client::{self, ServiceUrl};
@@ -31,7 +32,7 @@ const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
 
 /// A worker that is being made. See the [module's documentation](super).
 pub struct Worker {
-    url: Result<ServiceUrl, String>,
+    urls: Vec<String>,
     token: Option<HeaderValue>,
     tls: Option<client::TlsConnector>,
     /// Drawn where whoever made it did not.
@@ -42,11 +43,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of the engine at this URL, such as `http://127.0.0.1:7420`.
+    /// A worker of the engine at this URL, such as `http://127.0.0.1:7420`, and of all that this one names: where the log is on Kafka there are
+    /// several.
     pub fn builder(url: &str) -> Worker {
         let plan = Plan {
             id: WorkerId::default(),
-            url: url.to_owned(),
             pool: "default".to_owned(),
             slots: 1,
             concurrency: Concurrency::Fixed,
@@ -58,7 +59,14 @@ impl Worker {
             ready: None,
             room: None,
         };
-        Worker { url: url.parse(), token: None, tls: None, id: None, plan, fault: None }
+        Worker { urls: vec![url.to_owned()], token: None, tls: None, id: None, plan, fault: None }
+    }
+
+    /// One more engine to begin with, for when the others do not answer. An engine, not what distributes requests to several.
+    #[must_use]
+    pub fn engine(mut self, url: &str) -> Worker {
+        self.urls.push(url.to_owned());
+        self
     }
 
     /// Whose work it does; without this, that of the pool `default`.
@@ -215,10 +223,10 @@ impl Worker {
 
     /// Starts the worker's thread: the program's own may be busy with something else.
     fn start(self, wishes: watch::Receiver<Wish>) -> Result<oneshot::Receiver<Result<(), WorkerError>>, WorkerError> {
-        let (plan, road) = self.check()?;
+        let (plan, first, ways) = self.check()?;
         let (end, ended) = oneshot::channel();
         let work = move || {
-            let outcome = System::new().block_on(work(plan, road, wishes));
+            let outcome = System::new().block_on(work(plan, (first, ways), wishes));
             // Whoever waited for it may have gone.
             let _ = end.send(outcome);
         };
@@ -227,13 +235,19 @@ impl Worker {
         Ok(ended)
     }
 
-    fn check(self) -> Result<(Plan, Road), WorkerError> {
-        let Worker { url, token, tls, id, mut plan, fault } = self;
+    fn check(self) -> Result<(Plan, Vec<Road>, Ways), WorkerError> {
+        let Worker { urls, token, tls, id, mut plan, fault } = self;
         let wrong = |text: String| Err(WorkerError::Setup(text));
         if let Some(fault) = fault {
             return wrong(fault);
         }
-        let url = url.map_err(|reason| WorkerError::Setup(format!("the engine is named {:?}: {reason}", plan.url)))?;
+        let mut first: Vec<ServiceUrl> = Vec::with_capacity(urls.len());
+        for text in urls {
+            let url = text.parse().map_err(|reason| WorkerError::Setup(format!("the engine is named {text:?}: {reason}")))?;
+            if !first.contains(&url) {
+                first.push(url);
+            }
+        }
         if !(1..=SLOTS_MAX).contains(&plan.slots) {
             return wrong(format!("it has {} slots; 1 to {SLOTS_MAX} are expected", plan.slots));
         }
@@ -249,12 +263,11 @@ impl Worker {
         if plan.tasks.len() >= usize::from(u16::MAX) {
             return wrong(format!("it can run {} task types, which are too many", plan.tasks.len()));
         }
-        let tls = match tls {
-            None if url.tls => Some(client::trust(None).map_err(WorkerError::Setup)?),
-            given => given.filter(|_| url.tls),
-        };
-        (plan.url, plan.id) = (url.to_string(), id.map_or_else(draw, Ok)?);
-        Ok((plan, Road { url, tls, token }))
+        plan.id = id.map_or_else(draw, Ok)?;
+        let is_secure = first.iter().all(|url| url.tls);
+        let mut ways = Ways { tls, token, is_secure };
+        let roads: Result<Vec<Road>, String> = first.into_iter().map(|url| ways.road(url)).collect();
+        Ok((plan, roads.map_err(WorkerError::Setup)?, ways))
     }
 }
 
@@ -269,10 +282,10 @@ fn draw() -> Result<WorkerId, WorkerError> {
 }
 
 /// Runs on the worker's thread.
-async fn work(plan: Plan, road: Road, wishes: watch::Receiver<Wish>) -> Result<(), WorkerError> {
+async fn work(plan: Plan, (first, ways): (Vec<Road>, Ways), wishes: watch::Receiver<Wish>) -> Result<(), WorkerError> {
     let clock = Arc::new(SystemClock::starting(Timestamp(0)));
     let functions = plan.tasks.values().cloned().collect();
     let parts = RunnerParts { slots: plan.slots, clock: Arc::clone(&clock) as _, functions };
     let (runner, reports) = Runner::start(parts).await.ok_or(WorkerError::Runner)?;
-    Agent::new(plan, road, clock, runner).work(reports, wishes).await
+    Agent::new(plan, first, ways, clock, runner).work(reports, wishes).await
 }

@@ -6,9 +6,10 @@ use hyper::Method;
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use super::agent::{Agent, Talk};
+use super::agent::Agent;
 use super::line::Call;
-use super::pace::Pace;
+use super::link::Talk;
+use super::share::{self, Room};
 use super::wire::{self, Ask, PROTOCOL, Registration};
 
 /// How long a question may wait: shorter than the time after which proxies close a silent connection.
@@ -21,35 +22,45 @@ const SIGN_WITHIN_MIN: Duration = Duration::from_millis(500);
 impl Agent {
     /// Begins every call that is due and has its connection free.
     pub(super) fn begin_calls(&mut self) {
-        if self.drain.is_some() && self.is_empty() && !self.is_known {
+        self.send_astray();
+        let is_over = self.drain.is_some() && self.is_empty();
+        if is_over && self.links.iter().flatten().all(|link| !link.is_known) {
             // Nobody has to be told.
             self.is_gone = true;
-        } else if self.is_known {
-            self.talk_now();
-            self.tell_now();
-            self.ask_now();
-            self.fetch_now();
-        } else if self.talk.is_free() && !self.tell.is_calling() {
-            self.ask.give_up();
-            self.fetch.give_up();
-            self.talk(Talk::Register);
-        }
-    }
-
-    fn talk_now(&mut self) {
-        if !self.talk.is_free() {
             return;
         }
+        for at in 0..self.links.len() {
+            match &mut self.links[at] {
+                Some(link) if link.is_known => {
+                    self.talk_now(at);
+                    self.tell_now(at);
+                    self.fetch_now(at);
+                }
+                Some(link) if !is_over && link.talk.is_free() && !link.tell.is_calling() => {
+                    link.ask.give_up();
+                    link.fetch.give_up();
+                    self.talk(at, Talk::Register);
+                }
+                Some(_) | None => {}
+            }
+        }
+        self.ask_now();
+        self.measure();
+    }
+
+    fn talk_now(&mut self, at: usize) {
+        let Some(link) = self.link(at).filter(|link| link.talk.is_free()) else { return };
         match self.drain {
-            Some(_) if self.is_empty() => self.talk(Talk::Leave),
-            Some(drain) if !drain.is_said => self.talk(Talk::Drain),
-            Some(_) | None if !self.table.is_empty() && self.heard.elapsed() >= self.plan.sign_every() => self.talk(Talk::Sign),
+            Some(_) if self.is_empty() => self.talk(at, Talk::Leave),
+            Some(_) if !link.is_drain_said => self.talk(at, Talk::Drain),
+            Some(_) | None if !self.table.is_empty() && link.heard.elapsed() >= self.plan.sign_every() => {
+                self.talk(at, Talk::Sign);
+            }
             Some(_) | None => {}
         }
     }
 
-    fn talk(&mut self, what: Talk) {
-        self.talking = what;
+    fn talk(&mut self, at: usize, what: Talk) {
         let call = match what {
             Talk::Register => self.call(Method::PUT, "", json(&self.registration()), ANSWER_WITHIN),
             Talk::Sign => {
@@ -59,7 +70,10 @@ impl Agent {
             Talk::Drain => self.call(Method::POST, "/drain", Bytes::new(), ANSWER_WITHIN),
             Talk::Leave => self.call(Method::DELETE, "", Bytes::new(), ANSWER_WITHIN),
         };
-        self.talk.begin(call);
+        if let Some(link) = self.link_mut(at) {
+            link.talking = what;
+            link.talk.begin(call);
+        }
     }
 
     fn registration(&self) -> Registration<'_> {
@@ -72,68 +86,100 @@ impl Agent {
             name: &plan.name,
             labels: &plan.labels,
             lease: wire::span(plan.lease),
-            // Also what is over and was not reported: the engine would give it to others.
+            // Also what is over and was not reported: the engine would give it to others. Whoever gave it, for this one may lead it by now.
             running: self.table.all().map(|(_, held)| held.id).collect(),
         }
     }
 
-    fn tell_now(&mut self) {
-        if !self.tell.is_free() {
-            return;
-        }
-        if self.parcels.is_empty() {
-            let concurrency = self.pace.as_mut().and_then(Pace::tell);
-            if concurrency.is_some() || !self.outbox.is_empty() {
-                self.parcels.push_back(self.outbox.pack(concurrency));
+    fn tell_now(&mut self, at: usize) {
+        let Some(link) = self.links.get_mut(at).and_then(Option::as_mut).filter(|link| link.tell.is_free()) else { return };
+        if link.parcels.is_empty() {
+            // One that takes nothing more has no use for a limit.
+            let pace = self.pace.as_ref().filter(|_| self.drain.is_none());
+            let concurrency = pace.and_then(|pace| pace.tell(&mut link.notice));
+            if concurrency.is_some() || !link.outbox.is_empty() {
+                let parcel = link.outbox.pack(concurrency);
+                link.parcels.push_back(parcel);
             }
         }
-        if let Some(parcel) = self.parcels.front() {
-            let call = self.call(Method::POST, "/report", parcel.body.clone(), ANSWER_WITHIN);
-            self.tell.begin(call);
+        if let Some(body) = link.parcels.front().map(|parcel| parcel.body.clone()) {
+            let call = self.call(Method::POST, "/report", body, ANSWER_WITHIN);
+            if let Some(link) = self.link_mut(at) {
+                link.tell.begin(call);
+            }
         }
     }
 
     fn ask_now(&mut self) {
-        let free = self.free();
-        if free > 0 {
+        let (free, most) = (self.free(), self.most());
+        let is_long_full = if free > 0 {
             self.full_since = None;
-        }
-        // What was asked for may be more than there is room for now, or nothing although there is some.
-        if self.ask.is_calling() && (self.asked > free || (self.asked == 0 && free > 0)) {
-            // The same number again is the same question: an answer that is on its way already comes once more.
-            self.ask.give_up();
-        }
-        if self.drain.is_some() || !self.ask.is_free() || (free == 0 && !self.is_long_full()) {
+            false
+        } else {
+            self.is_long_full()
+        };
+        if self.drain.is_some() {
             return;
         }
-        self.asked = free;
-        let question = json(&Ask { seq: self.seq, slots: free, wait: wire::span(WAIT) });
-        let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
-        self.ask.begin(call);
+        if std::mem::replace(&mut self.most_before, most) > most {
+            self.take_back(free);
+        }
+        // As many as it may have, and not all its slots: of few, fewer wait where nothing is.
+        let room = Room { free, slots: most, is_long_full };
+        loop {
+            let (places, engines) = self.asked_engines();
+            let turn = places.iter().position(|at| *at >= self.turn).unwrap_or(0);
+            let Some((index, slots)) = share::next(room, &engines, turn, Instant::now()) else { return };
+            self.turn = places[index] + 1;
+            self.ask(places[index], slots);
+        }
     }
 
-    fn fetch_now(&mut self) {
-        if !self.fetch.is_free() {
+    /// Asks for fewer where it has asked for more than there is room for now.
+    fn take_back(&mut self, free: usize) {
+        loop {
+            let (places, engines) = self.asked_engines();
+            let Some((index, slots)) = share::excess(free, &engines) else { return };
+            if slots > 0 {
+                self.ask(places[index], slots);
+            } else if let Some(link) = self.link_mut(places[index]) {
+                // Perhaps there is room again in a moment.
+                link.ask.give_up();
+            }
+        }
+    }
+
+    fn ask(&mut self, at: usize, slots: usize) {
+        let Some(seq) = self.link(at).map(|link| link.seq) else { return };
+        let limit = self.limit();
+        let question = json(&Ask { seq, slots, wait: wire::span(WAIT) });
+        let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
+        if let Some(link) = self.link_mut(at) {
+            // The same number again is the same question: an answer that is on its way already comes once more.
+            link.said = link.as_asked().said_by(Instant::now());
+            // The answer may be to what it asked before.
+            link.limit = limit.max(link.limit);
+            link.ask.give_up();
+            link.asked = slots;
+            link.ask.begin(call);
+        }
+    }
+
+    fn fetch_now(&mut self, at: usize) {
+        if self.link(at).is_none_or(|link| !link.fetch.is_free() || link.fetches.is_empty()) {
             return;
         }
         // While a call is on its way the first one is what it is for.
-        self.forget_fetches();
-        if let Some(fetch) = self.fetches.front() {
+        self.forget_fetches(at);
+        let Some(link) = self.link_mut(at) else { return };
+        if let Some(fetch) = link.fetches.front() {
             let (method, path) = (Method::GET, fetch.path.clone());
-            self.fetch.begin(Call { method, path, body: Bytes::new(), within: ANSWER_WITHIN });
+            link.fetch.begin(Call { method, path, body: Bytes::new(), within: ANSWER_WITHIN });
         }
     }
 
     fn call(&self, method: Method, below: &str, body: Bytes, within: Duration) -> Call {
         Call { method, path: format!("/v1/workers/{}{below}", self.plan.id), body, within }
-    }
-
-    /// The last call was answered: the lease counts from its beginning or later.
-    pub(super) fn hear(&mut self, begun: Instant) {
-        self.heard = self.heard.max(begun);
-        if std::mem::take(&mut self.is_troubled) {
-            tracing::warn!(engine = %self.plan.url, "the engine answers again");
-        }
     }
 }
 

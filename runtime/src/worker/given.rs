@@ -37,38 +37,42 @@ struct Facts {
 }
 
 impl Agent {
-    /// Takes in what the engine gave, and runs it.
-    pub(super) fn take_in(&mut self, given: Vec<Given<'_>>) {
+    /// Takes in what an engine gave, and runs it.
+    pub(super) fn take_in(&mut self, from: usize, given: Vec<Given<'_>>) {
         let mut attempts = Attempts::default();
         for one in given {
             let stage = if one.payload_url.is_some() { Stage::Fetching } else { Stage::Running };
-            let Some(place) = self.table.take(one.attempt, stage) else {
-                // Not ours to forget: what the engine gave beyond the slots returns with the next registration.
-                tracing::warn!(attempt = %one.attempt, "the engine gave an attempt for which there is no slot");
+            let is_room = self.takes_from(from);
+            let Some(place) = is_room.then(|| self.table.take(one.attempt, stage, from)).flatten() else {
+                // Another engine was faster, or there is less room than when it was asked for.
+                self.return_beyond(one.attempt, from);
                 continue;
             };
             // An engine that wants no more of the worker gave this before it did, and waits for it; whoever ends the worker does not wait for long.
             if self.drain.is_some_and(|drain| drain.until.is_some()) {
-                self.leave(place, one.attempt, Left::Returned);
+                self.leave(place, Held { id: one.attempt, stage, from }, Left::Returned);
             } else {
-                self.prepare(place, &one, &mut attempts);
+                self.prepare(place, from, &one, &mut attempts);
             }
         }
         self.runner.run(attempts);
     }
 
-    fn prepare(&mut self, place: usize, one: &Given<'_>, attempts: &mut Attempts) {
+    fn prepare(&mut self, place: usize, from: usize, one: &Given<'_>, attempts: &mut Attempts) {
         let facts = self.facts(one);
         let checkpoint = wire::bytes(one.checkpoint, one.checkpoint_base64.as_deref());
         if let Some(path) = &one.payload_url {
-            self.fetches.push_back(Fetch {
+            let fetch = Fetch {
                 place,
                 path: path.clone().into_owned(),
                 id: one.attempt,
                 facts,
                 checkpoint: checkpoint.map(std::borrow::Cow::into_owned),
                 trace_parent: one.traceparent.as_deref().map(str::to_owned),
-            });
+            };
+            if let Some(link) = self.link_mut(from) {
+                link.fetches.push_back(fetch);
+            }
             return;
         }
         self.begin(place, Micros::from_millis(one.timeout_ms));

@@ -1,9 +1,9 @@
 //! One call at a time on one connection, with growing waits after those that failed.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::line::{Answer, Call, Line, LineError, Road};
@@ -13,7 +13,9 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait, whatever the engine asks for.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 
-type Calling = Pin<Box<dyn Future<Output = (Line, Result<Answer, LineError>)>>>;
+/// How a call ended.
+pub(super) type Called = Result<Answer, LineError>;
+type Calling = Pin<Box<dyn Future<Output = (Line, Called)>>>;
 
 /// A connection and the call that is on it.
 pub(super) struct Lane {
@@ -73,15 +75,12 @@ impl Lane {
         self.calling = None;
     }
 
-    /// The end of the call. Waits for ever where there is none; nothing is lost when this is dropped and called again.
-    pub(super) async fn done(&mut self) -> Result<Answer, LineError> {
-        poll_fn(|context| {
-            let Some(calling) = &mut self.calling else { return Poll::Pending };
-            let Poll::Ready((line, answer)) = calling.as_mut().poll(context) else { return Poll::Pending };
-            (self.line, self.calling) = (Some(line), None);
-            Poll::Ready(answer)
-        })
-        .await
+    /// The end of the call, once it has come.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Called> {
+        let Some(calling) = &mut self.calling else { return Poll::Pending };
+        let Poll::Ready((line, answer)) = calling.as_mut().poll(context) else { return Poll::Pending };
+        (self.line, self.calling) = (Some(line), None);
+        Poll::Ready(answer)
     }
 
     /// The last call did what it should.

@@ -18,12 +18,15 @@
 //! `docs/workers.md` says what a worker is, and `docs/worker-protocol.md` what it says to its engine.
 //!
 //! ```text
-//!            ask (waits for work) ─┐
-//!  Agent ────tell (outcomes) ──────┼──▶ engine          the agent has a thread, and the runner another one:
-//!    ▲  ▲    talk (signs of life) ─┘                    whatever a task does, the engine hears of the worker
-//!    │  └─── News ─── Runner ──▶ task functions
-//!  Table, Outbox
+//!                 ask (waits for work) ─┐
+//!  Agent ── Link ─tell (outcomes) ──────┼──▶ engine     the agent has a thread, and the runner another one:
+//!    ▲  ▲     ⋮   talk (signs of life) ─┘               whatever a task does, the engine hears of the worker
+//!    │  │   Link ─────────────────────────▶ engine
+//!    │  └── News ─── Runner ──▶ task functions
+//!  Table
 //! ```
+//! Where the log is on Kafka there are several engines. They name each other, and the worker has a link to each, with a share of its free slots
+//! (`share.rs`); any of them takes an outcome and passes it on to the one that leads the task.
 
 mod agent;
 mod answer;
@@ -33,11 +36,14 @@ mod given;
 mod heard;
 mod lane;
 mod line;
+mod link;
+mod links;
 mod outbox;
 mod pace;
 mod plan;
 #[cfg(feature = "process")]
 pub mod server;
+mod share;
 mod table;
 mod wire;
 

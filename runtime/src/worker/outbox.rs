@@ -1,6 +1,6 @@
 //! What waits to be reported: how attempts ended, already as JSON, and signs of life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ergate_actors::executor::context::Progress;
@@ -39,27 +39,54 @@ pub(super) struct Parcel {
     pub(super) body: Bytes,
     /// Where in it the outcomes are, each with the place of its attempt.
     outcomes: Vec<(usize, Range<usize>)>,
-    /// Where in it the signs of life are.
-    beats: Vec<Range<usize>>,
-    /// What it says beside, as a part of an object.
+    /// Where in it the signs of life are, each with the place of its attempt.
+    beats: Vec<(usize, Range<usize>)>,
+    /// What it says to one engine beside, as a part of an object.
     beside: Option<Vec<u8>>,
+    /// How often there was nobody who could record it.
+    pub(super) tries: u32,
 }
 
 impl Parcel {
     /// A parcel of what was written already.
     fn of<'a>(
         outcomes: impl Iterator<Item = (usize, &'a [u8])>,
-        beats: impl Iterator<Item = &'a [u8]>,
+        beats: impl Iterator<Item = (usize, &'a [u8])>,
         beside: Option<Vec<u8>>,
+        tries: u32,
     ) -> Parcel {
         let mut body = b"{\"outcomes\":[".to_vec();
         let outcomes = outcomes.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.extend_from_slice(b"],\"heartbeats\":[");
-        let beats = beats.map(|bytes| push_item(&mut body, bytes)).collect();
+        let beats = beats.map(|(place, bytes)| (place, push_item(&mut body, bytes))).collect();
         body.push(b']');
         body.extend_from_slice(beside.as_deref().unwrap_or_default());
         body.push(b'}');
-        Parcel { body: body.into(), outcomes, beats, beside }
+        Parcel { body: body.into(), outcomes, beats, beside, tries }
+    }
+
+    fn pieces<'a>(&'a self, of: &'a [(usize, Range<usize>)]) -> impl Iterator<Item = (usize, &'a [u8])> {
+        of.iter().map(|(place, range)| (*place, &self.body[range.clone()]))
+    }
+
+    /// The news of these attempts, for somebody else.
+    pub(super) fn part(&self, places: &BTreeSet<usize>) -> Parcel {
+        let is_in = |(place, _): &(usize, &[u8])| places.contains(place);
+        Parcel::of(self.pieces(&self.outcomes).filter(is_in), self.pieces(&self.beats).filter(is_in), None, self.tries + 1)
+    }
+
+    /// Whether it says something beside.
+    pub(super) const fn has_beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// The same without what it says beside; nothing where there is nothing else.
+    pub(super) fn without_beside(self) -> Option<Parcel> {
+        if self.beside.is_none() {
+            return Some(self);
+        }
+        let is_empty = self.outcomes.is_empty() && self.beats.is_empty();
+        (!is_empty).then(|| Parcel::of(self.pieces(&self.outcomes), self.pieces(&self.beats), None, self.tries))
     }
 
     /// The places of the attempts that are over with it.
@@ -74,15 +101,11 @@ impl Parcel {
         }
         let (outcomes, beats) = (self.outcomes.chunks(self.outcomes.len().div_ceil(2).max(1)), self.beats.chunks(1));
         let mut beside = self.beside.clone();
+        let none = std::iter::empty::<(usize, &[u8])>;
         // Signs of life first, as the engine counts them.
-        let beats = beats.map(|some| self.part(&[], some, beside.take())).collect::<Vec<_>>();
-        let outcomes = outcomes.map(|some| self.part(some, &[], beside.take()));
+        let beats = beats.map(|some| Parcel::of(none(), self.pieces(some), beside.take(), self.tries)).collect::<Vec<_>>();
+        let outcomes = outcomes.map(|some| Parcel::of(self.pieces(some), none(), beside.take(), self.tries));
         beats.into_iter().chain(outcomes).collect()
-    }
-
-    fn part(&self, outcomes: &[(usize, Range<usize>)], beats: &[Range<usize>], beside: Option<Vec<u8>>) -> Parcel {
-        let bytes = |range: &Range<usize>| &self.body[range.clone()];
-        Parcel::of(outcomes.iter().map(|(place, range)| (*place, bytes(range))), beats.iter().map(bytes), beside)
     }
 }
 
@@ -160,12 +183,13 @@ impl Outbox {
         let (mut beats, mut bytes) = (Vec::new(), 0);
         while bytes < REPORT_BYTES
             && beats.len() < REPORT_NAMES
-            && let Some((_, beat)) = self.beats.pop_first()
+            && let Some((place, beat)) = self.beats.pop_first()
         {
-            beats.push(written(&beat));
-            bytes += beats.last().map_or(0, Vec::len);
+            let written = written(&beat);
+            bytes += written.len();
+            beats.push((place, written));
         }
-        let parcel = Parcel::of(outcomes, beats.iter().map(Vec::as_slice), beside);
+        let parcel = Parcel::of(outcomes, beats.iter().map(|(place, beat)| (*place, &beat[..])), beside, 0);
         let packed = start_of(count);
         self.bytes.drain(..packed);
         self.ends.drain(..count);
@@ -249,5 +273,24 @@ mod tests {
         assert!(parts[0].split().is_empty());
         assert!(parts[0].body.ends_with(b"],\"beside\":1}"), "{:?}", parts[0].body);
         assert!(parts[1].body.ends_with(b"\"heartbeats\":[]}"), "{:?}", parts[1].body);
+    }
+
+    #[test]
+    fn a_part_for_somebody_else_is_as_it_was_written() {
+        let mut outbox = Outbox::new();
+        (0..3).for_each(|number| outbox.add(number, id(number as u64), News::Succeeded(Outcome::Succeeded, b"{ \"a\": 1 }")));
+        outbox.add(1, id(1), News::Kept(b"7"));
+        outbox.add(9, id(9), News::Alive);
+        let whole = outbox.pack(Some(b",\"beside\":1".to_vec()));
+        let part = whole.part(&[1, 9].into());
+        let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{ "a": 1 }}],"heartbeats":[{"attempt":"0-1.1","checkpoint":7},{"attempt":"0-9.1"}]}"#;
+        assert_eq!(std::str::from_utf8(&part.body).unwrap(), expected);
+        assert_eq!((part.places().collect::<Vec<_>>(), part.tries), (vec![1], 1));
+        // What is said to one engine beside is for that one.
+        let places: Vec<_> = whole.places().collect();
+        let rest = whole.without_beside().unwrap();
+        assert!(rest.body.ends_with(br#"{"attempt":"0-9.1"}]}"#) && !rest.has_beside(), "{:?}", rest.body);
+        assert_eq!((rest.places().collect::<Vec<_>>(), places), (vec![0, 1, 2], vec![0, 1, 2]));
+        assert!(outbox.pack(Some(Vec::new())).without_beside().is_none());
     }
 }

@@ -52,10 +52,25 @@ pub(super) struct Pace {
     start: Instant,
     /// The attempts that run, by their places.
     runs: Vec<Option<Run>>,
-    /// The limit that was told last, and when. Nothing where the engine is to hear of it in any case.
-    told: Option<u32>,
-    told_at: Option<Instant>,
     reason: String,
+}
+
+/// What an engine was told of the limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notice {
+    /// What it was told last. Nothing where it is to hear of the limit in any case, whatever it heard before: it may be another one.
+    limit: Option<u32>,
+    /// What it was told before that.
+    before: Option<u32>,
+    /// When it was told last.
+    at: Option<Instant>,
+}
+
+impl Notice {
+    /// It may not have heard what it was told last.
+    pub(super) const fn take_back(&mut self) {
+        self.limit = self.before;
+    }
 }
 
 impl Pace {
@@ -67,8 +82,6 @@ impl Pace {
             meter: Meter::new(Micros(0)),
             start: Instant::now(),
             runs: vec![None; slots as usize],
-            told: None,
-            told_at: None,
             reason: "nothing is known yet".to_owned(),
         })
     }
@@ -108,24 +121,18 @@ impl Pace {
         }
     }
 
-    /// The engine is to hear of the limit whatever it heard before: it may be another one.
-    pub(super) const fn tell_again(&mut self) {
-        self.told_at = None;
-        self.told = None;
+    /// When there is something to tell an engine.
+    pub(super) fn due(&self, notice: &Notice) -> Option<Instant> {
+        let is_new = notice.limit != Some(self.limit());
+        is_new.then(|| notice.at.map_or(self.start, |at| at + TELL_EVERY))
     }
 
-    /// When there is something to tell.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let is_new = self.told != Some(self.limit());
-        is_new.then(|| self.told_at.map_or(self.start, |at| at + TELL_EVERY))
-    }
-
-    /// What there is to tell now, as a part of a report.
-    pub(super) fn tell(&mut self) -> Option<Vec<u8>> {
-        self.due().filter(|due| *due <= Instant::now())?;
+    /// What there is to tell it now, as a part of a report.
+    pub(super) fn tell(&self, notice: &mut Notice) -> Option<Vec<u8>> {
+        self.due(notice).filter(|due| *due <= Instant::now())?;
         let limit = self.limit();
-        let was = self.told.replace(limit).unwrap_or(limit);
-        self.told_at = Some(Instant::now());
+        let was = notice.limit.unwrap_or(limit);
+        *notice = Notice { limit: Some(limit), before: notice.limit, at: Some(Instant::now()) };
         let mut part = Vec::new();
         wire::push_value(&mut part, "concurrency", &wire::Concurrency { limit, was, reason: &self.reason });
         Some(part)
@@ -181,10 +188,10 @@ mod tests {
 
     #[test]
     fn the_limit_is_told_at_first_and_after_each_change_but_not_more_often_than_once_a_second() {
-        let mut pace = pace();
+        let (mut pace, mut notice) = (pace(), Notice::default());
         let said = |part: Option<Vec<u8>>| String::from_utf8(part.unwrap()).unwrap();
-        assert_eq!(said(pace.tell()), r#","concurrency":{"limit":2,"was":2,"reason":"nothing is known yet"}"#);
-        assert_eq!((pace.tell(), pace.due()), (None, None));
+        assert_eq!(said(pace.tell(&mut notice)), r#","concurrency":{"limit":2,"was":2,"reason":"nothing is known yet"}"#);
+        assert_eq!((pace.tell(&mut notice), pace.due(&notice)), (None, None));
         for _ in 0..200 {
             (0..2).for_each(|place| pace.begin(place, Micros::from_secs(9)));
             std::thread::sleep(Duration::from_millis(2));
@@ -194,12 +201,16 @@ mod tests {
             }
         }
         assert_eq!(pace.limit(), 4);
-        assert_eq!(pace.tell(), None, "a second has not gone by");
-        pace.told_at = pace.told_at.map(|at| at - TELL_EVERY);
-        let told = said(pace.tell());
+        assert_eq!(pace.tell(&mut notice), None, "a second has not gone by");
+        notice.at = notice.at.map(|at| at - TELL_EVERY);
+        let told = said(pace.tell(&mut notice));
         assert!(told.contains(r#""limit":4,"was":2,"reason":"attempts take "#), "{told}");
-        pace.tell_again();
-        assert!(said(pace.tell()).contains(r#""limit":4,"was":4"#));
+        // Each engine is told by itself, and one that may not have heard it once more.
+        assert!(said(pace.tell(&mut Notice::default())).contains(r#""limit":4,"was":4"#));
+        notice.take_back();
+        assert!(pace.due(&notice).is_some_and(|due| due > Instant::now()));
+        notice.at = notice.at.map(|at| at - TELL_EVERY);
+        assert!(said(pace.tell(&mut notice)).contains(r#""limit":4,"was":2"#));
     }
 
     #[test]

@@ -16,8 +16,6 @@ pub(super) type Ready = Box<dyn FnOnce() + Send>;
 /// What a worker is to be.
 pub(super) struct Plan {
     pub(super) id: WorkerId,
-    /// Where its engine is, for messages.
-    pub(super) url: String,
     pub(super) pool: String,
     pub(super) slots: u32,
     pub(super) concurrency: Concurrency,

@@ -9,6 +9,8 @@ use ergate_events::id::AttemptId;
 pub(super) struct Held {
     pub(super) id: AttemptId,
     pub(super) stage: Stage,
+    /// The engine that gave it, by its place.
+    pub(super) from: usize,
 }
 
 /// How far it is.
@@ -36,7 +38,10 @@ pub(super) enum Left {
 /// The attempts of a worker.
 pub(super) struct Table {
     places: Vec<Option<Held>>,
+    slots: usize,
     free: Vec<usize>,
+    /// Places of no slot, for what is given beyond them.
+    beyond: Vec<usize>,
     by_id: HashMap<AttemptId, usize>,
     /// How many are not over.
     live: usize,
@@ -45,7 +50,8 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(slots: u32) -> Table {
         let slots = slots as usize;
-        Table { places: vec![None; slots], free: (0..slots).rev().collect(), by_id: HashMap::new(), live: 0 }
+        let free = (0..slots).rev().collect();
+        Table { places: vec![None; slots], slots, free, beyond: Vec::new(), by_id: HashMap::new(), live: 0 }
     }
 
     /// How many more attempts there is room for.
@@ -63,16 +69,33 @@ impl Table {
         self.live
     }
 
-    /// Takes an attempt in; gives its place. `None` where there is no room, or it is there already.
-    pub(super) fn take(&mut self, id: AttemptId, stage: Stage) -> Option<usize> {
+    /// Takes an attempt in that an engine gave; gives its place. `None` where there is no room, or it is there already.
+    pub(super) fn take(&mut self, id: AttemptId, stage: Stage, from: usize) -> Option<usize> {
         if self.by_id.contains_key(&id) {
             return None;
         }
         let place = self.free.pop()?;
-        self.places[place] = Some(Held { id, stage });
-        self.by_id.insert(id, place);
+        self.put(place, Held { id, stage, from });
         self.live += 1;
         Some(place)
+    }
+
+    /// Takes an attempt in for which there is no slot, as one that is over; gives its place. `None` where it is there already.
+    pub(super) fn take_beyond(&mut self, id: AttemptId, from: usize) -> Option<usize> {
+        if self.by_id.contains_key(&id) {
+            return None;
+        }
+        let place = self.beyond.pop().unwrap_or(self.places.len());
+        if place == self.places.len() {
+            self.places.push(None);
+        }
+        self.put(place, Held { id, stage: Stage::Over, from });
+        Some(place)
+    }
+
+    fn put(&mut self, place: usize, held: Held) {
+        self.by_id.insert(held.id, place);
+        self.places[place] = Some(held);
     }
 
     pub(super) fn get(&self, place: usize) -> Option<Held> {
@@ -100,7 +123,7 @@ impl Table {
                 self.live -= 1;
             }
             self.by_id.remove(&held.id);
-            self.free.push(place);
+            if place < self.slots { self.free.push(place) } else { self.beyond.push(place) }
         }
     }
 
@@ -122,8 +145,8 @@ mod tests {
     #[test]
     fn a_place_is_free_once_the_engine_knows_the_end() {
         let mut table = Table::new(2);
-        let (a, b) = (table.take(id("0-1.1"), Stage::Running).unwrap(), table.take(id("3-1.1"), Stage::Fetching).unwrap());
-        assert_eq!(table.take(id("0-2.1"), Stage::Running), None);
+        let (a, b) = (table.take(id("0-1.1"), Stage::Running, 0).unwrap(), table.take(id("3-1.1"), Stage::Fetching, 1).unwrap());
+        assert_eq!(table.take(id("0-2.1"), Stage::Running, 0), None);
         table.set(a, Stage::Over);
         table.set(a, Stage::Over);
         assert_eq!((table.free(), table.live(), table.find(id("3-1.1")).unwrap().0), (0, 1, b));
@@ -136,7 +159,20 @@ mod tests {
     #[test]
     fn an_attempt_that_is_there_is_not_taken_twice() {
         let mut table = Table::new(2);
-        table.take(id("0-1.1"), Stage::Running).unwrap();
-        assert_eq!((table.take(id("0-1.1"), Stage::Running), table.free()), (None, 1));
+        table.take(id("0-1.1"), Stage::Running, 0).unwrap();
+        assert_eq!((table.take(id("0-1.1"), Stage::Running, 1), table.free()), (None, 1));
+        assert_eq!(table.take_beyond(id("0-1.1"), 1), None);
+    }
+
+    #[test]
+    fn what_is_given_beyond_the_slots_takes_none_of_them() {
+        let mut table = Table::new(1);
+        table.take(id("0-1.1"), Stage::Running, 0).unwrap();
+        let beyond = [table.take_beyond(id("1-1.1"), 1).unwrap(), table.take_beyond(id("2-1.1"), 2).unwrap()];
+        assert_eq!((beyond, table.free(), table.live(), table.all().count()), ([1, 2], 0, 1, 3));
+        table.forget(1);
+        assert_eq!((table.free(), table.take_beyond(id("3-1.1"), 0)), (0, Some(1)));
+        table.forget(0);
+        assert_eq!((table.free(), table.take(id("4-1.1"), Stage::Running, 0)), (1, Some(0)));
     }
 }

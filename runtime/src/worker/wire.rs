@@ -36,6 +36,16 @@ pub(super) struct Told {
     pub(super) drain: bool,
 }
 
+/// What a registration is answered with, and may be told later.
+#[derive(Deserialize)]
+pub(super) struct Registered {
+    /// Where the engines are, whoever answers first; none where there is only that one.
+    #[serde(default)]
+    pub(super) engines: Vec<String>,
+    #[serde(flatten)]
+    pub(super) told: Told,
+}
+
 /// An attempt that is not wanted any more.
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct Stop {
@@ -57,6 +67,9 @@ pub(super) struct Ask {
 pub(super) struct Leased<'a> {
     #[serde(default, borrow)]
     pub(super) attempts: Vec<Given<'a>>,
+    /// Where the engines are, where that has changed.
+    #[serde(default)]
+    pub(super) engines: Vec<String>,
     #[serde(flatten)]
     pub(super) told: Told,
 }
@@ -96,6 +109,8 @@ fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawV
 pub(super) struct Reported {
     #[serde(default)]
     pub(super) refused: Vec<Refused>,
+    #[serde(default)]
+    pub(super) elsewhere: Vec<Elsewhere>,
     #[serde(flatten)]
     pub(super) told: Told,
 }
@@ -107,6 +122,15 @@ pub(super) struct Refused {
     pub(super) reason: String,
     #[serde(default)]
     pub(super) detail: String,
+}
+
+/// News that nobody has recorded who leads its task.
+#[derive(Deserialize)]
+pub(super) struct Elsewhere {
+    pub(super) attempt: AttemptId,
+    /// Who may lead it.
+    #[serde(default)]
+    pub(super) engine: Option<String>,
 }
 
 /// A failure as it is reported.
@@ -188,7 +212,7 @@ mod tests {
         let text = r#"{"seq":1,"attempts":[{"attempt":"0-17.2","task":"0-17","number":2,"fence":"1.2","type":"resize",
             "payload":{"image": "a.png"},"deadline":"2026-03-01T12:00:30Z","timeout_ms":30000,"heartbeat_ms":5000,
             "checkpoint_base64":"/wA=","traceparent":"00-1-2-01","more":1}],"stop":[{"attempt":"0-9.1","hard":true}],"drain":false}"#;
-        let Leased { attempts, told } = serde_json::from_str(text).unwrap();
+        let Leased { attempts, told, .. } = serde_json::from_str(text).unwrap();
         assert_eq!((told.stop[0].attempt.to_string().as_str(), told.stop[0].hard, told.drain), ("0-9.1", true, false));
         let one = &attempts[0];
         assert!(matches!(one.task_type, Cow::Borrowed("resize")));

@@ -32,6 +32,8 @@ struct Answer<'a> {
     attempts: Vec<Attempt<'a>>,
     stop: Vec<Stop>,
     drain: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engines: Option<&'a [String]>,
 }
 
 #[derive(Serialize)]
@@ -66,9 +68,8 @@ pub(super) fn answer(worker: WorkerId, seq: u64, leased: &Leased, now: Timestamp
         .deliveries
         .iter()
         .flat_map(|delivery| delivery.attempts.iter().map(move |whole| attempt(worker, delivery, whole, now)));
-    let answer =
-        Answer { seq, attempts: attempts.collect(), stop: leased.orders.iter().map(stop).collect(), drain: leased.is_draining };
-    HttpResponse::Ok().json(answer)
+    let (attempts, stop) = (attempts.collect(), leased.orders.iter().map(stop).collect());
+    HttpResponse::Ok().json(Answer { seq, attempts, stop, drain: leased.is_draining, engines: leased.engines.as_deref() })
 }
 
 fn attempt<'a>(worker: WorkerId, delivery: &'a Delivery, whole: Whole<'a>, now: Timestamp) -> Attempt<'a> {

@@ -1,5 +1,7 @@
 //! What a worker reports, as JSON.
 
+use std::borrow::Cow;
+
 use actix_web::HttpResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::{NAMED_MAX, Stop, Told, invalid, span};
 use crate::http::problem::Problem;
-use crate::workers::{Concurrency, News};
+use crate::workers::{Concurrency, News, Verdict};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,28 +199,67 @@ fn bytes(
     }
 }
 
+/// What became of a piece of news, as it is told.
+pub(super) enum Fate {
+    Taken,
+    Refused {
+        reason: Cow<'static, str>,
+        detail: String,
+    },
+    /// Nothing is recorded of it; where its task is led, as far as that is known.
+    Elsewhere(Option<String>),
+}
+
+impl From<Verdict> for Fate {
+    fn from(verdict: Verdict) -> Fate {
+        match verdict {
+            Verdict::Taken => Fate::Taken,
+            Verdict::Refused(rejection) => {
+                Fate::Refused { reason: Cow::Borrowed(reason(rejection)), detail: rejection.to_string() }
+            }
+            Verdict::Elsewhere => Fate::Elsewhere(None),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Answer {
     taken: usize,
     refused: Vec<Refused>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    elsewhere: Vec<Elsewhere>,
     stop: Vec<Stop>,
     drain: bool,
 }
 
-#[derive(Serialize)]
-struct Refused {
-    attempt: AttemptId,
-    reason: &'static str,
-    detail: String,
+/// News that did not count.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Refused {
+    pub(super) attempt: AttemptId,
+    pub(super) reason: Cow<'static, str>,
+    pub(super) detail: String,
+}
+
+/// News of which nothing is recorded yet.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Elsewhere {
+    pub(super) attempt: AttemptId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) engine: Option<String>,
 }
 
 /// The answer to a report.
-pub(super) fn answer(ids: &[AttemptId], verdicts: &[Result<(), Rejection>], told: Told) -> HttpResponse {
-    let refused = ids.iter().zip(verdicts).filter_map(|(attempt, verdict)| Some((attempt, verdict.err()?)));
-    let refused: Vec<Refused> = refused
-        .map(|(attempt, rejection)| Refused { attempt: *attempt, reason: reason(rejection), detail: rejection.to_string() })
-        .collect();
-    HttpResponse::Ok().json(Answer { taken: verdicts.len() - refused.len(), refused, stop: told.stop, drain: told.drain })
+pub(super) fn answer(ids: &[AttemptId], fates: Vec<Fate>, told: Told) -> HttpResponse {
+    let Told { stop, drain } = told;
+    let mut answer = Answer { taken: 0, refused: Vec::new(), elsewhere: Vec::new(), stop, drain };
+    for (attempt, fate) in ids.iter().copied().zip(fates) {
+        match fate {
+            Fate::Taken => answer.taken += 1,
+            Fate::Refused { reason, detail } => answer.refused.push(Refused { attempt, reason, detail }),
+            Fate::Elsewhere(engine) => answer.elsewhere.push(Elsewhere { attempt, engine }),
+        }
+    }
+    HttpResponse::Ok().json(answer)
 }
 
 const fn reason(rejection: Rejection) -> &'static str {

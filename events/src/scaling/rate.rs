@@ -146,6 +146,11 @@ impl Policy for Rate {
 }
 
 impl Rate {
+    /// The names of the signals that it reads.
+    pub fn signals(&self) -> [&str; 4] {
+        [&self.backlog, &self.arrivals, &self.service, &self.start]
+    }
+
     /// How many replicas the load needs; `service` is unknown until something has finished. `None` where the load is no number.
     fn need(&self, observation: &Observation, backlog: f64, arrivals: f64, service: Option<f64>) -> Option<(Verdict, u32)> {
         let running = f64::from(observation.replicas.running);

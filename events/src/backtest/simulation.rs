@@ -10,7 +10,6 @@ use super::queue::Ready;
 use super::report::{Report, Tally};
 use super::setup::{Setup, SetupError};
 use crate::scaling::{Cadence, Decision, Memory, Observation, Policy};
-use crate::time::Micros;
 
 /// Why a day could not be run to its end.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -20,13 +19,13 @@ pub enum BacktestError {
     Setup(#[from] SetupError),
     /// The policy would have to be asked more often than anybody waits for.
     #[error(
-        "the policy was asked {asked} times until {at} after the beginning; a trace so long needs a policy that looks less often"
+        "the policy would be asked {looks} times or more, and at most {max} are computed; a trace so long needs one that looks less often"
     )]
     TooManyLooks {
-        /// How often it was asked.
-        asked: u64,
-        /// How far the run had come.
-        at: Micros,
+        /// How often at least.
+        looks: u64,
+        /// How often at most.
+        max: u64,
     },
 }
 
@@ -53,6 +52,15 @@ pub fn run_with(
     decided: impl FnMut(&Observation, &Decision),
 ) -> Result<Report, BacktestError> {
     setup.check()?;
+    let longest = match setup.policy.cadence() {
+        Cadence::Every(period) => period,
+        Cadence::OnEvents { timer, .. } => timer,
+    };
+    // A trace of years under a policy that looks every other second is known to be too much before it has begun.
+    let at_least = arrivals.span().0 / longest.0.max(1);
+    if at_least > LOOKS_MAX {
+        return Err(BacktestError::TooManyLooks { looks: at_least, max: LOOKS_MAX });
+    }
     let mut simulation = Simulation::new(arrivals, setup, decided);
     simulation.run()?;
     let end = simulation.now;
@@ -215,7 +223,7 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
         let again = decision.look_again.map(|moment| moment.since(observation.at).0.saturating_add(at));
         self.looks.looked(at, again);
         if self.looks.count > LOOKS_MAX {
-            return Err(BacktestError::TooManyLooks { asked: self.looks.count, at: Micros(at) });
+            return Err(BacktestError::TooManyLooks { looks: self.looks.count, max: LOOKS_MAX });
         }
         Ok(())
     }

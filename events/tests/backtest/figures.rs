@@ -21,7 +21,27 @@ fn hpa(signal: &str, window: Option<u64>) -> AnyPolicy {
 }
 
 fn policies() -> Vec<(&'static str, AnyPolicy)> {
+    let r = |u: f64, b: f64, c: u64, k: u64| {
+        let real = crate::support::real;
+        let keep_alive = (k > 0).then(|| Micros::from_secs(k));
+        AnyPolicy::Rate(Rate {
+            target_utilization: real(u),
+            reserve: real(b),
+            catch_up: Micros::from_secs(c),
+            keep_alive,
+            ..Rate::default()
+        })
+    };
     vec![
+        ("b0.5 c30", r(1.0, 0.5, 30, 0)),
+        ("b1 c10", r(1.0, 1.0, 10, 0)),
+        ("b1 c5", r(1.0, 1.0, 5, 0)),
+        ("b1 c2", r(1.0, 1.0, 2, 0)),
+        ("b1 c10 k120", r(1.0, 1.0, 10, 120)),
+        ("b1 c5 k120", r(1.0, 1.0, 5, 120)),
+        ("b1 c10 k300", r(1.0, 1.0, 10, 300)),
+        ("b1 c5 k300", r(1.0, 1.0, 5, 300)),
+        ("b2 c5 k300", r(1.0, 2.0, 5, 300)),
         ("hpa ready/1", hpa("ready", None)),
         ("hpa work/1", hpa("work", None)),
         ("hpa work/1, 60 s", hpa("work", Some(60))),
@@ -54,8 +74,8 @@ fn line(name: &str, report: &Report, took: f64) {
     let seconds = |span: Micros| span.0 as f64 / 1e6;
     let waits = &report.waits;
     println!(
-        "  {name:22} {:7.2} h  p50 {:5.1} p95 {:6.1} p99 {:6.1} max {:7.1} s  over {:6.3} %  events {:5} flips {:5} started {:5} \
-         busy {:4.1} % idle {:4.1} % starting {:4.1} %  {:7} looks {:.3} s",
+        "  {name:22} {:7.2} h  p50 {:5.1} p95 {:6.1} p99 {:6.1} max {:6.1} s, {:6.3} % over, {:4} events, {:4} flips, {:4} starts, \
+         busy {:4.1} idle {:4.1} starting {:4.1} %, {:6} looks in {:.3} s",
         report.hours(),
         seconds(waits.p50),
         seconds(waits.p95),

@@ -1,4 +1,10 @@
 //! The back-test against what is known without it: queueing theory, a queue computed otherwise, and bounds that nothing may go below.
 
+mod bounds;
 mod figures;
+mod hostile;
+mod policies;
+mod rules;
 mod support;
+mod theory;
+mod traces;

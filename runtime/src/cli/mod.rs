@@ -35,6 +35,7 @@ mod table;
 mod task;
 mod token;
 mod up;
+mod whatif;
 mod worker;
 
 use std::path::PathBuf;
@@ -115,6 +116,8 @@ enum Verb {
     /// Look at scaling policies without a pool
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
+    /// Run a recorded day again under other scaling policies: what each would have cost, and how long tasks would have waited
+    Whatif(whatif::WhatifArgs),
     /// Look at schedules, and pause, resume or trigger them
     #[command(subcommand)]
     Schedule(schedule::ScheduleVerb),
@@ -164,6 +167,7 @@ impl Verb {
             | Verb::Worker(_)
             | Verb::Dlq(_)
             | Verb::Policy(_)
+            | Verb::Whatif(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
             | Verb::Kafka(_)
@@ -205,6 +209,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::DeadLetters(verb) => dead::run(verb, globals),
         Verb::Pool(verb) => pool::run(verb, globals),
         Verb::Policy(verb) => policy::run(verb, globals),
+        Verb::Whatif(args) => whatif::run(&args, globals),
         Verb::Schedule(verb) => schedule::run(verb, globals),
         Verb::Status => status::run(globals),
         Verb::Dlq(verb) => dlq::run(verb, globals),

@@ -42,7 +42,7 @@ pub fn zero_wait(arrivals: &Arrivals, slots: u32, start: Micros) -> ZeroWait {
             leave(&mut idle, &begun, ends.len(), slots, end, &mut optimum, &mut break_even);
         }
         let level = ends.len() / slots;
-        if ends.len() % slots == 0 {
+        if ends.len().is_multiple_of(slots) {
             match idle.get(level) {
                 Some(since) => {
                     let gap = task.at.0 - since;

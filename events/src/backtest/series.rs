@@ -20,6 +20,8 @@ pub struct Point {
 pub(super) struct Series {
     width: u64,
     pieces: Vec<Piece>,
+    /// The piece that was looked for last and where it ends: the next moment is most often in it.
+    last: (usize, u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,19 +34,20 @@ struct Piece {
 }
 
 /// Most pieces; there are at least half as many once the trace is longer than as many times the first width.
-const PIECES_MAX: usize = 720;
+const PIECES_MAX: usize = 480;
 /// The first width.
 const WIDTH: u64 = 100_000;
 
 impl Series {
     pub(super) fn new() -> Series {
-        Series { width: WIDTH, pieces: Vec::with_capacity(PIECES_MAX) }
+        Series { width: WIDTH, pieces: Vec::with_capacity(PIECES_MAX), last: (0, 0) }
     }
 
     /// From one moment to another so many waited, were billed, ran.
     pub(super) fn span(&mut self, from: u64, to: u64, [backlog, replicas, running]: [u32; 3]) {
         let mut from = from;
         if from < to {
+            // Pieces become wider before any is filled.
             self.piece(to - 1);
         }
         while from < to {
@@ -69,6 +72,10 @@ impl Series {
 
     /// The piece of a moment, which exists from now on.
     fn piece(&mut self, at: u64) -> usize {
+        let (index, end) = self.last;
+        if at < end && at + self.width >= end {
+            return index;
+        }
         while at / self.width >= PIECES_MAX as u64 {
             self.halve();
         }
@@ -77,11 +84,13 @@ impl Series {
         if index >= self.pieces.len() {
             self.pieces.resize(index + 1, Piece::default());
         }
+        self.last = (index, (index as u64 + 1) * self.width);
         index
     }
 
     fn halve(&mut self) {
         self.width *= 2;
+        self.last = (0, 0);
         let merged = |pair: &[Piece]| {
             pair.iter().fold(Piece::default(), |one, other| Piece {
                 covered: one.covered + other.covered,

@@ -1,7 +1,5 @@
 //! Figures: `ERGATE_TRACES=… cargo test -p ergate-events --release --test backtest -- --ignored --nocapture`.
 
-use std::time::Instant;
-
 use ergate_events::backtest::{self, Arrivals, Report, Setup, bounds};
 use ergate_events::scaling::hpa::{Behavior, Hpa, Metric, Rules, Source, Target};
 use ergate_events::scaling::kpa::Kpa;
@@ -10,7 +8,7 @@ use ergate_events::scaling::signal::Bounds;
 use ergate_events::scaling::{AnyPolicy, Policy};
 use ergate_events::time::Micros;
 
-use crate::support::{published, work};
+use crate::support::{Lots, published, real, work};
 
 fn hpa(signal: &str, window: Option<u64>) -> AnyPolicy {
     let target = Target::AverageValueMilli(1_000);
@@ -20,39 +18,34 @@ fn hpa(signal: &str, window: Option<u64>) -> AnyPolicy {
     AnyPolicy::Hpa(Hpa { metrics: vec![metric], behavior, ..Hpa::default() })
 }
 
+/// The settings of the presets in config/examples/policies.
+fn preset(reserve: f64, catch_up: u64, keep_alive: Option<u64>) -> AnyPolicy {
+    let (target_utilization, reserve, catch_up) = (real(1.0), real(reserve), Micros::from_secs(catch_up));
+    AnyPolicy::Rate(Rate {
+        target_utilization,
+        reserve,
+        catch_up,
+        keep_alive: keep_alive.map(Micros::from_secs),
+        ..Rate::default()
+    })
+}
+
 fn policies() -> Vec<(&'static str, AnyPolicy)> {
-    let r = |u: f64, b: f64, c: u64, k: u64| {
-        let real = crate::support::real;
-        let keep_alive = (k > 0).then(|| Micros::from_secs(k));
-        AnyPolicy::Rate(Rate {
-            target_utilization: real(u),
-            reserve: real(b),
-            catch_up: Micros::from_secs(c),
-            keep_alive,
-            ..Rate::default()
-        })
-    };
     vec![
-        ("b0.5 c30", r(1.0, 0.5, 30, 0)),
-        ("b1 c10", r(1.0, 1.0, 10, 0)),
-        ("b1 c5", r(1.0, 1.0, 5, 0)),
-        ("b1 c2", r(1.0, 1.0, 2, 0)),
-        ("b1 c10 k120", r(1.0, 1.0, 10, 120)),
-        ("b1 c5 k120", r(1.0, 1.0, 5, 120)),
-        ("b1 c10 k300", r(1.0, 1.0, 10, 300)),
-        ("b1 c5 k300", r(1.0, 1.0, 5, 300)),
-        ("b2 c5 k300", r(1.0, 2.0, 5, 300)),
-        ("hpa ready/1", hpa("ready", None)),
-        ("hpa work/1", hpa("work", None)),
-        ("hpa work/1, 60 s", hpa("work", Some(60))),
-        ("kpa 0.7", AnyPolicy::Kpa(Kpa::default())),
+        ("low-cost", preset(0.5, 30, None)),
+        ("balanced", preset(1.0, 5, None)),
+        ("low-latency", preset(2.0, 5, Some(300))),
         ("rate", AnyPolicy::Rate(Rate::default())),
+        ("kpa", AnyPolicy::Kpa(Kpa::default())),
+        ("hpa", hpa("work", None)),
+        ("hpa, 60 s down", hpa("work", Some(60))),
+        ("hpa-waiting", hpa("ready", None)),
     ]
 }
 
 fn synthetic() -> Vec<(&'static str, Arrivals)> {
-    let exponential = |mean: f64| move |lots: &mut crate::support::Lots| mean * lots.exponential();
-    let heavy = |lots: &mut crate::support::Lots| {
+    let exponential = |mean: f64| move |lots: &mut Lots| mean * lots.exponential();
+    let heavy = |lots: &mut Lots| {
         // Lognormal with a mean of 20 s and a deviation of 27 s.
         let normal = (-2.0 * lots.share().ln()).sqrt() * (std::f64::consts::TAU * lots.share()).cos();
         (2.482 + 1.016 * normal).exp()
@@ -75,7 +68,7 @@ fn line(name: &str, report: &Report, took: f64) {
     let waits = &report.waits;
     println!(
         "  {name:22} {:7.2} h  p50 {:5.1} p95 {:6.1} p99 {:6.1} max {:6.1} s, {:6.3} % over, {:4} events, {:4} flips, {:4} starts, \
-         busy {:4.1} idle {:4.1} starting {:4.1} %, {:6} looks in {:.3} s",
+         busy {:4.1} idle {:4.1} starting {:4.1} %, {:6} looks in {:.3} s of CPU",
         report.hours(),
         seconds(waits.p50),
         seconds(waits.p95),
@@ -110,9 +103,9 @@ fn compare(name: &str, arrivals: &Arrivals) {
         let warm_up = Micros::from_secs(300);
         let setup = Setup { warm_up, ..Setup::new(policy, Bounds { min: 1, max: 80 }) };
         assert_eq!(setup.policy.check(setup.bounds), Ok(()));
-        let begin = Instant::now();
+        let begin = spent();
         let report = backtest::run(arrivals, &setup).unwrap();
-        line(name, &report, begin.elapsed().as_secs_f64());
+        line(name, &report, spent() - begin);
     }
 }
 
@@ -126,5 +119,32 @@ fn policies_side_by_side() {
     }
     for (name, arrivals) in synthetic() {
         compare(name, &arrivals);
+    }
+}
+
+/// Seconds of CPU that this thread has had: other programs on the machine do not count.
+fn spent() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse::<u64>().unwrap() as f64 / 1e9
+}
+
+/// The most memory that this process has had, in MiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1_024
+}
+
+#[test]
+#[ignore = "figures"]
+fn a_million_tasks() {
+    let arrivals = work(9, 50_000.0, 20.0, |_| 20.0, |lots: &mut Lots| 4.0 * lots.exponential());
+    println!("{} tasks, 20 a second, 4 s each: {} MiB before", arrivals.len(), peak());
+    for (name, policy) in policies() {
+        let setup = Setup::new(policy, Bounds { min: 1, max: 200 });
+        let begin = spent();
+        let report = backtest::run(&arrivals, &setup).unwrap();
+        line(name, &report, spent() - begin);
+        println!("    {} MiB at most", peak());
     }
 }

@@ -92,18 +92,47 @@ fn significant(number: f64) -> String {
     }
 }
 
+/// The columns of the CSV, in the order in which people look for them.
+const COLUMNS: [&str; 27] = [
+    "policy",
+    "replica_hours",
+    "cost",
+    "times_work",
+    "wait_s_mean",
+    "wait_s_p50",
+    "wait_s_p95",
+    "wait_s_p99",
+    "wait_s_max",
+    "late",
+    "late_share",
+    "waits_counted",
+    "changes",
+    "flips",
+    "replicas_started",
+    "replicas_max",
+    "backlog_max",
+    "time_at_max_s",
+    "busy_share",
+    "idle_share",
+    "starting_share",
+    "draining_share",
+    "interrupted",
+    "unserved",
+    "looks",
+    "pareto",
+    "digest",
+];
+
 pub(super) fn csv(comparison: &Comparison) -> anyhow::Result<()> {
-    let rows: Vec<_> = comparison.candidates.iter().map(|candidate| row(comparison, candidate)).collect();
-    if let Some(Value::Object(first)) = rows.first() {
-        output::line(&first.keys().map(String::as_str).collect::<Vec<_>>().join(","))?;
-    }
-    for row in rows.iter().filter_map(Value::as_object) {
-        let cell = |value: &Value| match value {
+    output::line(&COLUMNS.join(","))?;
+    for candidate in &comparison.candidates {
+        let row = row(comparison, candidate);
+        let cell = |column: &&str| match &row[*column] {
             Value::String(text) if text.contains([',', '"', '\n']) => format!("\"{}\"", text.replace('"', "\"\"")),
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        output::line(&row.values().map(cell).collect::<Vec<_>>().join(","))?;
+        output::line(&COLUMNS.iter().map(cell).collect::<Vec<_>>().join(","))?;
     }
     Ok(())
 }

@@ -138,7 +138,11 @@ fn compare(args: &WhatifArgs, trace: Trace) -> anyhow::Result<Comparison> {
     }
     let Some(pool) = pool else { return Err(Trouble::Usage("no policy can run in this pool".to_owned()).into()) };
     let scores: Vec<_> = candidates.iter().map(|candidate| candidate.report.score()).collect();
-    candidates.iter_mut().zip(front(&scores)).for_each(|(candidate, is_on_front)| candidate.is_on_front = is_on_front);
+    // Who leaves work alone is cheap, and no answer.
+    let is_answer = |candidate: &Candidate| candidate.report.unserved == 0;
+    for (candidate, is_on_front) in candidates.iter_mut().zip(front(&scores)) {
+        candidate.is_on_front = is_on_front && is_answer(candidate);
+    }
     let yardsticks = Yardsticks {
         work_floor: bounds::work_floor(&trace.arrivals, pool.slots),
         zero_wait: bounds::zero_wait(&trace.arrivals, pool.slots, pool.start),

@@ -15,7 +15,7 @@ const WIDTH: f64 = 1_200.0;
 /// What is left free at its sides.
 const MARGIN: f64 = 24.0;
 const SCATTER_HEIGHT: f64 = 380.0;
-const ROW_HEIGHT: f64 = 170.0;
+const ROW_HEIGHT: f64 = 184.0;
 const HEAD: f64 = 78.0;
 
 /// Colours that people with any kind of colour vision tell apart: Okabe and Ito, "Color universal design", 2008.
@@ -38,12 +38,13 @@ pub(super) fn draw(comparison: &Comparison) -> String {
         pool.start,
         pool.wait_target
     );
+    let about = if pool.warm_up.0 > 0 { format!("{about} · grey: warm-up, {}, does not count", pool.warm_up) } else { about };
     svg.text(MARGIN, 52.0, 13.0, Anchor::Start, "#555", &about);
     scatter::draw(&mut svg, comparison, HEAD, SCATTER_HEIGHT);
     let scale = Scale::of(comparison);
     for (index, candidate) in candidates.iter().enumerate() {
         let top = HEAD + SCATTER_HEIGHT + index as f64 * ROW_HEIGHT;
-        row(&mut svg, candidate, colour(index), &scale, top, seconds(pool.wait_target));
+        row(&mut svg, candidate, colour(index), &scale, top);
     }
     svg.finish()
 }
@@ -59,6 +60,10 @@ struct Scale {
     replicas: f64,
     backlog: f64,
     wait: f64,
+    /// How long a task should wait at most, in seconds.
+    target: f64,
+    /// Hours at the beginning that do not count.
+    warm_up: f64,
 }
 
 impl Scale {
@@ -71,11 +76,13 @@ impl Scale {
             replicas: most(&mut points().map(|point| point.replicas)),
             backlog: most(&mut points().map(|point| point.backlog)),
             wait: most(&mut points().filter_map(|point| point.wait_s)).max(seconds(comparison.pool.wait_target)),
+            target: seconds(comparison.pool.wait_target),
+            warm_up: hours(comparison.pool.warm_up),
         }
     }
 }
 
-fn row(svg: &mut Svg, candidate: &Candidate, colour: &str, scale: &Scale, top: f64, target: f64) {
+fn row(svg: &mut Svg, candidate: &Candidate, colour: &str, scale: &Scale, top: f64) {
     let Candidate { name, report, .. } = candidate;
     let title = format!(
         "{name}: {:.1} replica-hours, wait p99 {:.1} s, {:.2} % of tasks late, {} changes of size",
@@ -94,14 +101,17 @@ fn row(svg: &mut Svg, candidate: &Candidate, colour: &str, scale: &Scale, top: f
     let panel =
         |index: usize, y: Axis| Panel::new(MARGIN + width * index as f64, top + 26.0, width, ROW_HEIGHT - 30.0, time(), y);
     let replicas = panel(0, Axis::new(scale.replicas, "replicas"));
+    replicas.shade(svg, scale.warm_up);
     replicas.frame(svg);
     replicas.curve(svg, &at(|point| Some(point.replicas)), &Curve::area(colour, "billed"));
     replicas.curve(svg, &at(|point| Some(point.running)), &Curve::line("#111", "slots at work"));
     let backlog = panel(1, Axis::new(scale.backlog, "tasks waiting"));
+    backlog.shade(svg, scale.warm_up);
     backlog.frame(svg);
     backlog.curve(svg, &at(|point| Some(point.backlog)), &Curve::area(colour, "backlog"));
     let wait = panel(2, Axis::new(scale.wait, "wait, seconds"));
+    wait.shade(svg, scale.warm_up);
     wait.frame(svg);
-    wait.level(svg, target, "#b00020", "target");
+    wait.level(svg, scale.target, "#b00020", "target");
     wait.curve(svg, &at(|point| point.wait_s), &Curve::area(colour, "longest wait"));
 }

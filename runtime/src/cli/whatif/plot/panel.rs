@@ -29,6 +29,8 @@ pub(super) struct Panel {
 
 /// Room for the numbers and the title beside an axis.
 const BESIDE: f64 = 58.0;
+/// Room for the names of curves above.
+const ABOVE: f64 = 14.0;
 /// The same below one.
 const BELOW: f64 = 34.0;
 
@@ -64,7 +66,8 @@ impl<'a> Curve<'a> {
 
 impl Panel {
     pub(super) const fn new(left: f64, top: f64, width: f64, height: f64, x: Axis, y: Axis) -> Panel {
-        let (left, width, height) = (left + BESIDE, width - BESIDE - 12.0, height - BELOW - 6.0);
+        let (left, top) = (left + BESIDE, top + ABOVE);
+        let (width, height) = (width - BESIDE - 12.0, height - ABOVE - BELOW - 6.0);
         Panel { left, top, width, height, x, y }
     }
 
@@ -97,11 +100,11 @@ impl Panel {
     pub(super) fn curve(&self, svg: &mut Svg, points: &[(f64, f64)], curve: &Curve<'_>) {
         let points: Vec<_> = points.iter().map(|(x, y)| (self.x(*x), self.y(*y))).collect();
         svg.path(&points, curve.colour, 1.2, curve.is_filled.then_some(self.top + self.height));
+        // Above the frame, where no curve is.
         let place = if curve.is_filled { 0.0 } else { 110.0 };
-        let (x, y) = (self.left + 8.0 + place, self.top + 9.0);
-        svg.rect(x - 3.0, y - 8.0, curve.name.len() as f64 * 6.2 + 24.0, 13.0, "#fff", 0.8);
-        svg.line([x, y - 2.0, x + 14.0, y - 2.0], curve.colour, 2.5, false);
-        svg.text(x + 18.0, y + 2.0, 10.5, Anchor::Start, "#333", curve.name);
+        let (x, y) = (self.left + 4.0 + place, self.top - 7.0);
+        svg.line([x, y - 3.5, x + 14.0, y - 3.5], curve.colour, 2.5, false);
+        svg.text(x + 18.0, y, 10.5, Anchor::Start, "#333", curve.name);
     }
 
     /// A height that means something.
@@ -111,10 +114,20 @@ impl Panel {
         svg.text(right - 4.0, self.y(value) - 4.0, 10.5, Anchor::End, colour, name);
     }
 
-    /// A place along the other axis that means something, with its name written upwards.
-    pub(super) fn mark(&self, svg: &mut Svg, value: f64, colour: &str, name: &str) {
-        svg.line([self.x(value), self.top, self.x(value), self.top + self.height], colour, 1.2, true);
-        svg.text_up(self.x(value) - 4.0, self.top + self.height / 2.0, 10.5, colour, name);
+    /// A place along the other axis that means something; names stand below each other, for such places may be near.
+    pub(super) fn mark(&self, svg: &mut Svg, value: f64, colour: &str, name: &str, line: usize) {
+        let (x, y) = (self.x(value), self.top + 12.0 + line as f64 * 16.0);
+        svg.line([x, self.top, x, self.top + self.height], colour, 1.2, true);
+        svg.rect(x + 3.0, y - 10.0, name.chars().count() as f64 * 6.1 + 6.0, 13.0, "#fff", 0.85);
+        svg.text(x + 6.0, y, 10.5, Anchor::Start, "#444", name);
+    }
+
+    /// The beginning up to here, which does not count.
+    pub(super) fn shade(&self, svg: &mut Svg, until: f64) {
+        let width = self.x(until.min(self.x.most)) - self.left;
+        if width > 0.0 {
+            svg.rect(self.left, self.top, width, self.height, "#999", 0.18);
+        }
     }
 }
 

@@ -24,8 +24,8 @@ pub(super) fn draw(svg: &mut Svg, comparison: &Comparison, top: f64, height: f64
     let panel = Panel::new(MARGIN, top, WIDTH - 2.0 * MARGIN - LEGEND, height - 16.0, x, y);
     panel.frame(svg);
     panel.level(svg, target, "#b00020", "wait target");
-    for (value, name) in known {
-        panel.mark(svg, hours(value), "#777", &format!("{name}: {:.1} h", hours(value)));
+    for (line, (value, name)) in known.into_iter().enumerate().rev() {
+        panel.mark(svg, hours(value), "#777", &format!("{name}: {:.1} h", hours(value)), line);
     }
     let left = WIDTH - MARGIN - LEGEND + 20.0;
     svg.text(left, top + 10.0, 12.0, Anchor::Start, "#444", "policies (a ring: no other one is better in all)");
@@ -36,10 +36,15 @@ pub(super) fn draw(svg: &mut Svg, comparison: &Comparison, top: f64, height: f64
             svg.circle(x, y, 9.0, "none", colour);
         }
         svg.circle(x, y, 5.5, colour, "#fff");
-        svg.text(x + 9.0, y - 7.0, 11.0, Anchor::Start, "#111", &(index + 1).to_string());
         let line = top + 32.0 + index as f64 * 20.0;
         svg.rect(left, line - 10.0, 12.0, 12.0, colour, 1.0);
         let text = format!("{} {name}: {:.1} h, p99 {:.1} s", index + 1, report.hours(), seconds(report.waits.p99));
         svg.text(left + 18.0, line, 12.0, Anchor::Start, "#111", &text);
+    }
+    // Above all dots, and neighbours on different sides.
+    for (index, Candidate { report, .. }) in candidates.iter().enumerate() {
+        let (aside, above) = [(11.0, -7.0), (-18.0, -7.0), (11.0, 15.0), (-18.0, 15.0)][index % 4];
+        let (x, y) = (panel.x(report.hours()), panel.y(seconds(report.waits.p99)));
+        svg.text(x + aside, y + above, 11.0, Anchor::Start, "#111", &(index + 1).to_string());
     }
 }

@@ -52,13 +52,12 @@ impl Svg {
             // Writing into a text does not fail.
             let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { 'M' } else { 'L' });
         }
-        if let Some(base) = base {
-            self.add(format_args!(
-                "<path d=\"{path}L{last:.1} {base:.1}L{first:.1} {base:.1}Z\" fill=\"{colour}\" fill-opacity=\"0.25\"/>"
-            ));
-        }
+        let (end, fill) = match base {
+            Some(base) => (format!("L{last:.1} {base:.1}L{first:.1} {base:.1}Z"), format!("{colour}\" fill-opacity=\"0.25")),
+            None => (String::new(), "none".to_owned()),
+        };
         self.add(format_args!(
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"/>"
+            "<path d=\"{path}{end}\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linejoin=\"round\"/>"
         ));
     }
 

@@ -276,3 +276,31 @@ impl Report {
 fn hours(span: Micros) -> f64 {
     span.0 as f64 / 3.6e9
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scaling::signal::Bounds;
+    use crate::scaling::{AnyPolicy, Memory, Observation, Policy, rate::Rate};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn the_digest_is_that_of_every_decision() {
+        let arrivals = Arrivals::new(Timestamp(0), Vec::new()).unwrap();
+        let setup = Setup::new(AnyPolicy::Rate(Rate::default()), Bounds { min: 0, max: 5 });
+        let seen = |wanted| {
+            let replicas = crate::scaling::signal::Replicas { wanted, ..Default::default() };
+            Observation { at: Timestamp(0), bounds: setup.bounds, replicas, signals: Vec::new(), pods: None }
+        };
+        let decision = |wanted| setup.policy.evaluate(&mut Memory::default(), &seen(wanted));
+        let digest = |decisions: &[(u64, u32)]| {
+            let mut tally = Tally::new(&arrivals, &setup);
+            decisions.iter().for_each(|(at, wanted)| tally.decided(*at, &decision(*wanted)));
+            tally.report(&arrivals, &setup, 0, 0).digest
+        };
+        let all = [digest(&[]), digest(&[(0, 0)]), digest(&[(1, 0)]), digest(&[(0, 1)]), digest(&[(0, 1), (1, 0)])];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Figures: `ERGATE_TRACES=… cargo test -p ergate-events --release --test backtest -- --ignored --nocapture`.
+//! Figures: `cargo test -p ergate-events --release --test backtest -- --ignored --nocapture --test-threads 1`.
 
 use ergate_events::backtest::{self, Arrivals, Report, Setup, bounds};
 use ergate_events::scaling::hpa::{Behavior, Hpa, Metric, Rules, Source, Target};

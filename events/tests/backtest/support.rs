@@ -1,5 +1,7 @@
 //! Work of all kinds, and lots that fall alike every time.
 
+use std::path::{Path, PathBuf};
+
 use ergate_events::backtest::trace::{self, ServiceModel};
 use ergate_events::backtest::{Arrival, Arrivals, Setup};
 use ergate_events::scaling::real::Real;
@@ -60,12 +62,14 @@ pub(crate) fn real(number: f64) -> Real {
     Real::new(number).unwrap()
 }
 
-/// A published trace, if it lies where `ERGATE_TRACES` says.
+/// A published trace: in the folder that `ERGATE_SHARED_DATA` names, or beside the repository.
 pub(crate) fn published(name: &str) -> Option<Arrivals> {
-    let Some(folder) = std::env::var_os("ERGATE_TRACES") else {
-        println!("skipped: ERGATE_TRACES names no folder with {name}");
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("ERGATE_SHARED_DATA").map_or_else(beside, PathBuf::from);
+    let path = folder.join("azure-llm-2023").join(name);
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        println!("skipped: {} is not there; ERGATE_SHARED_DATA names the folder that has it", path.display());
         return None;
     };
-    let text = std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap();
     Some(trace::read(&text, ServiceModel::AZURE).unwrap().arrivals)
 }

@@ -127,10 +127,10 @@ pub(super) fn csv(comparison: &Comparison) -> anyhow::Result<()> {
     output::line(&COLUMNS.join(","))?;
     for candidate in &comparison.candidates {
         let row = row(comparison, candidate);
-        let cell = |column: &&str| match &row[*column] {
-            Value::String(text) if text.contains([',', '"', '\n']) => format!("\"{}\"", text.replace('"', "\"\"")),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        let cell = |column: &&str| match row[*column].as_str() {
+            Some(text) if text.contains([',', '"', '\n']) => format!("\"{}\"", text.replace('"', "\"\"")),
+            Some(text) => text.to_owned(),
+            None => row[*column].to_string(),
         };
         output::line(&COLUMNS.iter().map(cell).collect::<Vec<_>>().join(","))?;
     }

@@ -194,3 +194,19 @@ fn a_pool_that_begins_asleep_wakes_if_its_memory_says_that_it_sleeps() {
     // 3.5 replicas, and 4 at once from nothing.
     assert_eq!(pool.look(15, vec![signal("jobs", 7.0)]).wanted, 4);
 }
+
+#[test]
+fn a_memory_that_was_compatible_goes_on_as_a_native_one() {
+    let with = |memory| Hpa { metrics: vec![external("jobs", 1)], memory, ..Hpa::default() };
+    let (compatible, native) = (with(Memories::Compatible), with(Memories::Native));
+    let mut pool = Pool::new(&compatible, (1, 20), 8);
+    // Slots older than 300 s are used again, so that the list is in no order of time.
+    for second in (0..900).step_by(60) {
+        pool.look(second, vec![signal("jobs", if second == 780 { 8.0 } else { 7.0 })]);
+    }
+    let moments: Vec<_> = pool.memory.recommendations.iter().map(|known| known.at).collect();
+    assert!(!moments.is_sorted(), "{moments:?}");
+    let mut pool = Pool { policy: &native, memory: pool.memory, bounds: (1, 20), wanted: 8 };
+    assert_eq!(pool.look(1_080, vec![signal("jobs", 2.0)]).wanted, 8);
+    assert_eq!(pool.look(1_081, vec![signal("jobs", 2.0)]).wanted, 7);
+}

@@ -76,7 +76,9 @@ fn an_idle_count_is_kept_below_the_least() {
     let mut pool = Pool::new(&policy, (3, 20), 3);
     pool.look(0, vec![signal("lag", 9.0)]);
     assert_eq!(pool.look(301, vec![signal("lag", 0.0)]).wanted, 1);
-    let decision = pool.look(302, vec![signal("lag", 1.0)]);
+    // Its HPA leaves it there, below the least that the HPA knows.
+    assert_eq!(pool.look(330, vec![signal("lag", 0.0)]).wanted, 1);
+    let decision = pool.look(331, vec![signal("lag", 1.0)]);
     assert_eq!((decision.wanted, decision.reason), (3, Reason::Woken));
 }
 
@@ -148,4 +150,15 @@ fn a_pause_holds_what_it_says() {
     pool.look(0, load(40.0));
     let decision = pool.look(1_000, load(0.0));
     assert_eq!((decision.wanted, decision.limits.last().unwrap().kind), (4, LimitKind::Pause));
+}
+
+#[test]
+fn activity_that_is_not_known_in_full_does_not_count_for_the_cooldown() {
+    let mut policy = policy();
+    policy.follows_events = true;
+    policy.triggers.push(Trigger { signal: "age".into(), target: Target::AverageValueMilli(60_000), activation: real(0.0) });
+    let mut pool = Pool::new(&policy, (0, 20), 2);
+    pool.look(0, vec![signal("lag", 20.0), signal("age", 1.0)]);
+    pool.look(200, vec![signal("lag", 20.0), broken("age")]);
+    assert_eq!(pool.look(301, vec![signal("lag", 0.0), signal("age", 0.0)]).wanted, 0);
 }

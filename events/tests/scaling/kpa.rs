@@ -3,7 +3,7 @@
 use ergate_events::scaling::decision::{LimitKind, Reason};
 use ergate_events::scaling::kpa::Kpa;
 
-use crate::support::{Pool, at, broken, real, secs, signal};
+use crate::support::{Pool, at, broken, real, secs, seen, signal};
 
 fn work(number: f64) -> Vec<ergate_events::scaling::signal::Signal> {
     vec![signal("work", number)]
@@ -92,4 +92,15 @@ fn without_its_signal_it_stays() {
     let mut pool = Pool::new(&policy, (0, 100), 3);
     let decision = pool.look(0, vec![broken("work")]);
     assert_eq!((decision.wanted, decision.reason), (3, Reason::Unknown));
+}
+
+#[test]
+fn panic_does_not_take_away_what_is_still_starting() {
+    let policy = policy();
+    let mut pool = Pool::new(&policy, (0, 100), 20);
+    let mut observation = seen(0, 20, (0, 100), work(56.0));
+    (observation.replicas.ready, observation.replicas.starting) = (2, 18);
+    let decision = pool.see(&observation);
+    assert_eq!((decision.wanted, decision.reason), (20, Reason::Panic));
+    assert_eq!((decision.limits[0].kind, decision.limits[0].from), (LimitKind::Panic, 8));
 }

@@ -108,3 +108,14 @@ fn the_sentence_has_the_numbers() {
          the pool's maximum makes 4 of 6"
     );
 }
+
+#[test]
+fn one_long_task_keeps_one_replica() {
+    let policy = Rate { keep_alive: Some(secs(0)), ..Rate::default() };
+    let mut pool = Pool::new(&policy, (0, 20), 1);
+    let mut observation = seen(0, 1, (0, 20), load(0.0, 0.0));
+    observation.replicas.running = 1;
+    assert_eq!(pool.see(&observation).wanted, 1);
+    observation.replicas.running = 0;
+    assert_eq!(pool.see(&observation).wanted, 0);
+}

@@ -76,6 +76,13 @@ fn a_decision_that_says_nothing_new_is_known_as_such() {
     assert!(!pool.look(45, vec![broken("lag")]).says_the_same(&held), "nobody knows now");
     let change = pool.look(60, vec![signal("lag", 90.0)]);
     assert!(change.is_change() && !change.says_the_same(&change));
+    // The same count for the same reason, but one more of them cannot be read.
+    let policy = Hpa { metrics: vec![external("lag", 10), external("age", 60)], ..Hpa::default() };
+    let mut pool = Pool::new(&policy, (1, 20), 4);
+    let known = pool.look(0, vec![signal("lag", 40.0), signal("age", 1.0)]);
+    let unknown = pool.look(15, vec![signal("lag", 40.0), broken("age")]);
+    assert_eq!((unknown.wanted, unknown.reason, unknown.winner), (known.wanted, known.reason, known.winner));
+    assert!(!unknown.says_the_same(&known));
 }
 
 #[test]

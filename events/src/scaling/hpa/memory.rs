@@ -1,5 +1,7 @@
 //! What the HPA remembers: recommendations for its windows, changes for its paces, and its conditions.
 
+use std::collections::VecDeque;
+
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +15,16 @@ use crate::time::{Micros, Timestamp};
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// What was proposed before windows and limits; in native mode one entry for equal ones in a row, oldest first.
-    pub recommendations: Vec<Recommendation>,
+    pub recommendations: VecDeque<Recommendation>,
     /// Changes that made the pool larger.
     pub up: Vec<Change>,
     /// Changes that made it smaller.
     pub down: Vec<Change>,
     /// Its conditions as they stand.
     pub conditions: Conditions,
+    /// How the recommendations are kept.
+    #[serde(default)]
+    kept: Memories,
 }
 
 /// A proposal that a window may still need.
@@ -54,26 +59,41 @@ impl Memory {
     }
 
     /// Before the first look nothing is known but the count there is, which counts as a recommendation.
-    pub(super) fn begin(&mut self, at: Timestamp, current: u32) {
+    pub(super) fn begin(&mut self, mode: Memories, at: Timestamp, current: u32) {
         if self.recommendations.is_empty() {
-            self.recommendations.push(Recommendation { at, replicas: current });
+            self.recommendations.push_back(Recommendation { at, replicas: current });
+        }
+        if self.kept != mode {
+            // Slots that were used again are in no order, and what is native is in that of time.
+            self.recommendations.make_contiguous().sort_by_key(|known| known.at);
+            self.kept = mode;
         }
     }
 
+    /// The recommendations that are not older than a window; in compatible mode older ones may be among them.
+    pub(super) fn recent(&self, at: Timestamp, window: Micros) -> impl Iterator<Item = &Recommendation> {
+        let first = match self.kept {
+            Memories::Compatible => 0,
+            Memories::Native => self.recommendations.partition_point(|known| at.since(known.at) > window),
+        };
+        self.recommendations.range(first..)
+    }
+
     /// Notes a proposal. In compatible mode it takes the place of the last one that is older than `window`.
-    pub(super) fn recommended(&mut self, mode: Memories, at: Timestamp, replicas: u32, window: Micros) {
+    pub(super) fn recommended(&mut self, at: Timestamp, replicas: u32, window: Micros) {
         let new = Recommendation { at, replicas };
-        match mode {
+        match self.kept {
             Memories::Compatible => match self.recommendations.iter_mut().rev().find(|old| at.since(old.at) > window) {
                 Some(old) => *old = new,
-                None => self.recommendations.push(new),
+                None => self.recommendations.push_back(new),
             },
             Memories::Native => {
-                let gone = self.recommendations.partition_point(|old| at.since(old.at) > WINDOW_MAX);
-                self.recommendations.drain(..gone);
-                match self.recommendations.last_mut().filter(|last| last.replicas == replicas) {
+                while self.recommendations.front().is_some_and(|old| at.since(old.at) > WINDOW_MAX) {
+                    self.recommendations.pop_front();
+                }
+                match self.recommendations.back_mut().filter(|last| last.replicas == replicas) {
                     Some(last) => last.at = at,
-                    None => self.recommendations.push(new),
+                    None => self.recommendations.push_back(new),
                 }
             }
         }

@@ -61,7 +61,7 @@ pub(super) fn run(
     verdicts: impl FnOnce(&Rulebook<'_>) -> Vec<Verdict>,
 ) -> Decision {
     let (current, bounds) = (observation.replicas.wanted, rules.bounds);
-    memory.begin(observation.at, current);
+    memory.begin(rules.memory, observation.at, current);
     memory.conditions.able_to_scale = Condition::yes(ConditionReason::SucceededGetScale);
     let mut decision = Decision::draft(observation);
     let was_scaled_to_zero = rules.controller.scale_to_zero && memory.conditions.is_scaled_to_zero();

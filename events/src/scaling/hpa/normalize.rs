@@ -37,12 +37,12 @@ fn hold(
     let (at, window) = (observation.at, rules.controller.downscale_stabilization);
     let proposal = decision.wanted;
     let mut highest = Recommendation { at, replicas: proposal };
-    for known in memory.recommendations.iter().filter(|known| at.since(known.at) <= window) {
+    for known in memory.recent(at, window).filter(|known| at.since(known.at) <= window) {
         if known.replicas > highest.replicas {
             highest = *known;
         }
     }
-    memory.recommended(rules.memory, at, proposal, window);
+    memory.recommended(at, proposal, window);
     decision.cut(LimitKind::DownWindow, highest.replicas, By::Decision(highest.at));
     (highest.replicas != proposal).then_some(ConditionReason::ScaleDownStabilized)
 }
@@ -61,7 +61,7 @@ fn stabilize(
     let down_window = behavior.scale_down.stabilization.unwrap_or(rules.controller.downscale_stabilization);
     let now = Recommendation { at, replicas: proposal };
     let (mut lowest, mut highest) = (now, now);
-    for known in &memory.recommendations {
+    for known in memory.recent(at, up_window.max(down_window)) {
         let age = at.since(known.at);
         if age < up_window && known.replicas < lowest.replicas {
             lowest = *known;
@@ -70,7 +70,7 @@ fn stabilize(
             highest = *known;
         }
     }
-    memory.recommended(rules.memory, at, proposal, up_window.max(down_window));
+    memory.recommended(at, proposal, up_window.max(down_window));
     let to = current.max(lowest.replicas).min(highest.replicas);
     let grows = proposal >= current;
     let (kind, by) = if grows { (LimitKind::UpWindow, lowest.at) } else { (LimitKind::DownWindow, highest.at) };

@@ -133,10 +133,8 @@ proptest! {
     ) {
         let arrivals = tasks(&spans);
         // A fixed pool has its own bounds.
-        let bounds = match &policy {
-            AnyPolicy::Threshold(fixed) => fixed.idle.as_ref().map(|idle| Bounds { min: idle.replicas, max: idle.replicas }),
-            _ => None,
-        };
+        let idle = if let AnyPolicy::Threshold(fixed) = &policy { fixed.idle.as_ref() } else { None };
+        let bounds = idle.map(|idle| Bounds { min: idle.replicas, max: idle.replicas });
         let bounds = bounds.unwrap_or(Bounds { min: 0, max });
         prop_assert_eq!(policy.check(bounds), Ok(()));
         let setup = Setup { slots, start: Micros::from_secs(start), initial: Some(initial), ..Setup::new(policy, bounds) };

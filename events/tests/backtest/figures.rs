@@ -50,7 +50,7 @@ fn synthetic() -> Vec<(&'static str, Arrivals)> {
         let normal = (-2.0 * lots.share().ln()).sqrt() * (std::f64::consts::TAU * lots.share()).cos();
         (2.482 + 1.016 * normal).exp()
     };
-    let on_off = |at: f64| if (at / 300.0) as u64 % 4 == 0 { 12.0 } else { 0.4 };
+    let on_off = |at: f64| if at % 1_200.0 < 300.0 { 12.0 } else { 0.4 };
     let diurnal = |at: f64| 4.0 * (1.0 - (std::f64::consts::TAU * at / 14_400.0).cos());
     let steps = |at: f64| [2.0, 8.0, 4.0, 10.0, 1.0, 6.0][(at / 1_200.0) as usize % 6];
     vec![

@@ -48,7 +48,7 @@ fn policies() -> Vec<AnyPolicy> {
 }
 
 fn load() -> Arrivals {
-    let on_off = |at: f64| if (at / 400.0) as u64 % 2 == 0 { 3.0 } else { 0.1 };
+    let on_off = |at: f64| if at % 800.0 < 400.0 { 3.0 } else { 0.1 };
     work(11, 2_400.0, 3.0, on_off, |lots: &mut Lots| 4.0 * lots.exponential())
 }
 

@@ -43,7 +43,7 @@ pub(super) fn draw(svg: &mut Svg, comparison: &Comparison, top: f64, height: f64
     }
     // Above all dots, and neighbours on different sides.
     for (index, Candidate { report, .. }) in candidates.iter().enumerate() {
-        let (aside, above) = [(11.0, -7.0), (-18.0, -7.0), (11.0, 15.0), (-18.0, 15.0)][index % 4];
+        let (aside, above) = [(10.0, -7.0), (-17.0, -7.0), (-3.5, -13.0)][index % 3];
         let (x, y) = (panel.x(report.hours()), panel.y(seconds(report.waits.p99)));
         svg.text(x + aside, y + above, 11.0, Anchor::Start, "#111", &(index + 1).to_string());
     }

@@ -129,7 +129,8 @@ fn a_reserve_grows_with_the_root_of_the_load_and_works_off_backlogs_before_more_
     for (catch_up, backlog, arrivals, expected) in
         [(10, 0.0, 2.0, 8), (10, 0.0, 8.0, 24), (10, 20.0, 8.0, 24), (10, 60.0, 8.0, 28), (1, 3.0, 0.0, 3)]
     {
-        let mut pool = Pool::new(&policy(catch_up), (0, 100), 0);
+        let policy = policy(catch_up);
+        let mut pool = Pool::new(&policy, (0, 100), 0);
         assert_eq!(pool.look(0, load(backlog, arrivals)).wanted, expected, "{backlog} waiting, {arrivals} a second");
     }
 }

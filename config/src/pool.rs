@@ -7,7 +7,6 @@ use std::time::Duration;
 use ergate_events::scaling::rate::Rate;
 use ergate_events::scaling::signal::Bounds;
 use ergate_events::scaling::{AnyPolicy, Policy};
-use ergate_events::sizing::POLICY_BYTES_MAX;
 
 use crate::secret::OptionValue;
 use crate::task::executor::{command, is_secret, is_variable, show_command, url};
@@ -51,7 +50,7 @@ pub struct Pool {
     pub replicas_min: Option<u32>,
     /// Slots of each.
     pub slots: u32,
-    /// The file of the policy that sizes it.
+    /// The file of the policy that sizes it, or the name of one of [`PRESETS`](crate::PRESETS).
     pub policy: Option<PathBuf>,
     /// Who starts its replicas, unless it has a server.
     fleet: Fleet,
@@ -275,7 +274,8 @@ impl Pool {
             "slots" => self.slots = count(1).ok_or("a whole number from 1 to 65536")?,
             POLICY => {
                 let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
-                self.policy = Some(dir.join(path));
+                let shipped = crate::PRESETS.iter().any(|(name, _)| *name == path);
+                self.policy = Some(if shipped { path.into() } else { dir.join(path) });
             }
             "fleet" => self.fleet = Fleet::named(raw).ok_or("\"local\", \"process\" or \"external\"")?,
             "gpus" => self.gpus = gpus(raw).ok_or("a list of indices such as [0, 1]")?,
@@ -420,7 +420,7 @@ impl crate::keys::Config {
         let mut all = Vec::new();
         for (name, pool) in &self.pools {
             let policy = match (&pool.policy, pool.preset) {
-                (Some(path), _) => read_policy(path),
+                (Some(path), _) => crate::read_policy(path),
                 (None, Preset::OnDemand | Preset::ScaleToZero) => Ok(AnyPolicy::Rate(Rate::default())),
                 (None, Preset::AlwaysOn) => continue,
             };
@@ -432,23 +432,4 @@ impl crate::keys::Config {
         }
         Ok(all)
     }
-}
-
-/// Reads a policy: JSON where the file begins with a brace, else TOML.
-///
-/// # Errors
-/// A sentence that says what is wrong, and where.
-pub fn read_policy(path: &Path) -> Result<AnyPolicy, String> {
-    let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?.len();
-    if length > POLICY_BYTES_MAX as u64 {
-        return Err(format!("{shown} has {length} bytes; a policy has at most {POLICY_BYTES_MAX}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
-    let parsed = if text.trim_start().starts_with('{') {
-        serde_json::from_str(&text).map_err(|error| error.to_string())
-    } else {
-        toml::from_str(&text).map_err(|error| error.to_string())
-    };
-    parsed.map_err(|reason| format!("{shown} is no policy: {reason}"))
 }

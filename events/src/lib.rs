@@ -1,6 +1,7 @@
 //! The pure core of Ergate: what can happen, what it means, what should happen next, and the log it is kept in.
 
 pub mod audit;
+pub mod backtest;
 pub mod block;
 pub mod causal;
 pub mod codec;

@@ -1,5 +1,9 @@
 //! As many replicas as arrivals and backlog need, kept as long as starting one takes.
 //!
+//! What is kept for chance grows with the square root of the load: square-root staffing (Halfin and Whitt, 1981; Borst, Mandelbaum and Reiman,
+//! "Dimensioning large call centers", 2004). A share of the load, as a target utilization keeps, is too much for large pools and too little for
+//! small ones.
+//!
 //! Source of the count: true rates as in DS2 (Kalavri et al., OSDI 2018) and the catch-up term of Flink's autoscaler. Source of the keeping:
 //! whoever keeps an idle machine exactly as long as a start would cost pays at most twice what is possible, level by level (ski rental; Lin,
 //! Wierman, Andrew and Thereska, "Dynamic right-sizing for power-proportional data centers", 2011).
@@ -16,7 +20,8 @@ use super::setting::{self, SettingError, require};
 use super::signal::{Bounds, Observation, Value, names, replicas};
 use crate::time::{Micros, Timestamp};
 
-/// Settings: `n = ceil((arrivals + backlog / catch_up) × service / (target_utilization × slots))`.
+/// Settings: `n = ceil((load + max(reserve × √load, late)) / (target_utilization × slots))`, where the load is `arrivals × service`, and late is what
+/// works off the backlog in time: `backlog × min(1, service / catch_up)`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rate {
@@ -32,6 +37,9 @@ pub struct Rate {
     pub catch_up: Micros,
     /// Which share of the time slots should be busy: above 0, at most 1.
     pub target_utilization: Real,
+    /// How much more than the load itself is kept for chance: so many times the square root of the busy slots. It is there to work off the
+    /// backlog as well, and only what it cannot do in time is added for that: 0, at most 10.
+    pub reserve: Real,
     /// For how long an idle replica is kept; `None` is the measured time of a start.
     pub keep_alive: Option<Micros>,
     /// For how long while no start has been measured.
@@ -49,6 +57,7 @@ impl Default for Rate {
             catch_up: Micros::from_secs(30),
             // What Flink and Knative leave as room.
             target_utilization: Real::constant(0.7),
+            reserve: Real::ZERO,
             keep_alive: None,
             keep_alive_unmeasured: Micros::from_secs(60),
         }
@@ -83,6 +92,8 @@ impl Policy for Rate {
         let utilization = self.target_utilization;
         let is_share = Real::ZERO < utilization && utilization <= Real::ONE;
         require(is_share, "target_utilization", utilization, "above 0 and at most 1")?;
+        let (reserve, most) = (self.reserve, Real::constant(10.0));
+        require(Real::ZERO <= reserve && reserve <= most, "reserve", reserve, "0 to 10")?;
         setting::span("keep_alive", self.keep_alive.unwrap_or_default(), Micros(0), setting::SPAN_MAX)?;
         setting::span("keep_alive_unmeasured", self.keep_alive_unmeasured, Micros(0), setting::SPAN_MAX)
     }
@@ -146,12 +157,23 @@ impl Policy for Rate {
 }
 
 impl Rate {
+    /// The names of the signals that it reads.
+    pub fn signals(&self) -> [&str; 4] {
+        [&self.backlog, &self.arrivals, &self.service, &self.start]
+    }
+
     /// How many replicas the load needs; `service` is unknown until something has finished. `None` where the load is no number.
     fn need(&self, observation: &Observation, backlog: f64, arrivals: f64, service: Option<f64>) -> Option<(Verdict, u32)> {
         let running = f64::from(observation.replicas.running);
         let slots = f64::from(observation.replicas.slots.max(1));
         let busy = match service {
-            Some(service) => (arrivals + backlog / seconds(self.catch_up)) * service / self.target_utilization.get(),
+            Some(service) => {
+                let load = arrivals * service;
+                // A task that waits has use for one slot, however short the time.
+                let late = backlog * (service / seconds(self.catch_up)).min(1.0);
+                let spare = late.max(self.reserve.get() * load.sqrt());
+                (load + spare) / self.target_utilization.get()
+            }
             // Nobody knows how long they take: a slot for each.
             None => backlog + running,
         };

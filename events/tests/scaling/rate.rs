@@ -119,3 +119,18 @@ fn one_long_task_keeps_one_replica() {
     observation.replicas.running = 0;
     assert_eq!(pool.see(&observation).wanted, 0);
 }
+
+#[test]
+fn a_reserve_grows_with_the_root_of_the_load_and_works_off_backlogs_before_more_is_added() {
+    let policy =
+        |catch_up| Rate { target_utilization: real(1.0), reserve: real(2.0), catch_up: secs(catch_up), ..Rate::default() };
+    // Loads of 4 and 16 slots; 20 that wait need 4 slots for 10 s, which the reserve has; 60 need 12, which it has not. A task that waits has
+    // use for one slot, however soon it should be done.
+    for (catch_up, backlog, arrivals, expected) in
+        [(10, 0.0, 2.0, 8), (10, 0.0, 8.0, 24), (10, 20.0, 8.0, 24), (10, 60.0, 8.0, 28), (1, 3.0, 0.0, 3)]
+    {
+        let policy = policy(catch_up);
+        let mut pool = Pool::new(&policy, (0, 100), 0);
+        assert_eq!(pool.look(0, load(backlog, arrivals)).wanted, expected, "{backlog} waiting, {arrivals} a second");
+    }
+}

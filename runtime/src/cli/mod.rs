@@ -36,6 +36,7 @@ mod table;
 mod task;
 mod token;
 mod up;
+mod whatif;
 mod why;
 mod worker;
 mod workers;
@@ -126,6 +127,8 @@ enum Verb {
     Policy(policy::PolicyVerb),
     /// Say why a pool has the size that it has
     Why(why::WhyArgs),
+    /// Run a recorded day again under other scaling policies: what each would have cost, and how long tasks would have waited
+    Whatif(whatif::WhatifArgs),
     /// Look at schedules, and pause, resume or trigger them
     #[command(subcommand)]
     Schedule(schedule::ScheduleVerb),
@@ -178,6 +181,7 @@ impl Verb {
             | Verb::Launch(_)
             | Verb::Dlq(_)
             | Verb::Policy(_)
+            | Verb::Whatif(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
             | Verb::Kafka(_)
@@ -222,6 +226,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::DeadLetters(verb) => dead::run(verb, globals),
         Verb::Pool(verb) => pool::run(verb, globals),
         Verb::Policy(verb) => policy::run(verb, globals),
+        Verb::Whatif(args) => whatif::run(&args, globals),
         Verb::Schedule(verb) => schedule::run(verb, globals),
         Verb::Status => status::run(globals),
         Verb::Dlq(verb) => dlq::run(verb, globals),

@@ -72,7 +72,7 @@ pub(crate) struct ScaleArgs {
 pub(crate) struct SetArgs {
     /// The name of the pool
     name: String,
-    /// The file of the policy, TOML or JSON
+    /// The file of the policy (TOML or JSON), or the name of one that comes with Ergate (`balanced`)
     #[arg(value_name = "FILE", required_unless_present = "none", conflicts_with = "none")]
     file: Option<std::path::PathBuf>,
     /// Take the policy away that it has

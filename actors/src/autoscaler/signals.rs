@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ergate_events::id::ReplicaId;
+use ergate_events::id::{ReplicaId, ShardId};
 use ergate_events::scaling::real::Real;
-use ergate_events::scaling::signal::{Reading, Value, names};
+use ergate_events::scaling::signal::{Observation, Reading, Value, names};
 use ergate_events::state::control::ReplicaPhase;
 use ergate_events::time::{Micros, Timestamp};
-use ergate_events::view::{Spans, Tally};
+use ergate_events::view::Spans;
 
+use super::sight::Seen;
 use crate::log_writer::SizedPool;
 
 /// Over how long arrivals are counted: what a person calls "now", and long enough for a handful of tasks of a slow pool.
@@ -27,6 +28,7 @@ struct Sample {
     requests: u64,
     runs: Spans,
     waits: Spans,
+    lag: Option<u64>,
 }
 
 /// What is measured of a pool.
@@ -37,26 +39,34 @@ pub(super) struct Measured {
     now: Sample,
     oldest: Option<Timestamp>,
     /// When replicas that start were seen first; `None` once they are ready.
-    starting: BTreeMap<ReplicaId, Option<Timestamp>>,
+    starting: BTreeMap<(ShardId, ReplicaId), Option<Timestamp>>,
     /// When it was looked last.
     looked: Option<Timestamp>,
     /// How long the last starts took.
     starts: VecDeque<Micros>,
     /// Since when there is nothing to do.
     idle_since: Option<Timestamp>,
+    /// What others had recorded before the first look here.
+    before: Option<Observation>,
+    /// When the first look was.
+    begun: Option<Timestamp>,
+    /// Why not everything is seen.
+    silence: Option<String>,
 }
 
 impl Measured {
-    /// Notes what was counted up to now.
-    pub(super) fn note(&mut self, sized: &SizedPool, tally: &Tally, now: Timestamp) {
-        let mut sample = Sample { at: now, ..Sample::default() };
-        self.oldest = None;
-        for known in tally.types.iter().filter(|known| known.pool == sized.name) {
-            sample.requests += known.counts.requests + known.counts.redrives;
-            sample.runs.merge(&known.counts.runs);
-            sample.waits.merge(&known.counts.waits);
-            self.oldest = [self.oldest, known.oldest()].into_iter().flatten().min();
+    /// Notes what is there and was counted up to now.
+    pub(super) fn note(&mut self, sized: &SizedPool, seen: &Seen, now: Timestamp) {
+        if self.begun.is_none() {
+            (self.begun, self.before) = (Some(now), sized.seen.clone());
+            let idle = self.recorded(names::IDLE).filter(|(_, idle)| *idle > 0.0);
+            self.idle_since = idle.map(|(at, idle)| Timestamp(at.0.saturating_sub((idle * 1e6) as u64)));
         }
+        let Seen { requests, oldest, .. } = *seen;
+        let lag = seen.all.as_ref().and_then(|all| all.lag);
+        let sample = Sample { at: now, requests, runs: seen.runs.clone(), waits: seen.waits.clone(), lag };
+        self.oldest = oldest;
+        self.silence = seen.all.as_ref().and_then(|all| all.silence.clone());
         let is_old = |last: &Sample| now.since(last.at) >= SAMPLE_EVERY;
         if self.samples.back().is_none_or(is_old) {
             self.samples.push_back(sample.clone());
@@ -66,15 +76,24 @@ impl Measured {
             self.samples.pop_front();
         }
         self.now = sample;
-        self.note_starts(sized, tally, now);
+        self.note_starts(seen, now);
         let is_idle = sized.ready == 0 && sized.running == 0;
         self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
     }
 
-    fn note_starts(&mut self, sized: &SizedPool, tally: &Tally, now: Timestamp) {
-        let replicas = || tally.control.replicas.iter().filter(|(_, life)| life.pool == sized.pool);
-        for (id, life) in replicas() {
-            match (life.phase, self.starting.get(id).copied()) {
+    /// What others had recorded of a signal before the first look here, and when.
+    fn recorded(&self, name: &str) -> Option<(Timestamp, f64)> {
+        let before = self.before.as_ref()?;
+        let known = before.signals.iter().find(|signal| signal.name == name)?;
+        match &known.reading {
+            Reading::Value(value) => Some((before.at, value.real())),
+            Reading::Failed(_) => None,
+        }
+    }
+
+    fn note_starts(&mut self, seen: &Seen, now: Timestamp) {
+        for (id, phase) in &seen.replicas {
+            match (phase, self.starting.get(id).copied()) {
                 (ReplicaPhase::Requested, None) => drop(self.starting.insert(*id, Some(now))),
                 // One that was never seen starting took no longer than from the look before.
                 (ReplicaPhase::Ready, since @ (None | Some(Some(_)))) => {
@@ -90,7 +109,7 @@ impl Measured {
                 (ReplicaPhase::Requested | ReplicaPhase::Ready | ReplicaPhase::Draining, _) => {}
             }
         }
-        self.starting.retain(|id, _| tally.control.replicas.contains_key(id));
+        self.starting.retain(|id, _| seen.replicas.contains_key(id));
         self.looked = Some(now);
     }
 
@@ -100,7 +119,9 @@ impl Measured {
     }
 
     fn read(&self, name: &str, sized: &SizedPool, now: Timestamp) -> Reading {
-        let count = |number: u64| Reading::Value(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)));
+        if let Some(silence) = &self.silence {
+            return Reading::Failed(silence.clone());
+        }
         match name {
             names::READY => count(sized.ready),
             names::RUNNING => count(sized.running),
@@ -108,10 +129,15 @@ impl Measured {
             names::OLDEST => seconds(self.oldest.map_or(Micros(0), |since| now.since(since))),
             names::IDLE => seconds(self.idle_since.map_or(Micros(0), |since| now.since(since))),
             names::ARRIVALS => self.arrivals(now),
-            names::SERVICE => self.mean_run(),
-            names::START => self.mean_start(),
+            names::SERVICE => self.or_recorded(self.mean_run(), name, None),
+            names::START => self.or_recorded(self.mean_start(), name, None),
+            names::LAG => self.now.lag.map_or_else(unread, count),
+            names::LAG_GROWTH => self.lag_growth(now),
             _ => match percentile(name) {
-                Some((of_waits, thousandths)) => self.percentile(of_waits, thousandths),
+                Some((of_waits, thousandths)) => {
+                    let since = Timestamp(now.0.saturating_sub(ENDS_OVER.0));
+                    self.or_recorded(self.percentile(of_waits, thousandths), name, Some(since))
+                }
                 None => Reading::Failed(format!("there is no signal {:?}", name.chars().take(64).collect::<String>())),
             },
         }
@@ -123,17 +149,47 @@ impl Measured {
         old.or(self.samples.front()).unwrap_or(&self.now)
     }
 
+    /// What was measured here; where that is nothing, what others had recorded before, if that is not older than this.
+    fn or_recorded(&self, measured: Reading, name: &str, since: Option<Timestamp>) -> Reading {
+        let recorded = self.recorded(name).filter(|(at, _)| since.is_none_or(|since| *at >= since));
+        match (measured, recorded) {
+            (Reading::Failed(_), Some((_, number))) => real(number),
+            (measured, _) => measured,
+        }
+    }
+
     fn arrivals(&self, now: Timestamp) -> Reading {
         let from = self.before(ARRIVALS_OVER, now);
         // Less than a second says nothing about a rate.
         let span = now.since(from.at).max(Micros::from_secs(1));
-        real(self.now.requests.saturating_sub(from.requests) as f64 * 1e6 / span.0 as f64)
+        let arrived = self.now.requests.saturating_sub(from.requests) as f64;
+        let begun = self.begun.unwrap_or(now);
+        let recorded = self.recorded(names::ARRIVALS).filter(|(at, _)| begun.since(*at) < ARRIVALS_OVER);
+        match recorded {
+            // What whoever looked before had counted stands for the part of the window that was not seen here.
+            Some((_, rate)) if now.since(begun) < ARRIVALS_OVER => {
+                let unseen = ARRIVALS_OVER.0.saturating_sub(now.since(begun).0) as f64 / 1e6;
+                real((arrived + rate * unseen) / (ARRIVALS_OVER.0 as f64 / 1e6))
+            }
+            Some(_) | None => real(arrived * 1e6 / span.0 as f64),
+        }
+    }
+
+    fn lag_growth(&self, now: Timestamp) -> Reading {
+        let from = self.before(ARRIVALS_OVER, now);
+        let span = now.since(from.at).max(Micros::from_secs(1));
+        match (from.lag, self.now.lag) {
+            (Some(before), Some(lag)) => real(lag.saturating_sub(before) as f64 * 1e6 / span.0 as f64),
+            (None, Some(_)) => real(0.0),
+            (_, None) => unread(),
+        }
     }
 
     /// Of the last five minutes; of all since the process began where nothing ended in them.
     fn mean_run(&self) -> Reading {
         let from = self.samples.front().map(|sample| sample.runs.clone()).unwrap_or_default();
-        let (mut count, mut sum) = (self.now.runs.count() - from.count(), self.now.runs.sum().0 - from.sum().0);
+        let mut count = self.now.runs.count().saturating_sub(from.count());
+        let mut sum = self.now.runs.sum().0.saturating_sub(from.sum().0);
         if count == 0 {
             (count, sum) = (self.now.runs.count(), self.now.runs.sum().0);
         }
@@ -151,13 +207,13 @@ impl Measured {
     fn percentile(&self, of_waits: bool, thousandths: u64) -> Reading {
         let of = |sample: &Sample| if of_waits { sample.waits.clone() } else { sample.runs.clone() };
         let (from, now) = (self.samples.front().map(of).unwrap_or_default(), of(&self.now));
-        let count = now.count() - from.count();
+        let count = now.count().saturating_sub(from.count());
         if count == 0 {
             return Reading::Failed("nothing has ended lately".to_owned());
         }
         let rank = (count * thousandths).div_ceil(1_000);
         let buckets = now.cumulative().zip(from.cumulative());
-        let reached = buckets.map(|((bound, now), (_, from))| (bound, now - from)).find(|(_, upto)| *upto >= rank);
+        let reached = buckets.map(|((bound, now), (_, from))| (bound, now.saturating_sub(from))).find(|(_, upto)| *upto >= rank);
         // Longer than the longest bound, an hour.
         seconds(reached.map_or(Micros::from_secs(3_600), |(bound, _)| bound))
     }
@@ -175,6 +231,15 @@ fn percentile(name: &str) -> Option<(bool, u64)> {
     ]
     .into_iter()
     .find_map(|(known, of_waits, rank)| (known == name).then_some((of_waits, rank)))
+}
+
+fn count(number: u64) -> Reading {
+    Reading::Value(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
+}
+
+/// Nobody knows how many requests are unread.
+fn unread() -> Reading {
+    Reading::Failed("how many requests are unread is not known: they come from no topic, or its brokers do not answer".to_owned())
 }
 
 fn seconds(span: Micros) -> Reading {
@@ -195,6 +260,7 @@ mod tests {
     use ergate_events::id::{PoolId, Position, TypeId};
     use ergate_events::scaling::Cadence;
     use ergate_events::task::TypeSettings;
+    use ergate_events::view::Tally;
 
     use super::*;
 
@@ -203,6 +269,12 @@ mod tests {
             Reading::Value(value) => Some(value.real()),
             Reading::Failed(_) => None,
         }
+    }
+
+    fn seen(tally: &Tally) -> Seen {
+        let mut seen = Seen::default();
+        seen.add(ShardId(0), "models", tally);
+        seen
     }
 
     #[test]
@@ -218,6 +290,7 @@ mod tests {
             ready: 3,
             running: 2,
             look_again: None,
+            seen: None,
         };
         let mut tally = Tally::default();
         let settings = Box::new(TypeSettings { pool: "models".to_owned(), ..TypeSettings::default() });
@@ -225,7 +298,7 @@ mod tests {
         tally.apply(&Envelope { position: Position(0), recorded_at: Timestamp(0), event });
         let mut measured = Measured::default();
         let begin = Timestamp(1_000_000_000);
-        measured.note(&sized, &tally, begin);
+        measured.note(&sized, &seen(&tally), begin);
         let first: Vec<_> = measured.readings(&sized, begin).iter().map(number).collect();
         assert_eq!(first, [Some(3.0), Some(5.0), Some(0.0), None, None, None, None]);
         // Two a second for two minutes, of which each takes half a second.
@@ -234,7 +307,7 @@ mod tests {
             counts.requests += 2;
             counts.runs.record(Micros::from_millis(500));
             counts.waits.record(Micros::from_millis(20));
-            measured.note(&sized, &tally, begin.after(Micros::from_secs(second)));
+            measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(120));
         let read: Vec<_> = measured.readings(&sized, now).iter().map(number).collect();
@@ -242,7 +315,7 @@ mod tests {
         // Then nothing for long: the rate goes down within its window, and how long tasks take is still known.
         sized.ready = 0;
         for second in 121..=600_u64 {
-            measured.note(&sized, &tally, begin.after(Micros::from_secs(second)));
+            measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(600));
         assert_eq!(number(&measured.readings(&sized, now)[2]), Some(0.0));

@@ -11,6 +11,7 @@ use crate::state::State;
 use crate::state::control::{Control, ReplicaPhase};
 use crate::task::{Ask, Dependency, Outcome};
 use crate::time::Timestamp;
+use crate::worker::WORKER_FIRST;
 
 /// What happened to the tasks of a type since the tally began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,6 +184,11 @@ impl Tally {
     /// Slots of the replicas that are there, by pool.
     pub fn slots(&self) -> impl Iterator<Item = (&str, u64)> {
         self.slots.values().map(|(pool, slots)| (pool.as_str(), *slots))
+    }
+
+    /// How many workers of a pool there are.
+    pub fn workers(&self, pool: &str) -> usize {
+        self.slots.range(WORKER_FIRST..).filter(|(_, (known, _))| known == pool).count()
     }
 
     /// Replicas by pool and phase.

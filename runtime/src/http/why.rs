@@ -14,6 +14,7 @@ use super::act::by;
 use super::body;
 use super::gate::guarded;
 use super::health::not_that;
+use super::led::{Of, led};
 use super::problem::{BUSY, INVALID, NOT_FOUND, Problem};
 use super::query::Parameters;
 use super::service::{Service, blocking};
@@ -21,7 +22,6 @@ use super::token::Scope;
 use crate::look::fold::Source;
 use crate::look::moment::Moment;
 use crate::look::why::{why, why_not};
-use crate::shards::CAPACITY;
 
 /// States that are folded at one time on each thread: each takes as much memory as the running one, and a processor.
 const FOLDS_MAX: usize = 1;
@@ -30,10 +30,14 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     let folds = Arc::new(Semaphore::new(FOLDS_MAX));
     let asked = web::get().to(move |request, name, service| ask(request, name, service, Arc::clone(&folds)));
     config
-        .service(web::resource("/pools/{name}/why").route(guarded(asked, Some(Scope::Read))).default_service(not_that("GET")))
+        .service(
+            web::resource("/pools/{name}/why")
+                .route(guarded(led(asked, Of::Sizes), Some(Scope::Read)))
+                .default_service(not_that("GET")),
+        )
         .service(
             web::resource("/pools/{name}/policy")
-                .route(guarded(web::put().to(set), Some(Scope::Operate)))
+                .route(guarded(led(web::put().to(set), Of::Sizes), Some(Scope::Operate)))
                 .default_service(not_that("PUT")),
         );
 }
@@ -50,8 +54,7 @@ pub(super) async fn ask(
     let expected = "a position such as 1200, or a time such as 2030-01-31T12:00:00Z,";
     let at = given.parsed("at", |text| text.parse::<Moment>().ok(), expected)?;
     let not = given.parsed("not", |text| text.parse::<u32>().ok(), "a whole number of replicas")?;
-    // Pools are sized where all of the work is.
-    let shard = service.shard(service.named(None)?.unwrap_or(CAPACITY))?;
+    let shard = service.shard(service.sizes())?;
     let tell = move |state: &ergate_events::state::State| tell(state, &name, not);
     let Some(at) = at else { return Ok(HttpResponse::Ok().json(tell(&*service.state(shard.id).await?)?)) };
     let folding = folds.try_acquire_owned();
@@ -101,7 +104,7 @@ pub(super) async fn set(
     let bytes = body::whole(&request, payload, &service.settings).await?;
     let setting: Setting = serde_json::from_slice(&bytes)
         .map_err(|error| Problem::new(INVALID, format!("the body is not what it should be: {error}")).field("policy"))?;
-    let shard = service.named(None)?.unwrap_or(CAPACITY);
+    let shard = service.sizes();
     let state = service.state(shard).await?;
     let (id, size) = state.control.pool(&name).ok_or_else(|| {
         Problem::new(NOT_FOUND, format!("there is no pool {:?}; GET /v1/pools lists those that are there", &*name))

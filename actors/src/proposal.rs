@@ -414,3 +414,31 @@ impl Proposal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ergate_events::state::control::ReplicaLife;
+
+    use super::*;
+
+    #[test]
+    fn a_log_of_pools_has_as_many_replicas_up_as_there_are() {
+        use ReplicaPhase::{Draining, Ready, Requested};
+        let told = |phases: &[ReplicaPhase], up| {
+            let life = |phase: &ReplicaPhase| ReplicaLife { pool: PoolId(0), phase: *phase };
+            let mut control = Control::default();
+            control.replicas = (0..).map(ReplicaId).zip(phases.iter().map(life)).collect();
+            let each = count_replicas(&control, PoolId(0), up).into_iter().map(|command| match command {
+                Command::ReadyReplica { replica } => format!("up {}", replica.0),
+                Command::StopReplica { replica, departure } => format!("{departure:?} {}", replica.0),
+                other => format!("{other:?}"),
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[Requested; 3], 2), ["up 0", "up 1"]);
+        assert!(told(&[Ready, Requested, Draining], 2).is_empty(), "those that are to go are still there");
+        assert_eq!(told(&[Ready, Ready, Draining], 2), ["Drained 2"]);
+        assert_eq!(told(&[Ready, Ready, Ready, Draining], 1), ["Drained 3", "Lost 2", "Lost 1"]);
+        assert_eq!(told(&[Ready, Requested], 9), ["up 1"], "more than were asked for are no more");
+    }
+}

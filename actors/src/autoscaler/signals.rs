@@ -322,4 +322,46 @@ mod tests {
         assert_eq!(number(&measured.readings(&sized, now)[3]), Some(0.5));
         assert!(measured.samples.len() <= 602, "{}", measured.samples.len());
     }
+
+    #[test]
+    fn what_was_recorded_before_stands_for_what_was_not_measured_yet() {
+        let names = [names::ARRIVALS, names::SERVICE, names::WAIT_P95, names::LAG, names::LAG_GROWTH];
+        let begin = Timestamp(1_000_000_000);
+        let signal = |(name, number): (&str, i64)| {
+            let (name, reading) = (name.to_owned(), Reading::Value(Value::Integer(number)));
+            ergate_events::scaling::signal::Signal { name, reading }
+        };
+        let recorded = [(names[0], 6), (names[1], 2), (names[2], 5)].map(signal).to_vec();
+        let bounds = ergate_events::scaling::signal::Bounds { min: 0, max: 4 };
+        let at = Timestamp(begin.0 - 8_000_000);
+        let before = Observation { at, bounds, replicas: Default::default(), signals: recorded, pods: None };
+        let sized = SizedPool {
+            pool: PoolId(0),
+            name: "models".to_owned(),
+            signals: names.map(str::to_owned).to_vec(),
+            cadence: Cadence::EVENTS,
+            wanted: 1,
+            most: 4,
+            ready: 0,
+            running: 0,
+            look_again: None,
+            seen: Some(before),
+        };
+        let all = |lag| Some(super::super::sight::AllShards { lag: Some(lag), ..Default::default() });
+        let mut measured = Measured::default();
+        let mut read = |second: u64, requests, lag, silence: Option<&str>| {
+            let mut seen = Seen { requests, all: all(lag), ..Seen::default() };
+            seen.all.as_mut().unwrap().silence = silence.map(str::to_owned);
+            let now = begin.after(Micros::from_secs(second));
+            measured.note(&sized, &seen, now);
+            measured.readings(&sized, now).iter().map(number).collect::<Vec<_>>()
+        };
+        assert_eq!(read(0, 100, 40, None), [Some(6.0), Some(2.0), Some(5.0), Some(40.0), Some(0.0)]);
+        // Half of the minute is measured: three a second of it, and the recorded rate for the rest.
+        assert_eq!(read(30, 190, 100, None), [Some(4.5), Some(2.0), Some(5.0), Some(100.0), Some(2.0)]);
+        assert_eq!(read(60, 190, 40, None), [Some(1.5), Some(2.0), Some(5.0), Some(40.0), Some(0.0)]);
+        // No waits of the last five minutes are known any more; how long tasks take still is.
+        assert_eq!(read(400, 190, 40, None), [Some(0.0), Some(2.0), None, Some(40.0), Some(0.0)]);
+        assert_eq!(read(401, 190, 40, Some("no engine speaks for shard 3")), [None; 5], "a sum without a part is no number");
+    }
 }

@@ -179,6 +179,7 @@ impl Shared {
 
     /// Folds every shard to its end, and gives the places where they go on.
     fn begin(&self) -> Result<Vec<(KafkaReader, Extent)>, RecoverError> {
+        let began = Instant::now();
         let all: Vec<ShardId> = (0..self.shards).map(ShardId).collect();
         let mut ends = Vec::with_capacity(all.len());
         for some in all.chunks(BEGIN_AT_ONCE) {
@@ -197,6 +198,7 @@ impl Shared {
             }
         }
         self.moved.send_replace(());
+        tracing::info!(shards = self.shards, all_ms = began.elapsed().as_millis(), "what all shards have is known here");
         Ok(ends)
     }
 
@@ -443,7 +445,8 @@ mod tests {
     fn what_was_counted_stays_when_a_shard_is_read_anew_and_only_what_went_on_is_told() {
         let mut known = known(2);
         let shard = known.shards.get_mut(&ShardId(1)).unwrap();
-        let mut job = TypeTally { pool: "models".to_owned(), ..TypeTally::default() };
+        let mut job = TypeTally::default();
+        job.pool = "models".to_owned();
         (job.counts.requests, job.phases[3], job.phases[4]) = (7, 2, 5);
         shard.tally.types.push(job);
         shard.tally.source_next = 10;

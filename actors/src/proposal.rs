@@ -428,10 +428,12 @@ mod tests {
             let life = |phase: &ReplicaPhase| ReplicaLife { pool: PoolId(0), phase: *phase };
             let mut control = Control::default();
             control.replicas = (0..).map(ReplicaId).zip(phases.iter().map(life)).collect();
-            let each = count_replicas(&control, PoolId(0), up).into_iter().map(|command| match command {
-                Command::ReadyReplica { replica } => format!("up {}", replica.0),
-                Command::StopReplica { replica, departure } => format!("{departure:?} {}", replica.0),
-                other => format!("{other:?}"),
+            let each = count_replicas(&control, PoolId(0), up).into_iter().map(|command| {
+                if let Command::StopReplica { replica, departure } = command {
+                    return format!("{departure:?} {}", replica.0);
+                }
+                let Command::ReadyReplica { replica } = command else { return format!("{command:?}") };
+                format!("up {}", replica.0)
             });
             each.collect::<Vec<_>>()
         };

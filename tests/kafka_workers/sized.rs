@@ -1,4 +1,5 @@
 //! Pools that a policy sizes over all shards: one engine decides, all follow, and the next one goes on when that engine dies.
+#![allow(clippy::print_stderr, reason = "how long it took is worth reading")]
 
 use std::time::{Duration, Instant};
 

@@ -58,7 +58,7 @@ pub struct Leased {
     pub deliveries: Vec<Arc<Delivery>>,
     /// What it is to stop.
     pub orders: Vec<Order>,
-    /// Whether it is given nothing more.
+    /// Whether it is given nothing more: this is the last of what was on its way to it.
     pub is_draining: bool,
     /// Where engines are, where that is not what it was told last.
     pub engines: Option<Arc<[String]>>,
@@ -135,6 +135,11 @@ impl State {
         let promised: usize = self.promised.values().map(|count| *count as usize).sum();
         let coming = promised + self.deliveries.iter().map(|delivery| delivery.attempts.items.len()).sum::<usize>();
         self.wanted.saturating_sub(u32::try_from(coming).unwrap_or(u32::MAX))
+    }
+
+    /// Whether nothing is on its way to it, and nothing will be.
+    fn is_through(&self) -> bool {
+        self.draining && self.deliveries.is_empty() && self.promised.values().all(|promised| *promised == 0)
     }
 
     /// So many of the attempts that a shard promised are on their way, or will never be.
@@ -349,7 +354,12 @@ impl Session {
         let mut state = self.lock();
         state.keep_promise(shard, left);
         state.queued = state.asking() > 0;
-        state.queued
+        let (is_queued, is_through) = (state.queued, state.is_through());
+        drop(state);
+        if is_through {
+            self.news.notify_waiters();
+        }
+        is_queued
     }
 
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
@@ -430,13 +440,13 @@ impl Session {
         let (changes, engines) = self.engines.now();
         let engines = (changes != state.engines_told).then_some(engines);
         let is_empty = state.deliveries.is_empty() && state.orders.is_empty() && engines.is_none();
-        if is_empty && !state.draining && !is_last {
+        if is_empty && !is_last && !state.is_through() {
             return Ok(None);
         }
         state.engines_told = changes;
         let orders = std::mem::take(&mut state.orders);
         let deliveries = take_some(&mut state.deliveries);
-        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining, engines });
+        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.is_through(), engines });
         state.wanted = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
         Ok(Some(answer))

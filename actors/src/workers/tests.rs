@@ -125,6 +125,29 @@ fn who_drains_is_asked_for_nothing_and_told_so() {
 }
 
 #[test]
+fn who_drains_is_told_so_once_nothing_is_on_its_way_any_more() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 2);
+    let ask = |seq| match hub.wait(&session, seq, 0) {
+        Ok(Asked::Waits(waiting)) => waiting,
+        _ => panic!("it may ask"),
+    };
+    let waiting = wait(&hub, &session, 2);
+    let mut claims = hub.claim(ShardId(0), "models", 2, |_| true);
+    assert_eq!(claims[0].slots, 2);
+    session.drain();
+    // Two are promised: one is given, and comes.
+    assert!(session.answer(waiting.wait, 1, false).unwrap().is_none(), "it waits for them");
+    assert!(!waiting.end(1).unwrap().is_draining);
+    hub.settle(claims.remove(0), 1);
+    assert!(!ask(2).end(2).unwrap().is_draining);
+    session.deliver(Delivery { attempts: attempts(1), ..delivery() });
+    let last = ask(3).end(3).unwrap();
+    assert_eq!((last.deliveries.len(), last.is_draining), (1, true));
+    assert!(!hub.is_anybody_waiting());
+}
+
+#[test]
 fn an_answer_is_kept_until_the_next_question() {
     let hub = Hub::default();
     let session = join(&hub, 0, 1);

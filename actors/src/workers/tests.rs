@@ -180,6 +180,28 @@ fn a_question_out_of_order_makes_whoever_has_the_id_say_what_it_runs() {
 }
 
 #[test]
+fn a_question_that_was_repeated_and_comes_late_is_no_second_process() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    session.repeats(1);
+    wait(&hub, &session, 1).end(1).unwrap();
+    let next = hub.wait(&session, 2, 1).unwrap();
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::OutOfOrder { seq: 1, expected: 2 })));
+    assert!(session.is_attached() && hub.is_anybody_waiting());
+    drop(next);
+    // Of other processes nobody has said anything.
+    assert!(matches!(hub.wait(&session, 4, 1), Err(AskError::OutOfOrder { .. })));
+    assert!(!session.is_attached());
+    // And whoever registers counts from the beginning.
+    session.attach();
+    session.attached();
+    wait(&hub, &session, 1).end(1).unwrap();
+    assert!(matches!(hub.wait(&session, 2, 1), Ok(Asked::Waits(_))));
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::OutOfOrder { .. })));
+    assert!(!session.is_attached());
+}
+
+#[test]
 fn an_order_is_told_until_its_attempt_is_over() {
     let hub = Hub::default();
     let session = join(&hub, 0, 1);

@@ -163,9 +163,9 @@ impl Agent {
     }
 
     fn ask(&mut self, at: usize, slots: usize) {
-        let Some(seq) = self.link(at).map(|link| link.seq) else { return };
+        let Some((seq, again)) = self.link(at).map(|link| (link.seq, link.asked_seq == link.seq)) else { return };
         let limit = self.limit();
-        let question = json(&Ask { seq, slots, wait: wire::span(WAIT) });
+        let question = json(&Ask { seq, slots, wait: wire::span(WAIT), again });
         let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
         if let Some(link) = self.link_mut(at) {
             // The same number again is the same question: an answer that is on its way already comes once more.
@@ -173,7 +173,7 @@ impl Agent {
             // The answer may be to what it asked before.
             link.limit = limit.max(link.limit);
             link.ask.give_up();
-            link.asked = slots;
+            (link.asked, link.asked_seq) = (slots, seq);
             link.ask.begin(call);
         }
     }

@@ -174,7 +174,7 @@ impl Agent {
         let Registered { engines, told } = read(&body)?;
         if let Some(link) = self.link_mut(at) {
             (link.is_known, link.seq, link.asked, link.limit) = (true, 1, 0, 0);
-            link.is_last_given = false;
+            (link.asked_seq, link.is_last_given) = (0, false);
             (link.known_at, link.notice) = (Some(Instant::now()), Notice::default());
             [&mut link.ask, &mut link.tell, &mut link.fetch].into_iter().for_each(super::lane::Lane::went_well);
             link.is_drain_said = told.drain;

@@ -53,6 +53,8 @@ pub(super) struct Link {
     pub(super) talking: Talk,
     /// The number of the next question, and how many attempts the one on its way asks for.
     pub(super) seq: u64,
+    /// The number that was asked under last, for one that is asked again under it.
+    pub(super) asked_seq: u64,
     pub(super) asked: usize,
     /// How many attempts at a time did best when it was asked that, at most since the answer before.
     pub(super) limit: usize,
@@ -93,6 +95,7 @@ impl Link {
             fetch: lane(),
             talking: Talk::Register,
             seq: 1,
+            asked_seq: 0,
             asked: 0,
             limit: 0,
             said: Said::nothing_yet(now),

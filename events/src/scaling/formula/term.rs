@@ -133,10 +133,10 @@ impl Function {
     }
 }
 
-/// The number that goes before all others; what is no number goes before everything, so that it is not lost.
+/// The number that goes before all others; what is no number is not lost.
 fn fold(numbers: impl Iterator<Item = f64>, goes_before: impl Fn(f64, f64) -> bool) -> f64 {
-    let first =
-        |kept: f64, number: f64| if kept.is_nan() || !(number.is_nan() || goes_before(kept, number)) { kept } else { number };
+    // Nothing goes before what is no number, so it stays.
+    let first = |kept: f64, number: f64| if number.is_nan() || goes_before(kept, number) { number } else { kept };
     numbers.reduce(first).unwrap_or(f64::NAN)
 }
 

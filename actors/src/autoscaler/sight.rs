@@ -38,6 +38,8 @@ pub struct AllShards {
     pub running: u64,
     /// Both, of each shard by its number.
     pub work: Vec<u64>,
+    /// Slots that there are.
+    pub slots: u64,
     /// Replicas that have come up and not ended.
     pub up: u32,
     /// Requests on the topic that nobody has read, of all pools; `None` while that is not known.

@@ -186,9 +186,10 @@ impl Tally {
         self.slots.values().map(|(pool, slots)| (pool.as_str(), *slots))
     }
 
-    /// How many workers of a pool there are.
-    pub fn workers(&self, pool: &str) -> usize {
-        self.slots.range(WORKER_FIRST..).filter(|(_, (known, _))| known == pool).count()
+    /// How many workers of a pool there are, and how many slots they have.
+    pub fn workers(&self, pool: &str) -> (usize, u64) {
+        let own = self.slots.range(WORKER_FIRST..).filter(|(_, (known, _))| known == pool);
+        own.fold((0, 0), |(count, slots), (_, (_, more))| (count + 1, slots + more))
     }
 
     /// Replicas by pool and phase.

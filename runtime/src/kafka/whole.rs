@@ -323,7 +323,7 @@ impl Known {
             return None;
         }
         let all = AllShards { work: vec![0; usize::from(shards)], ..AllShards::default() };
-        let (mut seen, mut all, mut workers) = (Seen::default(), all, 0);
+        let (mut seen, mut all, mut workers, mut own_slots) = (Seen::default(), all, (0, 0), 0);
         for (id, shard) in &self.shards {
             seen.add(*id, pool, &shard.tally);
             if let Some(kept) = shard.counted.get(pool) {
@@ -335,11 +335,15 @@ impl Known {
             if let Some(work) = all.work.get_mut(usize::from(id.0)) {
                 *work = ready + running;
             }
-            // A worker joins every shard.
-            workers = workers.max(shard.tally.workers(pool));
+            // A worker joins every shard, with all of its slots.
+            let joined = shard.tally.workers(pool);
+            let slots: u64 = shard.tally.slots().filter(|(known, _)| *known == pool).map(|(_, slots)| slots).sum();
+            own_slots += slots - joined.1;
+            workers = workers.max(joined);
         }
         let up = seen.replicas.values().filter(|phase| **phase != ReplicaPhase::Requested).count();
-        all.up = u32::try_from(up + workers).unwrap_or(u32::MAX);
+        all.up = u32::try_from(up + workers.0).unwrap_or(u32::MAX);
+        all.slots = own_slots + workers.1;
         all.lag = self.ends.as_ref().map(|ends| self.shards.iter().map(|(id, shard)| lag(ends, *id, &shard.tally)).sum());
         all.silence = self.silence(shards, silent_after);
         seen.all = Some(all);

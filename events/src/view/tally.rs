@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Spans;
+use super::{ReplicaTime, Spans};
 use super::waiting::Waiting;
 use crate::event::{Envelope, Event, Timeout};
 use crate::id::{Ordinal, Position, ReplicaId, TypeId};
@@ -135,6 +135,8 @@ pub struct Tally {
     pub types: Vec<TypeTally>,
     /// Pools and their replicas.
     pub control: Control,
+    /// How long replicas were there since the tally began.
+    pub replica_time: ReplicaTime,
     /// Request records that were refused.
     pub refused: u64,
     /// Offset of the next request record, where requests come from a topic.
@@ -155,6 +157,7 @@ impl Tally {
         let mut tally = Tally {
             position: state.position,
             control: state.control.clone(),
+            replica_time: ReplicaTime::of(&state.control, state.last_at),
             source_next: work.source_next,
             next: state.next_ordinal(),
             ..Tally::default()
@@ -230,7 +233,10 @@ impl Tally {
                 self.slots.entry(replica).or_insert_with(|| (pool.to_owned(), u64::from(slots)));
             }
             Event::ReplicaLeft { replica, .. } | Event::WorkerMissed { replica, .. } => drop(self.slots.remove(&replica)),
-            _ => self.control.apply(envelope),
+            _ => {
+                self.replica_time.apply(envelope);
+                self.control.apply(envelope);
+            }
         }
     }
 

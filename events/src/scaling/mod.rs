@@ -27,6 +27,8 @@ pub mod decision;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;
+pub mod looks;
+pub mod measure;
 pub mod needs;
 pub mod points;
 pub mod policy;

@@ -1,11 +1,7 @@
 //! What policies are shown of a pool: from what the projector counted, measured as the core says.
 
-use std::collections::BTreeMap;
-
-use ergate_events::id::ReplicaId;
 use ergate_events::scaling::measure::{self, Measure, Totals};
 use ergate_events::scaling::signal::{Reading, names};
-use ergate_events::state::control::ReplicaPhase;
 use ergate_events::time::{Micros, Timestamp};
 use ergate_events::view::Tally;
 
@@ -16,10 +12,8 @@ use crate::log_writer::SizedPool;
 pub(super) struct Measured {
     measure: Measure,
     oldest: Option<Timestamp>,
-    /// When replicas that start were seen first; `None` once they are ready.
-    starting: BTreeMap<ReplicaId, Option<Timestamp>>,
-    /// When it was looked last.
-    looked: Option<Timestamp>,
+    /// How many starts had been counted at the last look.
+    starts: Option<u64>,
 }
 
 impl Measured {
@@ -38,28 +32,18 @@ impl Measured {
             *counted = totals;
         }
         self.measure.begin(now);
-        self.note_starts(sized, tally, now);
+        self.note_starts(sized, tally);
         self.measure.note_work(sized.ready > 0 || sized.running > 0, now);
     }
 
-    fn note_starts(&mut self, sized: &SizedPool, tally: &Tally, now: Timestamp) {
-        let replicas = || tally.control.replicas.iter().filter(|(_, life)| life.pool == sized.pool);
-        for (id, life) in replicas() {
-            match (life.phase, self.starting.get(id).copied()) {
-                (ReplicaPhase::Requested, None) => drop(self.starting.insert(*id, Some(now))),
-                // One that was never seen starting took no longer than from the look before.
-                (ReplicaPhase::Ready, since @ (None | Some(Some(_)))) => {
-                    let since = since.flatten().or(self.looked);
-                    self.starting.insert(*id, None);
-                    // What was ready before the first look says nothing.
-                    let Some(since) = since else { continue };
-                    self.measure.replica_started(now.since(since));
-                }
-                (ReplicaPhase::Requested | ReplicaPhase::Ready | ReplicaPhase::Draining, _) => {}
-            }
-        }
-        self.starting.retain(|id, _| tally.control.replicas.contains_key(id));
-        self.looked = Some(now);
+    /// Notes starts that ended since the last look; those that ended before the first say nothing of this process.
+    fn note_starts(&mut self, sized: &SizedPool, tally: &Tally) {
+        let known = tally.starts.get(&sized.pool);
+        let count = known.map_or(0, |starts| starts.count);
+        let new = usize::try_from(count.saturating_sub(self.starts.unwrap_or(count))).unwrap_or(usize::MAX);
+        let last = known.into_iter().flat_map(|starts| starts.last.iter().rev().take(new).rev());
+        last.for_each(|took| self.measure.replica_started(*took));
+        self.starts = Some(count);
     }
 
     /// A reading for each signal that the policy names.

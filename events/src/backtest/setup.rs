@@ -33,6 +33,8 @@ pub struct Setup {
     pub until: Micros,
     /// What is changed on the way, in the order of time.
     pub changes: Vec<(Micros, Change)>,
+    /// When policies are asked, where that is known; otherwise they are asked when their cadence says so.
+    pub looks: Option<Vec<Micros>>,
 }
 
 /// What may be changed while a pool is at work.
@@ -88,6 +90,7 @@ impl Setup {
             count_from: Micros(0),
             until: Micros(0),
             changes: Vec::new(),
+            looks: None,
         }
     }
 
@@ -134,6 +137,9 @@ impl Setup {
             hasher.update(&span.0.to_le_bytes());
         }
         hasher.update(&self.price_per_hour.to_bits().to_le_bytes());
+        for at in self.looks.iter().flatten() {
+            hasher.update(&at.0.to_le_bytes());
+        }
         for (at, change) in &self.changes {
             hasher.update(&at.0.to_le_bytes());
             match change {

@@ -190,6 +190,9 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
     }
 
     fn next_look(&self) -> u64 {
+        if let Some(looks) = &self.setup.looks {
+            return usize::try_from(self.looks).ok().and_then(|index| looks.get(index)).map_or(u64::MAX, |at| at.0);
+        }
         match &self.sizing {
             Some(sizing) if self.runs => sizing.due(self.there()),
             Some(_) | None => u64::MAX,
@@ -308,6 +311,7 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
     fn look(&mut self) -> Result<(), BacktestError> {
         let Simulation { now: at, wanted, .. } = *self;
         let there = self.there();
+        self.looks += 1;
         let Some(sizing) = &mut self.sizing else { return Ok(()) };
         let observation = self.meter.observe(Now { at, ready: &self.ready, fleet: &self.fleet, wanted });
         let decision = sizing.policy.evaluate(&mut sizing.memory, observation);
@@ -317,7 +321,6 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
         sizing.again = decision.look_again.map(|moment| Timestamp(moment.since(observation.at).0.saturating_add(at)));
         let to = sizing.bounds.nearest(decision.wanted);
         self.resize(to);
-        self.looks += 1;
         if self.looks > LOOKS_MAX {
             return Err(BacktestError::TooManyLooks { looks: self.looks, max: LOOKS_MAX });
         }

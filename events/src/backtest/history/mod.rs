@@ -44,6 +44,8 @@ pub struct History {
     sizes: Vec<(Timestamp, u32)>,
     slots: Vec<u32>,
     decisions: Decisions,
+    /// When policies were asked.
+    looks: Vec<Timestamp>,
     lost: usize,
     restarts: usize,
 }
@@ -110,6 +112,7 @@ impl History {
             sizes: Vec::new(),
             slots: Vec::new(),
             decisions: Decisions::default(),
+            looks: Vec::new(),
             lost: 0,
             restarts: 0,
         };
@@ -254,6 +257,7 @@ impl History {
             return;
         }
         self.decisions.looks += 1;
+        self.looks.push(envelope.recorded_at);
         let mut events = Vec::new();
         if sizing::observe(&state.control, *pool, readings, envelope.recorded_at, &mut events).is_err() {
             self.decisions.difference.get_or_insert(envelope.position);

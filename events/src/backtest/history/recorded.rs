@@ -30,6 +30,8 @@ pub struct Recorded {
     pub starts: Vec<Micros>,
     /// Where it ends.
     pub length: Micros,
+    /// When policies were asked.
+    pub looks: Vec<Micros>,
     /// What was decided, and decided again.
     pub decisions: Decisions,
     /// What is not in the work, and what is not simulated.
@@ -136,6 +138,7 @@ impl History {
             slots: self.slots.last().copied().unwrap_or(1),
             starts,
             length: self.offset(end),
+            looks: self.looks.iter().map(|at| self.offset(*at)).collect(),
             decisions: self.decisions,
             left,
             marks,
@@ -196,12 +199,19 @@ impl Recorded {
         last.flatten()
     }
 
-    /// The setup in which what really ran is run again: what was changed then is changed then.
+    /// The setup in which what really ran is run again: what was changed then is changed then, and policies are asked when they were asked. When that
+    /// is depends on commits and on who gets the processor, and no back-test knows those.
     #[must_use]
     pub fn again(&self, setup: &Setup) -> Setup {
         let most = self.sizes.iter().map(|(_, size)| *size).max().unwrap_or(1).max(1);
         let initial = Some(self.sizes.first().map_or(self.initial, |(_, size)| *size));
-        Setup { bounds: Bounds { min: 0, max: most }, initial, changes: self.changes.clone(), ..setup.clone() }
+        Setup {
+            bounds: Bounds { min: 0, max: most },
+            initial,
+            changes: self.changes.clone(),
+            looks: Some(self.looks.clone()),
+            ..setup.clone()
+        }
     }
 
     /// What really happened, counted as a back-test counts.

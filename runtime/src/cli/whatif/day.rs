@@ -145,7 +145,8 @@ impl DayArgs {
 
     fn read_log(&self, pool: &str, globals: &Globals) -> anyhow::Result<Day> {
         let place = self.log.open_one(globals)?;
-        let (recorded, since) = self.follow(&place, pool, globals)?;
+        let (state, since) = self.base(&place, globals)?;
+        let recorded = follow(&place, pool, state, self.until, globals)?;
         let known = recorded.policy().map(|(policy, bounds)| (policy.clone(), bounds));
         let (policy, bounds) = known.unwrap_or_else(|| (AnyPolicy::Rate(Rate::default()), BOUNDS));
         let bounds = Bounds { min: self.min.unwrap_or(bounds.min), max: self.max.unwrap_or(bounds.max) };
@@ -169,40 +170,6 @@ impl DayArgs {
         let arrivals = recorded.arrivals.clone();
         let ran = Ran { pool: pool.to_owned(), recorded, report, fidelity };
         Ok(Day { arrivals, pool: setup, origin: Origin::Log(Box::new(ran)) })
-    }
-
-    /// Reads what the log says of a pool, and from when on that counts.
-    fn follow(&self, place: &Place, pool: &str, globals: &Globals) -> anyhow::Result<(Recorded, Option<Timestamp>)> {
-        let (mut state, since) = self.base(place, globals)?;
-        let end = place.span().next;
-        let bar = Bar::new(globals, "reading", state.position.0, end.0);
-        let mut history = History::new(pool, &state);
-        let from = state.position;
-        place.each_record(from, &mut |record| {
-            let is_beyond = match self.until {
-                Some(Moment::Position(until)) => record.envelope.position >= until,
-                Some(Moment::Time(until)) => record.envelope.recorded_at > until,
-                None => false,
-            };
-            if is_beyond || record.envelope.position >= end {
-                return Ok(Next::Enough);
-            }
-            history.follow(&mut state, &record.envelope);
-            bar.at(record.envelope.position.0);
-            Ok(Next::More)
-        })?;
-        if !history.is_known() {
-            return Err(Trouble::NotFound(format!(
-                "the log says nothing of a pool {pool:?}; `ergate pool list` names those that there are"
-            ))
-            .into());
-        }
-        let until = match self.until {
-            Some(Moment::Time(until)) => Some(until),
-            Some(Moment::Position(_)) | None => None,
-        };
-        let recorded = history.finish(until).map_err(|error| Trouble::Usage(self.refused(&error.to_string())))?;
-        Ok((recorded, since))
     }
 
     /// The state from which on the log is followed: some time before what counts, or where the log begins.
@@ -262,6 +229,38 @@ impl Day {
             Origin::Trace { .. } => None,
         }
     }
+}
+
+/// Reads what the log says of a pool from a state on.
+pub(crate) fn follow(
+    place: &Place,
+    pool: &str,
+    mut state: State,
+    until: Option<Moment>,
+    globals: &Globals,
+) -> anyhow::Result<Recorded> {
+    let (from, end) = (state.position, place.span().next);
+    let bar = Bar::new(globals, "reading", from.0, end.0);
+    let mut history = History::new(pool, &state);
+    place.each_record(from, &mut |record| {
+        let is_beyond = match until {
+            Some(Moment::Position(until)) => record.envelope.position >= until,
+            Some(Moment::Time(until)) => record.envelope.recorded_at > until,
+            None => false,
+        };
+        if is_beyond || record.envelope.position >= end {
+            return Ok(Next::Enough);
+        }
+        history.follow(&mut state, &record.envelope);
+        bar.at(record.envelope.position.0);
+        Ok(Next::More)
+    })?;
+    if !history.is_known() {
+        let text = format!("the log says nothing of a pool {pool:?}; `ergate pool list` names those that there are");
+        return Err(Trouble::NotFound(text).into());
+    }
+    let until = if let Some(Moment::Time(until)) = until { Some(until) } else { None };
+    history.finish(until).map_err(|error| Trouble::Usage(format!("cannot use the log of pool {pool:?}: {error}")).into())
 }
 
 /// Refuses what makes no sense, by the name of its policy.

@@ -21,6 +21,11 @@ use super::{Exit, Format, Globals, output};
 const HELP: &str = "docs/backtesting.md says what is assumed, what each number means and how to read the plots. Policies are TOML or JSON; those \
 of config/examples/policies are compared when none is named.";
 
+/// Reads a trace as a text.
+pub(in crate::cli) fn read_trace(path: &std::path::Path) -> Result<String, String> {
+    file::read(path, file::TRACE_BYTES_MAX)
+}
+
 /// Which day, under what.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]

@@ -221,7 +221,10 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
                     self.sizing = Some(Sizing::new(policy, *bounds));
                 }
                 Change::NoPolicy => self.sizing = None,
-                Change::Size(size) => self.resize(*size),
+                Change::Size(size) => {
+                    self.tally.resized(self.now, self.wanted, *size);
+                    self.resize(*size);
+                }
                 Change::Runs(runs) => self.runs = *runs,
             }
         }

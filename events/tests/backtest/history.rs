@@ -50,6 +50,9 @@ struct Engine {
     asked: Option<(Timestamp, There)>,
     history: History,
     state: State,
+    /// When another history begins, and that history.
+    halfway: u64,
+    half: Option<(History, State)>,
 }
 
 impl Engine {
@@ -67,6 +70,8 @@ impl Engine {
             asked: None,
             history: History::new("models", &State::default()),
             state: State::default(),
+            halfway: u64::MAX,
+            half: None,
         };
         let retry = RetryPolicy { attempts: 3, initial: Micros::from_secs(2), jitter_milli: 0, ..RetryPolicy::default() };
         let settings = TypeSettings { pool: "models".to_owned(), retry, ..TypeSettings::default() };
@@ -89,11 +94,17 @@ impl Engine {
     fn tell_all(&mut self, commands: &[Command<'_>]) {
         self.now = self.now.max(self.shard.state().last_at.0 + 1);
         let mut follows = Vec::new();
-        let (tally, history, state, work, start, now) =
-            (&mut self.tally, &mut self.history, &mut self.state, &self.work, self.start, self.now);
+        if self.half.is_none() && self.now >= self.halfway {
+            self.half = Some((History::new("models", &self.state), self.state.clone()));
+        }
+        let (tally, history, state, half, work, start, now) =
+            (&mut self.tally, &mut self.history, &mut self.state, &mut self.half, &self.work, self.start, self.now);
         let mut hear = |envelope: &Envelope<'_>, _: &State| {
             tally.apply(envelope);
             history.follow(state, envelope);
+            if let Some((history, state)) = half {
+                history.follow(state, envelope);
+            }
             match envelope.event {
                 Event::Started { task, attempt, .. } => {
                     let (service, fails) = work[task.0 as usize];
@@ -289,6 +300,33 @@ fn what_really_ran_is_run_again_with_the_same_sizes_and_waits() {
         assert_eq!(happened.waits.count, again.waits.count);
         assert!(happened.billed >= bounds::work_floor(&recorded.arrivals.flat(), setup.slots));
     }
+}
+
+#[test]
+fn what_is_read_from_the_middle_of_a_log_counts_from_where_it_is_told() {
+    let mut engine = Engine::new(3 * SECOND);
+    engine.plan(BEGAN.0 + 10, Plan::Policy(RATE, 0, 9));
+    waves(&mut engine, true);
+    // In the middle of a wave, with tasks that wait, that run, and that will be tried again.
+    engine.halfway = BEGAN.0 + 205 * SECOND;
+    let whole = engine.run();
+    let (half, _) = engine.half.take().unwrap();
+    let half = half.finish(None).unwrap();
+    assert!(half.arrivals.carried() > 5, "{}", half.arrivals.carried());
+    assert_eq!(half.decisions.difference, None);
+    let since = BEGAN.0 + 700 * SECOND;
+    let counted = |recorded: &Recorded| {
+        let count_from = Micros(since - recorded.arrivals.began().0);
+        Setup { count_from, ..setup(recorded) }
+    };
+    let (one, two) = (whole.report(&counted(&whole)), half.report(&counted(&half)));
+    assert_eq!((one.waits, one.events, one.length), (two.waits, two.events, two.length));
+    assert_eq!((one.billed, one.shares), (two.billed, two.shares));
+    assert!(one.waits.count > 100 && one.billed < whole.report(&setup(&whole)).billed);
+    // Waits are what they were. Which replica did what at the beginning is not known, so another one may go first, and a size differs now and then.
+    let fidelity = half.fidelity(&counted(&half)).unwrap();
+    assert!(fidelity.doubts().iter().all(|doubt| doubt.starts_with("sizes differ: ")), "{fidelity:?}");
+    assert!(fidelity.sizes.recorded > 5 && fidelity.sizes.off < 0.01, "{fidelity:?}");
 }
 
 #[test]

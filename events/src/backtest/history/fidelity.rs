@@ -55,7 +55,10 @@ impl Recorded {
         sizes.extend(by_hand);
         sizes.sort_by_key(|(at, _)| *at);
         let within = |all: &[(Micros, u32)]| -> Vec<(Micros, u32)> {
-            let mut each: Vec<(Micros, u32)> = all.iter().copied().filter(|(at, _)| *at <= self.length).collect();
+            let from = setup.count_from;
+            let first = all.iter().rev().find(|(at, _)| *at <= from).map(|(_, size)| (from, *size));
+            let later = all.iter().copied().filter(|(at, _)| *at > from && *at <= self.length);
+            let mut each: Vec<(Micros, u32)> = first.into_iter().chain(later).collect();
             each.dedup_by_key(|(_, size)| *size);
             each
         };
@@ -72,7 +75,8 @@ impl Sizes {
         let other = (0..longest).find(|index| size(recorded.get(*index)) != size(simulated.get(*index)));
         let difference =
             other.map(|index| [recorded, simulated].map(|all| all.get(index).map(|(at, size)| (began.after(*at), *size))));
-        let (mut apart, mut sum, mut from) = (0.0, 0.0, Micros(0));
+        let begin = recorded.first().map_or(Micros(0), |(at, _)| *at);
+        let (mut apart, mut sum, mut from) = (0.0, 0.0, begin);
         let mut moments: Vec<Micros> = recorded.iter().chain(simulated).map(|(at, _)| *at).chain([length]).collect();
         moments.sort_unstable();
         let at = |all: &[(Micros, u32)], moment: Micros| {
@@ -80,7 +84,7 @@ impl Sizes {
             index.map_or(0.0, |index| f64::from(all[index].1))
         };
         for moment in moments {
-            let span = (moment.0 - from.0) as f64;
+            let span = moment.0.saturating_sub(from.0) as f64;
             let (one, two) = (at(recorded, from), at(simulated, from));
             apart += (one - two).abs() * span;
             sum += one * span;

@@ -167,9 +167,7 @@ fn the_concurrency_of_a_server_with_eight_places_is_found_and_every_change_is_in
     let (most, half) = (fixed(64.0), fixed(present / 2.0));
     let told = ground.end();
     told.all_succeeded(2_800);
-    // Should be none: under load one attempt was given back unburned, and nobody has found out why yet.
-    let returned = told.count("attempt_returned");
-    assert_eq!((told.count("started"), told.count("failed"), told.count("lost")), (2_800 + returned, 0, 0), "{told:?}");
+    assert_eq!((told.count("started"), told.count("failed"), told.count("lost")), (2_800, 0, 0), "{told:?}");
     let limits = &told.limits;
     let found = format!("{present:.1} at a time did {throughput:.1} a second, 64 {most:.1}, half as many {half:.1}");
     eprintln!("{found}");

@@ -136,6 +136,21 @@ fn room_is_one_for_all_engines_and_less_of_it_is_asked_for_at_once() {
 }
 
 #[test]
+fn what_was_asked_for_before_the_limit_fell_is_done_whenever_it_comes() {
+    let stub = Stub::start();
+    let running = start_with(&[stub.url()], |worker| worker.slots(8).concurrency(Concurrency::Adaptive { min: 1, max: 8 }));
+    stub.until("it is asked for one", |said| said.asked == Some(1));
+    gives(&stub, "0-1.1");
+    stub.until("one runs, and the limit is one", |said| said.asked == Some(0));
+    stub.set(|said| said.on_their_way = vec![("0-3.1".to_owned(), "hold"), ("0-2.1".to_owned(), "hold")]);
+    stub.until("both have come", |said| said.on_their_way.is_empty() && said.asked.is_some());
+    running.release.send_replace(true);
+    stub.until("all are reported", |said| said.outcomes.len() == 3);
+    assert!(stub.lock().outcomes.iter().all(|one| one["result"] == "done"), "{:?}", stub.lock().outcomes);
+    running.end();
+}
+
+#[test]
 fn every_engine_is_told_how_many_attempts_at_a_time_do_best_and_the_limit_is_one_for_all() {
     let [a, b] = two();
     let running = start_with(&[a.url()], |worker| worker.slots(8).concurrency(Concurrency::Adaptive { min: 2, max: 8 }));
@@ -289,6 +304,23 @@ fn what_an_engine_gave_before_another_one_drained_the_worker_is_done() {
     assert!(running.thread.join().unwrap().is_ok());
     let said = a.lock();
     assert!(said.outcomes.len() == 2 && said.outcomes.iter().all(|one| one["result"] == "done"), "{:?}", said.outcomes);
+}
+
+#[test]
+fn what_is_on_its_way_when_a_worker_is_drained_is_done_and_only_then_does_it_leave() {
+    let stub = Stub::start();
+    let running = start(&[stub.url()], 4);
+    stub.until("it is asked", |said| said.asked.is_some());
+    stub.set(|said| {
+        said.on_their_way = vec![("0-3.1".to_owned(), "nap"), ("0-2.1".to_owned(), "nap"), ("0-1.1".to_owned(), "nap")];
+        said.drains = true;
+    });
+    assert!(running.thread.join().unwrap().is_ok());
+    let said = stub.lock();
+    let mut results: Vec<_> = said.outcomes.iter().map(|one| format!("{} {}", one["attempt"], one["result"])).collect();
+    results.sort_unstable();
+    assert_eq!(results, ["0-1.1", "0-2.1", "0-3.1"].map(|id| format!("\"{id}\" \"rested\"")));
+    assert_eq!(said.verbs, ["leave"]);
 }
 
 #[test]

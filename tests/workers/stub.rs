@@ -28,6 +28,8 @@ pub(crate) struct Said {
     pub(crate) elsewhere: Option<String>,
     /// Whether it gives the worker nothing more.
     pub(crate) drains: bool,
+    /// Attempts that are on their way since before the last question: given in the answers to the next ones, one each.
+    pub(crate) on_their_way: Vec<(String, &'static str)>,
     pub(crate) registrations: Vec<Value>,
     /// For how many attempts the question asks that waits now.
     pub(crate) asked: Option<u64>,
@@ -42,6 +44,12 @@ pub(crate) struct Said {
     questions: u64,
     is_dead: bool,
     streams: Vec<TcpStream>,
+}
+
+impl Said {
+    fn is_draining(&self) -> bool {
+        self.drains || self.verbs.contains(&"drain")
+    }
 }
 
 /// An engine that is none.
@@ -174,15 +182,19 @@ impl Stub {
                 return None;
             }
             let is_given = !said.is_shut && slots > 0 && !said.gives.is_empty();
-            if is_given || said.drains || said.news.is_some() || began.elapsed() > WAIT {
+            if is_given || said.is_draining() || !said.on_their_way.is_empty() || said.news.is_some() || began.elapsed() > WAIT {
                 break;
             }
             said = self.said.1.wait_timeout(said, Duration::from_millis(20)).unwrap().0;
         }
         said.asked = None;
         let count = if said.is_shut { 0 } else { said.gives.len().min(slots as usize) };
-        let attempts: Vec<Value> = said.gives.drain(..count).map(|(id, task_type)| attempt(&id, task_type)).collect();
-        let mut answer = json!({"seq": body["seq"], "attempts": attempts, "stop": [], "drain": said.drains});
+        let is_draining = said.is_draining();
+        let late = said.on_their_way.pop();
+        let given = said.gives.drain(..count).chain(late);
+        let attempts: Vec<Value> = given.map(|(id, task_type)| attempt(&id, task_type)).collect();
+        let is_through = is_draining && said.on_their_way.is_empty();
+        let mut answer = json!({"seq": body["seq"], "attempts": attempts, "stop": [], "drain": is_through});
         if let Some(engines) = said.news.take() {
             answer["engines"] = json!(engines);
         }

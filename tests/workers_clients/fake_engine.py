@@ -60,6 +60,7 @@ class Session:
         self.facts, self.slots, self.lease_s = facts, facts.get("slots", 1), seconds(facts.get("lease", "5s"))
         self.attached, self.draining, self.seen, self.wait = False, False, time.monotonic(), 0
         self.answered, self.orders = (0, None), []
+        self.coming = []  # tasks that were on their way when it was drained
 
 
 class FakeEngine:
@@ -92,10 +93,11 @@ class FakeEngine:
 
     # What a test does.
 
-    def submit(self, type_, payload=None, **options):
+    def submit(self, type_, payload=None, is_ready=True, **options):
         with self.lock:
             self.tasks.append(task := Task(len(self.tasks), type_, payload, options))
-            self.ready.append(task)
+            if is_ready:
+                self.ready.append(task)
             self.lock.notify_all()
         return task
 
@@ -106,10 +108,11 @@ class FakeEngine:
             self.sessions[task.owner].orders.append({"attempt": task.id(), "hard": hard})
             self.lock.notify_all()
 
-    def drain(self):
+    def drain(self, coming=()):
+        """Gives workers nothing more, but for tasks that are on their way: one in each answer."""
         with self.lock:
             for session in self.sessions.values():
-                session.draining = True
+                session.draining, session.coming = True, list(coming)
             self.lock.notify_all()
 
     def until(self, what, timeout=10.0):
@@ -195,7 +198,7 @@ class FakeEngine:
             # Not strange: a question that was on its way when the worker registered may come after that.
             raise Problem(409, "out-of-order", f"question {seq} is out of order, {last + 1} is next")
         free = session.slots - len(self._own(id_))
-        if body["slots"] > free:
+        if body["slots"] > max(free, 0):
             self._strange(f"{body['slots']} slots were asked for, {free} are free")
         session.wait += 1
         wait, session.answered = session.wait, (last, None)
@@ -207,9 +210,13 @@ class FakeEngine:
             if session.wait != wait:
                 raise Problem(409, "superseded", "the same worker has asked again since")
             attempts = self._give(id_, session, body["slots"])
+            if session.coming:
+                self.ready.appendleft(session.coming.pop(0))
+                attempts = self._give(id_, session, 1, is_late=True)
             if attempts or session.orders or session.draining or not self.lock.wait(max(0.0, until - time.monotonic())):
                 break
         answer = {"seq": seq, "attempts": attempts, **self._news(session)}
+        answer["drain"] &= not session.coming
         session.answered = (seq, answer)
         return answer
 
@@ -217,9 +224,9 @@ class FakeEngine:
         stop, session.orders = session.orders, []
         return {"stop": stop, "drain": session.draining}
 
-    def _give(self, id_, session, slots):
+    def _give(self, id_, session, slots, is_late=False):
         attempts, others = [], []
-        while self.ready and len(attempts) < slots and not session.draining:
+        while self.ready and len(attempts) < slots and (is_late or not session.draining):
             task = self.ready.popleft()
             if task.type not in session.facts.get("types", [task.type]):
                 others.append(task)

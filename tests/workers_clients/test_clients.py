@@ -216,7 +216,8 @@ class Clients:
         self.assertEqual(self.leave()[0], 0)
         self.assertEqual((short.ends[0]["result"], long.ends), ("slept", []))
         calls = [call for _, call, _ in self.engine.calls]
-        self.assertNotIn("lease", calls[calls.index("drain"):])
+        after = [body for _, call, body in self.engine.calls[calls.index("drain"):] if call == "lease"]
+        self.assertEqual({body["slots"] for body in after} - {0}, set(), "it asks for nothing more")
         self.assertEqual(self.engine.bodies("report")[-1], {"outcomes": [{"attempt": long.id(), "returned": True}]})
         self.assertEqual(calls[-1], "DELETE")
 
@@ -239,6 +240,15 @@ class Clients:
         self.assertEqual(task.ends[0]["result"], "slept")
         self.assertEqual(len(self.engine.gone), 1)
         self.assertLess(len(self.engine.calls), 20)
+
+    def test_what_is_on_its_way_when_a_worker_is_drained_is_done(self):
+        first, late = self.engine.submit("sleep", 0.9), [self.engine.submit("sleep", 0.1, is_ready=False) for _ in range(2)]
+        self.start(slots=1)
+        self.until_running(first)
+        self.engine.drain(coming=late)
+        self.assertEqual(self.left()[0], 0)
+        self.assertEqual([task.ends[0]["result"] for task in (first, *late)], ["slept"] * 3)
+        self.assertEqual([task.attempt for task in late], [1, 1])
 
     def test_what_functions_throw_becomes_failures(self):
         self.start()

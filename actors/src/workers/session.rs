@@ -1,6 +1,6 @@
 //! One worker as its engine knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use crate::effects::Attempts;
 
 /// Bytes of attempts after which an answer is full.
 const ANSWER_BYTES: usize = 4 << 20;
+
+/// Most questions of a worker that are remembered as asked more than once: a call that was given up is late by a few questions at most.
+const REPEATED_MAX: usize = 64;
 
 /// What a worker came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub struct Leased {
     pub deliveries: Vec<Arc<Delivery>>,
     /// What it is to stop.
     pub orders: Vec<Order>,
-    /// Whether it is given nothing more.
+    /// Whether it is given nothing more: this is the last of what was on its way to it.
     pub is_draining: bool,
     /// Where engines are, where that is not what it was told last.
     pub engines: Option<Arc<[String]>>,
@@ -117,6 +120,8 @@ struct State {
     registering: bool,
     /// The number of its last answer, and that answer until the worker has it.
     answered: (u64, Option<Arc<Leased>>),
+    /// Numbers of questions that it has asked more than once, the last few.
+    repeated: VecDeque<u64>,
     /// Attempts that have to give signs of life of their own: how often, and the last one.
     beats: BTreeMap<(ShardId, Ordinal, u32), (Duration, Instant)>,
     /// The last sign of life.
@@ -135,6 +140,11 @@ impl State {
         let promised: usize = self.promised.values().map(|count| *count as usize).sum();
         let coming = promised + self.deliveries.iter().map(|delivery| delivery.attempts.items.len()).sum::<usize>();
         self.wanted.saturating_sub(u32::try_from(coming).unwrap_or(u32::MAX))
+    }
+
+    /// Whether nothing is on its way to it, and nothing will be.
+    fn is_through(&self) -> bool {
+        self.draining && self.deliveries.is_empty() && self.promised.values().all(|promised| *promised == 0)
     }
 
     /// So many of the attempts that a shard promised are on their way, or will never be.
@@ -174,6 +184,7 @@ impl Session {
             attached: false,
             registering: false,
             answered: (0, None),
+            repeated: VecDeque::new(),
             beats: BTreeMap::new(),
             seen: now,
             leased_at: now,
@@ -232,6 +243,7 @@ impl Session {
         state.promised.clear();
         state.orders.clear();
         state.answered = (0, None);
+        state.repeated.clear();
         // The answer to its registration tells them.
         state.engines_told = self.engines.now().0;
         // A question that waits from before would be answered under a number that the worker no longer counts from.
@@ -289,6 +301,15 @@ impl Session {
         self.lock().draining
     }
 
+    /// It asks again under this number: what it has asked before under it may come later than this, from the same process.
+    pub fn repeats(&self, seq: u64) {
+        let mut state = self.lock();
+        if state.repeated.len() >= REPEATED_MAX {
+            state.repeated.pop_front();
+        }
+        state.repeated.push_back(seq);
+    }
+
     /// Begins a wait, which ends the one before. The number is looked at under the same lock: an answer that the wait before is given in
     /// between would be lost.
     ///
@@ -301,7 +322,7 @@ impl Session {
             Ok(None) => {}
             Ok(Some(again)) => return Ok(Begun::Again(again)),
             Err(error) => {
-                if matches!(error, AskError::OutOfOrder { .. }) {
+                if matches!(error, AskError::OutOfOrder { .. }) && !state.repeated.contains(&seq) {
                     // Two processes have this id, and the other one would keep alive what this one has: it says first what is its own.
                     (state.attached, state.wanted) = (false, 0);
                     drop(state);
@@ -349,7 +370,12 @@ impl Session {
         let mut state = self.lock();
         state.keep_promise(shard, left);
         state.queued = state.asking() > 0;
-        state.queued
+        let (is_queued, is_through) = (state.queued, state.is_through());
+        drop(state);
+        if is_through {
+            self.news.notify_waiters();
+        }
+        is_queued
     }
 
     /// Puts attempts on their way to it. They are its own from now on, so its lease begins.
@@ -430,13 +456,13 @@ impl Session {
         let (changes, engines) = self.engines.now();
         let engines = (changes != state.engines_told).then_some(engines);
         let is_empty = state.deliveries.is_empty() && state.orders.is_empty() && engines.is_none();
-        if is_empty && !state.draining && !is_last {
+        if is_empty && !is_last && !state.is_through() {
             return Ok(None);
         }
         state.engines_told = changes;
         let orders = std::mem::take(&mut state.orders);
         let deliveries = take_some(&mut state.deliveries);
-        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.draining, engines });
+        let answer = Arc::new(Leased { deliveries, orders, is_draining: state.is_through(), engines });
         state.wanted = 0;
         state.answered = (seq, Some(Arc::clone(&answer)));
         Ok(Some(answer))

@@ -125,6 +125,29 @@ fn who_drains_is_asked_for_nothing_and_told_so() {
 }
 
 #[test]
+fn who_drains_is_told_so_once_nothing_is_on_its_way_any_more() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 2);
+    let ask = |seq| match hub.wait(&session, seq, 0) {
+        Ok(Asked::Waits(waiting)) => waiting,
+        _ => panic!("it may ask"),
+    };
+    let waiting = wait(&hub, &session, 2);
+    let mut claims = hub.claim(ShardId(0), "models", 2, |_| true);
+    assert_eq!(claims[0].slots, 2);
+    session.drain();
+    // Two are promised: one is given, and comes.
+    assert!(session.answer(waiting.wait, 1, false).unwrap().is_none(), "it waits for them");
+    assert!(!waiting.end(1).unwrap().is_draining);
+    hub.settle(claims.remove(0), 1);
+    assert!(!ask(2).end(2).unwrap().is_draining);
+    session.deliver(Delivery { attempts: attempts(1), ..delivery() });
+    let last = ask(3).end(3).unwrap();
+    assert_eq!((last.deliveries.len(), last.is_draining), (1, true));
+    assert!(!hub.is_anybody_waiting());
+}
+
+#[test]
 fn an_answer_is_kept_until_the_next_question() {
     let hub = Hub::default();
     let session = join(&hub, 0, 1);
@@ -154,6 +177,28 @@ fn a_question_out_of_order_makes_whoever_has_the_id_say_what_it_runs() {
     session.attach();
     session.attached();
     assert!(matches!(hub.wait(&session, 1, 1), Ok(Asked::Waits(_))));
+}
+
+#[test]
+fn a_question_that_was_repeated_and_comes_late_is_no_second_process() {
+    let hub = Hub::default();
+    let session = join(&hub, 0, 1);
+    session.repeats(1);
+    wait(&hub, &session, 1).end(1).unwrap();
+    let next = hub.wait(&session, 2, 1).unwrap();
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::OutOfOrder { seq: 1, expected: 2 })));
+    assert!(session.is_attached() && hub.is_anybody_waiting());
+    drop(next);
+    // Of other processes nobody has said anything.
+    assert!(matches!(hub.wait(&session, 4, 1), Err(AskError::OutOfOrder { .. })));
+    assert!(!session.is_attached());
+    // And whoever registers counts from the beginning.
+    session.attach();
+    session.attached();
+    wait(&hub, &session, 1).end(1).unwrap();
+    assert!(matches!(hub.wait(&session, 2, 1), Ok(Asked::Waits(_))));
+    assert!(matches!(hub.wait(&session, 1, 1), Err(AskError::OutOfOrder { .. })));
+    assert!(!session.is_attached());
 }
 
 #[test]

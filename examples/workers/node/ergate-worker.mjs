@@ -307,10 +307,11 @@ export class Worker {
   // Leasing.
 
   async #leaseLoop() {
-    while (!this.#isDraining) {
+    while (!this.#isAlone) {
       while (this.#registering) await this.#registering;
-      const free = this.slots - this.#attempts.size;
-      if (free <= 0) {
+      // One that drains asks for no more, and until it has heard that nothing is on its way.
+      const free = this.#isDraining ? 0 : this.slots - this.#attempts.size;
+      if (free <= 0 && !this.#isDraining) {
         await sleep(Infinity, (wake) => { this.#wakeLease = wake; });
         continue;
       }
@@ -325,6 +326,7 @@ export class Worker {
         this.#seq = seq + 1;
         for (const lease of answer.attempts ?? []) this.#adopt(lease);
         this.#obey(answer);
+        if (answer.drain) return;
       } catch (error) {
         if (error instanceof Unattached) await this.#register(generation, () => !this.#isLeaving && !this.#isAlone);
         else if (!(error instanceof Ended)) throw error;

@@ -348,9 +348,10 @@ class Worker:
                 generation = self._generation
             with self._changed:
                 self._changed.wait_for(lambda: self._draining or len(self._attempts) < self.slots)
-                if self._draining:
+                if self._is_alone:
                     return
-                seq, free = self._seq, self.slots - len(self._attempts)
+                # One that drains asks for no more, and until it has heard that nothing is on its way.
+                seq, free = self._seq, 0 if self._draining else self.slots - len(self._attempts)
                 if generation != self._generation:
                     continue
             body = json.dumps({"seq": seq, "slots": free, "wait": f"{int(self._wait_s * 1000)}ms"}).encode()
@@ -366,6 +367,8 @@ class Worker:
                 continue
             self._adopt(answer, generation, seq)
             self._obey(answer)
+            if answer.get("drain"):
+                return
 
     def _adopt(self, answer, generation, seq):
         """Makes leased attempts the worker's own and runs them."""

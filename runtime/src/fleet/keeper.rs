@@ -163,11 +163,13 @@ impl Keeper {
         }
         let Some(process) = self.processes.get_mut(&replica) else { return };
         let was = std::mem::replace(&mut process.phase, Phase::Draining);
-        match (was, self.hub.session(process.role.worker)) {
+        // One that has just become a worker may have been given something.
+        let session = self.hub.session(process.role.worker).filter(|session| was != Phase::Starting || session.is_attached());
+        match (was, session) {
             (Phase::Draining, _) => {}
             // It does nothing yet that it would have to end.
-            (Phase::Starting, _) | (Phase::Working(_), None) => process.child.terminate(),
-            (Phase::Working(_), Some(session)) => {
+            (Phase::Starting | Phase::Working(_), None) => process.child.terminate(),
+            (Phase::Starting | Phase::Working(_), Some(session)) => {
                 session.drain();
                 if let Some(writer) = &self.writer {
                     let (reply, _) = oneshot::channel();

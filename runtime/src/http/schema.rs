@@ -455,6 +455,8 @@ describe! {
         slots: u32,
         /// How long to wait when there is nothing, at most a minute.
         wait: Option<String>,
+        /// Whether something was asked under this number before.
+        again: Option<bool>,
     }
     /// What there is for a worker.
     Leased {

@@ -183,6 +183,9 @@ pub(super) async fn lease(
     let bytes = body::whole(&request, payload, &service.settings).await?;
     let ask: leased::Ask = read(&bytes)?;
     let wait = ask.wait.map_or(Ok(Micros(0)), |text| span("wait", &text))?.to_std();
+    if ask.again {
+        session.repeats(ask.seq);
+    }
     let asked = service.runtime.lease(session.id(), ask.seq, ask.slots, wait);
     let leased = tokio::select! {
         leased = asked => leased?,

@@ -270,9 +270,12 @@ impl Agent {
         self.room().min(self.limit())
     }
 
-    /// Whether it takes one more that this engine gives. What was asked for before the limit fell is done.
+    /// Whether it takes one more that this engine gives. What was asked for before the limit fell is done, also where it comes with a later answer: of
+    /// an engine alone that is never more than there was room for then, of several it may be.
     pub(super) fn takes_from(&self, at: usize) -> bool {
-        let limit = self.link(at).map_or(0, |link| link.limit).max(self.limit());
+        let is_alone = self.links.iter().flatten().count() == 1;
+        let asked_at = self.link(at).map_or(0, |link| link.limit);
+        let limit = if is_alone { usize::MAX } else { asked_at.max(self.limit()) };
         self.table.live() < self.room().min(limit)
     }
 

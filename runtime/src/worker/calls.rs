@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::agent::Agent;
 use super::line::Call;
-use super::link::Talk;
+use super::link::{Link, Talk};
 use super::share::{self, Room};
 use super::wire::{self, Ask, PROTOCOL, Registration};
 
@@ -24,7 +24,10 @@ impl Agent {
     pub(super) fn begin_calls(&mut self) {
         self.send_astray();
         let is_over = self.drain.is_some() && self.is_empty();
-        if is_over && self.links.iter().flatten().all(|link| !link.is_known) {
+        // Whoever ends the worker does not wait for what is on its way: that goes to others.
+        let is_hurried = self.drain.is_some_and(|drain| drain.until.is_some());
+        let owes = |link: &Link| !is_hurried && link.is_owed_a_word();
+        if is_over && self.links.iter().flatten().all(|link| !link.is_known && !owes(link)) {
             // Nobody has to be told.
             self.is_gone = true;
             return;
@@ -36,7 +39,7 @@ impl Agent {
                     self.tell_now(at);
                     self.fetch_now(at);
                 }
-                Some(link) if !is_over && link.talk.is_free() && !link.tell.is_calling() => {
+                Some(link) if (!is_over || owes(link)) && link.talk.is_free() && !link.tell.is_calling() => {
                     link.ask.give_up();
                     link.fetch.give_up();
                     self.talk(at, Talk::Register);
@@ -51,7 +54,7 @@ impl Agent {
     fn talk_now(&mut self, at: usize) {
         let Some(link) = self.link(at).filter(|link| link.talk.is_free()) else { return };
         match self.drain {
-            Some(_) if self.is_empty() => self.talk(at, Talk::Leave),
+            Some(drain) if self.is_empty() && (drain.until.is_some() || link.is_through()) => self.talk(at, Talk::Leave),
             Some(_) if !link.is_drain_said => self.talk(at, Talk::Drain),
             Some(_) | None if !self.table.is_empty() && link.heard.elapsed() >= self.plan.sign_every() => {
                 self.talk(at, Talk::Sign);
@@ -119,6 +122,7 @@ impl Agent {
             self.is_long_full()
         };
         if self.drain.is_some() {
+            self.ask_for_the_last();
             return;
         }
         if std::mem::replace(&mut self.most_before, most) > most {
@@ -132,6 +136,15 @@ impl Agent {
             let Some((index, slots)) = share::next(room, &engines, turn, Instant::now()) else { return };
             self.turn = places[index] + 1;
             self.ask(places[index], slots);
+        }
+    }
+
+    /// Asks engines that know that the worker drains until they say that nothing more is on its way.
+    fn ask_for_the_last(&mut self) {
+        for at in self.places() {
+            if self.link(at).is_some_and(|link| link.is_known && link.is_drain_said && !link.is_through() && link.ask.is_free()) {
+                self.ask(at, 0);
+            }
         }
     }
 
@@ -150,9 +163,9 @@ impl Agent {
     }
 
     fn ask(&mut self, at: usize, slots: usize) {
-        let Some(seq) = self.link(at).map(|link| link.seq) else { return };
+        let Some((seq, again)) = self.link(at).map(|link| (link.seq, link.asked_seq == link.seq)) else { return };
         let limit = self.limit();
-        let question = json(&Ask { seq, slots, wait: wire::span(WAIT) });
+        let question = json(&Ask { seq, slots, wait: wire::span(WAIT), again });
         let call = self.call(Method::POST, "/lease", question, WAIT + ANSWER_WITHIN);
         if let Some(link) = self.link_mut(at) {
             // The same number again is the same question: an answer that is on its way already comes once more.
@@ -160,7 +173,7 @@ impl Agent {
             // The answer may be to what it asked before.
             link.limit = limit.max(link.limit);
             link.ask.give_up();
-            link.asked = slots;
+            (link.asked, link.asked_seq) = (slots, seq);
             link.ask.begin(call);
         }
     }

@@ -76,6 +76,7 @@ impl Agent {
         self.take_in(at, attempts);
         if let Some(link) = self.link_mut(at) {
             link.limit = 0;
+            link.is_last_given = told.drain;
         }
         self.obey(at, told);
         self.follow(at, engines);
@@ -173,6 +174,7 @@ impl Agent {
         let Registered { engines, told } = read(&body)?;
         if let Some(link) = self.link_mut(at) {
             (link.is_known, link.seq, link.asked, link.limit) = (true, 1, 0, 0);
+            (link.asked_seq, link.is_last_given) = (0, false);
             (link.known_at, link.notice) = (Some(Instant::now()), Notice::default());
             [&mut link.ask, &mut link.tell, &mut link.fetch].into_iter().for_each(super::lane::Lane::went_well);
             link.is_drain_said = told.drain;
@@ -195,7 +197,9 @@ impl Agent {
             }
             Verdict::Refused(refusal) => return Err(WorkerError::Refused(refusal)),
             // Nobody has to be told any more.
-            Verdict::Done(_) | Verdict::Unattached | Verdict::Again(..) | Verdict::TooLarge(_) => link.is_known = false,
+            Verdict::Done(_) | Verdict::Unattached | Verdict::Again(..) | Verdict::TooLarge(_) => {
+                (link.is_known, link.is_last_given) = (false, true);
+            }
         }
         Ok(())
     }

@@ -12,6 +12,9 @@ use super::outbox::{Outbox, Parcel};
 use super::pace::Notice;
 use super::share::{Asked, Out, Said};
 
+/// How often an engine is asked in vain for what is on its way to a worker that wants to leave.
+const ASK_TRIES: u32 = 3;
+
 /// What is said on the connection for everything but questions, reports and payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Talk {
@@ -50,6 +53,8 @@ pub(super) struct Link {
     pub(super) talking: Talk,
     /// The number of the next question, and how many attempts the one on its way asks for.
     pub(super) seq: u64,
+    /// The number that was asked under last, for one that is asked again under it.
+    pub(super) asked_seq: u64,
     pub(super) asked: usize,
     /// How many attempts at a time did best when it was asked that, at most since the answer before.
     pub(super) limit: usize,
@@ -66,6 +71,8 @@ pub(super) struct Link {
     pub(super) heard: Instant,
     /// Whether it knows that the worker drains.
     pub(super) is_drain_said: bool,
+    /// Whether it has said since that nothing more is on its way.
+    pub(super) is_last_given: bool,
     /// Since when it does not answer.
     pub(super) troubled: Option<Instant>,
 }
@@ -88,6 +95,7 @@ impl Link {
             fetch: lane(),
             talking: Talk::Register,
             seq: 1,
+            asked_seq: 0,
             asked: 0,
             limit: 0,
             said: Said::nothing_yet(now),
@@ -97,6 +105,7 @@ impl Link {
             known_at: None,
             heard: now,
             is_drain_said: false,
+            is_last_given: false,
             troubled: None,
         }
     }
@@ -130,6 +139,16 @@ impl Link {
     /// Whether news is told here: it knows the worker, and the last call on each connection was answered.
     pub(super) fn is_well(&self) -> bool {
         self.is_known && self.lanes().iter().all(|lane| lane.failures() == 0)
+    }
+
+    /// Whether it has said, in an answer to a question, that nothing more is on its way from it; or does not answer questions.
+    pub(super) const fn is_through(&self) -> bool {
+        self.is_last_given || self.ask.failures() >= ASK_TRIES
+    }
+
+    /// Whether it forgot the worker, and may believe that this has what was on its way.
+    pub(super) const fn is_owed_a_word(&self) -> bool {
+        !self.is_known && self.known_at.is_some() && !self.is_last_given && self.troubled.is_none()
     }
 
     /// Whether nothing waits to be told here.

@@ -60,6 +60,8 @@ pub(super) struct Ask {
     pub(super) seq: u64,
     pub(super) slots: usize,
     pub(super) wait: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) again: bool,
 }
 
 /// The answer to it.

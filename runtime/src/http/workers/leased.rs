@@ -24,6 +24,8 @@ pub(super) struct Ask {
     pub(super) slots: u32,
     #[serde(default)]
     pub(super) wait: Option<String>,
+    #[serde(default)]
+    pub(super) again: bool,
 }
 
 #[derive(Serialize)]

@@ -153,7 +153,7 @@ fn a_trace_drives_a_live_pool_whose_log_is_run_again() {
     assert!(out.contains("\nUNRELIABLE: ") || out.contains("\nreliable: "), "{out}");
     assert_eq!(out, asked(&["--policy", "balanced"]).expect(0).out);
     // A part of it: what counts begins later, and nothing is lost of what came before.
-    let since = format!("{}", json["log"]["began"].as_str().unwrap());
+    let since = json["log"]["began"].as_str().unwrap().to_owned();
     let part = asked(&["--policy", "balanced", "-o", "json", "--since", &since]).expect(0).json();
     assert_eq!(part["policies"][0]["waits_counted"], 121);
     assert!(asked(&["--until", "4"]).expect(2).err.contains("it holds no task"));

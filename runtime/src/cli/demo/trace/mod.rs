@@ -89,6 +89,8 @@ async fn nap(Payload { us }: Payload) -> Result<(), TaskError> {
 /// What the run is of.
 struct Plan {
     name: String,
+    /// What the policy is called.
+    policy: String,
     speed: f64,
     /// Sped up, and up to where it is stopped.
     arrivals: Arrivals,
@@ -143,12 +145,13 @@ fn plan(args: &DemoArgs) -> anyhow::Result<Plan> {
     if arrivals.is_empty() {
         return Err(refused("no task arrives in that time".to_owned()).into());
     }
+    let called = policy.file_stem().unwrap_or(policy.as_os_str()).to_string_lossy().into_owned();
     let policy: AnyPolicy = ergate_config::read_policy(policy).map_err(Trouble::Usage)?;
     let bounds = Bounds { min: *min, max: *max };
     let setup = Setup { slots: args.slots.unwrap_or(SLOTS), ..Setup::new(policy, bounds) };
-    day::checked(&args.traced.policy.to_string_lossy(), &setup)?;
+    day::checked(&called, &setup)?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(Plan { name, speed: *speed, arrivals, setup })
+    Ok(Plan { name, policy: called, speed: *speed, arrivals, setup })
 }
 
 async fn start(args: &DemoArgs, store: Store, data: &Path, plan: &Plan) -> anyhow::Result<Runtime> {
@@ -210,10 +213,4 @@ fn word(plan: &Plan, data: &Path, replayed: replay::Replayed, elapsed: Duration,
     tracing::debug!(took = ?began.elapsed(), "the back-test is done");
     let data = data.display().to_string();
     Ok(Word { name: plan.name.clone(), speed: plan.speed, data, elapsed, happened, simulated, fidelity, start, replayed })
-}
-
-/// The name of a policy, as its file has it.
-fn policy_name(policy: &AnyPolicy) -> String {
-    let told = serde_json::to_value(policy).unwrap_or_default();
-    told["policy"].as_str().unwrap_or("policy").to_owned()
 }

@@ -12,12 +12,15 @@ use ergate::events::time::{Micros, Timestamp};
 use ergate::look::record;
 
 use super::screen::{Screen, bars};
-use super::{POOL, Plan, policy_name};
+use super::{POOL, Plan};
 use crate::cli::progress::number;
 use crate::cli::{Format, Globals, output};
 
-/// Decisions that are shown.
-const DECISIONS: usize = 6;
+/// Lines for the last decisions.
+const DECISION_LINES: usize = 9;
+/// How many characters of a sentence stand in a line, and how far they are from the left.
+const SENTENCE: usize = 64;
+const INDENT: usize = 14;
 /// How often a number is kept for the bars, and how many bars there are.
 const BAR_EVERY: Duration = Duration::from_millis(500);
 const BARS: usize = 56;
@@ -66,7 +69,7 @@ impl Watch {
             (false, None) => Show::Lines { last: Instant::now(), told: 0 },
         };
         Ok(Watch {
-            title: format!("{} at {}x, sized by {}", output::escape(&plan.name), plan.speed, policy_name(&plan.setup.policy)),
+            title: format!("{} at {}x, sized by {}", output::escape(&plan.name), plan.speed, output::escape(&plan.policy)),
             count: plan.arrivals.len(),
             policy: plan.setup.policy.clone(),
             most: plan.setup.bounds.max,
@@ -163,9 +166,13 @@ impl Watch {
             String::new(),
             format!("last decisions of {}", number(self.decisions.len() as u64)),
         ];
-        let last = self.decisions.iter().rev().take(DECISIONS);
-        lines.extend(last.map(|(at, sentence)| output::escape(&format!("{}  {sentence}", clock(*at)))));
-        lines.resize(10 + DECISIONS, String::new());
+        let above = lines.len();
+        for (at, sentence) in self.decisions.iter().rev().take(DECISION_LINES) {
+            let parts = wrapped(&output::escape(sentence), SENTENCE);
+            let heads = std::iter::once(clock(*at)).chain(std::iter::repeat(String::new()));
+            lines.extend(heads.zip(parts).map(|(head, part)| format!("{head:<INDENT$}{part}")));
+        }
+        lines.resize(above + DECISION_LINES, String::new());
         lines
     }
 }
@@ -191,4 +198,33 @@ async fn seen(runtime: &Runtime) -> anyhow::Result<Seen> {
         done,
         waits,
     })
+}
+
+/// A text in lines of at most so many characters, broken between words.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= most) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        assert_eq!(
+            wrapped("from 2 to 3 replicas: the signals ask for it", 20),
+            ["from 2 to 3", "replicas: the", "signals ask for it"]
+        );
+        assert_eq!(wrapped("", 5), [""]);
+    }
 }

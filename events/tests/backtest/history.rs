@@ -53,6 +53,8 @@ struct Engine {
     /// When another history begins, and that history.
     halfway: u64,
     half: Option<(History, State)>,
+    /// Whether each attempt at a task takes longer than the one before.
+    longer: bool,
 }
 
 impl Engine {
@@ -72,6 +74,7 @@ impl Engine {
             state: State::default(),
             halfway: u64::MAX,
             half: None,
+            longer: false,
         };
         let retry = RetryPolicy { attempts: 3, initial: Micros::from_secs(2), jitter_milli: 0, ..RetryPolicy::default() };
         let settings = TypeSettings { pool: "models".to_owned(), retry, ..TypeSettings::default() };
@@ -93,7 +96,7 @@ impl Engine {
 
     fn tell_all(&mut self, commands: &[Command<'_>]) {
         self.now = self.now.max(self.shard.state().last_at.0 + 1);
-        let mut follows = Vec::new();
+        let (mut follows, longer) = (Vec::new(), self.longer);
         if self.half.is_none() && self.now >= self.halfway {
             self.half = Some((History::new("models", &self.state), self.state.clone()));
         }
@@ -108,6 +111,7 @@ impl Engine {
             match envelope.event {
                 Event::Started { task, attempt, .. } => {
                     let (service, fails) = work[task.0 as usize];
+                    let service = if longer { service * u64::from(attempt) } else { service };
                     follows.push((now + service, Plan::End { task: task.0, attempt, well: attempt > fails }));
                 }
                 Event::ReplicaRequested { replica, .. } => follows.push((now + start, Plan::Up(replica.0))),
@@ -332,6 +336,7 @@ fn what_is_read_from_the_middle_of_a_log_counts_from_where_it_is_told() {
 #[test]
 fn attempts_delays_and_losses_are_read_as_they_were() {
     let mut engine = Engine::new(SECOND);
+    engine.longer = true;
     let at = |seconds: u64| BEGAN.0 + seconds * SECOND;
     engine.plan(at(1), Plan::Size(1));
     // Fails twice, two and four seconds before the next attempt; a task that is due after 20 s; and one whose replica is lost at 41 s.
@@ -343,13 +348,16 @@ fn attempts_delays_and_losses_are_read_as_they_were() {
     let near = |span: Micros| (span.0 as f64 / 1e6).round();
     let tasks: Vec<_> = recorded.arrivals.tasks().iter().map(|task| (near(task.at), near(task.service))).collect();
     // It comes anew when its replica is gone.
-    assert_eq!(tasks, [(5.0, 1.0), (26.0, 2.0), (41.0, 5.0)]);
+    assert_eq!(tasks, [(5.0, 1.0), (26.0, 2.0), (41.0, 10.0)]);
     assert_eq!((recorded.arrivals.retry_count(), recorded.left.lost, recorded.left.unstarted), (2, 1, 0));
     let flat: Vec<_> = recorded.arrivals.flat().tasks().iter().map(|task| near(task.at)).collect();
-    assert_eq!(flat, [5.0, 8.0, 13.0, 26.0, 41.0], "retries come two and four seconds after the ends before them");
+    assert_eq!(flat, [5.0, 8.0, 14.0, 26.0, 41.0], "retries come two and four seconds after the ends before them");
     assert_eq!(recorded.starts.iter().map(|span| near(*span)).collect::<Vec<_>>(), [1.0, 1.0]);
     let report = recorded.report(&setup(&recorded));
     assert_eq!((report.waits.count, near(report.waits.max)), (5, 1.0), "the lost one waits for another replica");
+    let again = backtest::run(&recorded.arrivals, &recorded.again(&setup(&recorded))).unwrap();
+    let busy = again.shares.busy * again.billed.0 as f64 / 1e6 * 2.0;
+    assert!((busy - 18.0).abs() < 0.1, "1, 2, 3, 2 and 10 s, on two slots: {busy}");
 }
 
 #[test]

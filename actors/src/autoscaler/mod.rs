@@ -143,6 +143,7 @@ mod tests {
             most: 4,
             ready,
             running,
+            busy: (running, 8),
             look_again: None,
         }
     }

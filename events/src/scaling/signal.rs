@@ -33,6 +33,8 @@ pub mod names {
     pub const RUN_P99: &str = "run_s_p99";
     /// Tasks that are ready or running.
     pub const WORK: &str = "work";
+    /// Which share of the slots of replicas that take work is busy, in per cent; 0 where there is none.
+    pub const BUSY: &str = "busy_percent";
     /// Tasks that arrived, a second.
     pub const ARRIVALS: &str = "arrivals_per_s";
     /// Mean time from start to end of the attempts that ended lately, in seconds.

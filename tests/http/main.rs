@@ -24,4 +24,5 @@ mod schema;
 mod service;
 mod submit;
 mod tokens;
+mod why;
 mod workers;

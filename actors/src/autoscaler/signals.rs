@@ -56,6 +56,10 @@ impl Measured {
             names::READY => measure::count(sized.ready),
             names::RUNNING => measure::count(sized.running),
             names::WORK => measure::count(sized.ready.saturating_add(sized.running)),
+            names::BUSY => measure::real(match sized.busy {
+                (_, 0) => 0.0,
+                (busy, slots) => busy as f64 / slots as f64 * 100.0,
+            }),
             names::OLDEST => measure::seconds(self.oldest.map_or(Micros(0), |since| now.since(since))),
             _ => self.measure.read(name, now).unwrap_or_else(|| {
                 Reading::Failed(format!("there is no signal {:?}", name.chars().take(64).collect::<String>()))
@@ -83,7 +87,8 @@ mod tests {
 
     #[test]
     fn rates_and_means_are_those_of_their_windows() {
-        let signals = [names::READY, names::WORK, names::ARRIVALS, names::SERVICE, names::START, names::WAIT_P95, "load"];
+        let signals =
+            [names::READY, names::WORK, names::ARRIVALS, names::SERVICE, names::START, names::WAIT_P95, "load", names::BUSY];
         let mut sized = SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
@@ -93,6 +98,7 @@ mod tests {
             most: 4,
             ready: 3,
             running: 2,
+            busy: (1, 8),
             look_again: None,
         };
         let mut tally = Tally::default();
@@ -103,7 +109,7 @@ mod tests {
         let begin = Timestamp(1_000_000_000);
         measured.note(&sized, &tally, begin);
         let first: Vec<_> = measured.readings(&sized, begin).iter().map(number).collect();
-        assert_eq!(first, [Some(3.0), Some(5.0), Some(0.0), None, None, None, None]);
+        assert_eq!(first, [Some(3.0), Some(5.0), Some(0.0), None, None, None, None, Some(12.5)]);
         // Two a second for two minutes, of which each takes half a second.
         for second in 1..=120_u64 {
             let counts = &mut tally.types[0].counts;
@@ -114,7 +120,7 @@ mod tests {
         }
         let now = begin.after(Micros::from_secs(120));
         let read: Vec<_> = measured.readings(&sized, now).iter().map(number).collect();
-        assert_eq!(read, [Some(3.0), Some(5.0), Some(2.0), Some(0.5), None, Some(0.025), None]);
+        assert_eq!(read, [Some(3.0), Some(5.0), Some(2.0), Some(0.5), None, Some(0.025), None, Some(12.5)]);
         // Then nothing for long: the rate goes down within its window, and how long tasks take is still known.
         sized.ready = 0;
         for second in 121..=600_u64 {

@@ -33,6 +33,8 @@ pub struct SizedPool {
     pub ready: u64,
     /// Attempts that run.
     pub running: u64,
+    /// Busy slots of replicas that take work, and all of theirs.
+    pub busy: (u64, u64),
     /// When its policy wanted to look again at the latest.
     pub look_again: Option<Timestamp>,
 }
@@ -52,7 +54,8 @@ fn sized(state: &State) -> Vec<SizedPool> {
         let size = control.pools.get(usize::from(pool.0))?;
         let known = state.work.pools.iter().position(|known| known.name == size.name);
         let index = known.and_then(|index| u32::try_from(index).ok());
-        let replicas = state.work.replicas.iter().filter(|(_, replica)| Some(replica.pool) == index);
+        let replicas = || state.work.replicas.iter().map(|(_, replica)| replica).filter(|replica| Some(replica.pool) == index);
+        let taking = || replicas().filter(|replica| !replica.draining);
         Some(SizedPool {
             pool: *pool,
             name: size.name.clone(),
@@ -61,7 +64,8 @@ fn sized(state: &State) -> Vec<SizedPool> {
             wanted: size.replicas,
             most: scaling.bounds.max,
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
-            running: replicas.map(|(_, replica)| replica.used() as u64).sum(),
+            running: replicas().map(|replica| replica.used() as u64).sum(),
+            busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
             look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
         })
     });

@@ -4,7 +4,7 @@ use super::fleet::Fleet;
 use super::queue::Ready;
 use super::signals::{Known, Needs, names};
 use crate::scaling::measure::{self, Measure};
-use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage};
+use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage, names as live};
 use crate::scaling::{AnyPolicy, Observation};
 use crate::time::{Micros, Timestamp};
 
@@ -118,7 +118,7 @@ impl Meter {
                 at: self.observation.at,
                 window: Micros(0),
             };
-            let usage = if is_ready { vec![used(names::CPU, 1_000), used(names::BUSY, 100_000)] } else { Vec::new() };
+            let usage = if is_ready { vec![used(names::CPU, 1_000), used(live::BUSY, 100_000)] } else { Vec::new() };
             let since = self.began.after(Micros(ready_at));
             pods.push(Pods {
                 count: 1,

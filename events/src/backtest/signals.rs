@@ -9,8 +9,6 @@ use crate::time::Timestamp;
 
 /// Names of signals that only a back-test knows, besides those of [`signal::names`](crate::scaling::signal::names).
 pub mod names {
-    /// Which share of the slots of ready replicas is busy, in per cent; 0 where there is none. Also what each replica tells of itself.
-    pub const BUSY: &str = "busy_percent";
     /// What a replica uses of the CPU that it asks for: as much as its slots are busy.
     pub const CPU: &str = "cpu";
 }
@@ -34,7 +32,7 @@ impl Known {
             live::WORK => Known::Work,
             live::RUNNING => Known::Running,
             live::OLDEST => Known::Oldest,
-            names::BUSY => Known::Busy,
+            live::BUSY => Known::Busy,
             _ => Measure::default().read(name, Timestamp(0)).map(|_| Known::Measured)?,
         })
     }

@@ -1,12 +1,13 @@
-//! Several policies for one pool: the one that wants most decides.
+//! Several policies for one pool: the one that wants most decides, or a formula over what they want.
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::decision::{Answer, Decision, Reason, Verdict};
+use super::decision::{Answer, Decision, Failure, Reason, Verdict};
+use super::formula::Formula;
 use super::policy::{Cadence, Policy, Single, SingleMemory};
 use super::setting::{self, SettingError};
-use super::signal::{Bounds, Observation, Value};
+use super::signal::{Bounds, Observation, Value, replicas};
 use crate::time::{Micros, Timestamp};
 
 /// Settings. A member is any policy but another composite: settings that contain themselves could not be read back within a bound.
@@ -15,6 +16,9 @@ use crate::time::{Micros, Timestamp};
 pub struct Composite {
     /// The members, with a name each.
     pub members: Vec<Member>,
+    /// How many replicas follow from what the members want, over their names; `None` is the largest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formula: Option<Formula>,
 }
 
 /// One of several policies.
@@ -52,6 +56,9 @@ impl Policy for Composite {
             setting::name(&format!("{key}.name"), &member.name)?;
             member.rule.check(bounds).map_err(|error| SettingError { key: format!("{key}.rule.{}", error.key), ..error })?;
         }
+        if let Some(formula) = &self.formula {
+            formula.check("formula", self.members.iter().map(|member| member.name.as_str()))?;
+        }
         Ok(())
     }
 
@@ -62,6 +69,9 @@ impl Policy for Composite {
     }
 
     fn input(&self, index: u16) -> String {
+        if self.formula.is_some() && usize::from(index) == self.members.len() {
+            return "the formula".to_owned();
+        }
         self.members.get(usize::from(index)).map_or_else(|| format!("member {index}"), |member| member.name.clone())
     }
 
@@ -86,7 +96,9 @@ impl Policy for Composite {
                 best = Some((index, of_member));
             }
         }
-        if let Some((index, best)) = best {
+        if let Some(formula) = &self.formula {
+            self.calculate(formula, &mut decision);
+        } else if let Some((index, best)) = best {
             decision.winner = u16::try_from(index).ok();
             (decision.wanted, decision.reason, decision.limits) = (best.wanted, best.reason, best.limits);
         }
@@ -105,6 +117,33 @@ impl Policy for Composite {
                 member.rule.overruled(&mut memory.known, observation, wanted);
             }
         }
+    }
+}
+
+impl Composite {
+    /// What the formula makes of what the members want. Where one of those in it knows too little, nothing changes.
+    fn calculate(&self, formula: &Formula, decision: &mut Decision) {
+        let mut wanted = Vec::with_capacity(formula.names().len());
+        for name in formula.names() {
+            let index = self.members.iter().position(|member| member.name == *name);
+            match index.and_then(|index| decision.verdicts.get(index)).map(|verdict| &verdict.answer) {
+                Some(Answer::Replicas(count)) => wanted.push(f64::from(*count)),
+                Some(Answer::Failed(_) | Answer::Nothing) | None => {
+                    decision.reason = Reason::Unknown;
+                    return;
+                }
+            }
+        }
+        let Some(value) = formula.value(|index| wanted.get(index).copied().unwrap_or(f64::NAN)) else {
+            decision.verdicts.push(Verdict::failed(Failure::NoNumber));
+            decision.reason = Reason::Unknown;
+            return;
+        };
+        decision.wanted = replicas(value.get());
+        decision.winner = u16::try_from(decision.verdicts.len()).ok();
+        let answer = Answer::Replicas(decision.wanted);
+        decision.verdicts.push(Verdict { raw: Some(Value::Real(value)), ratio: None, pods: None, answer });
+        decision.reason = if decision.is_change() { Reason::Proposed } else { Reason::Content };
     }
 }
 

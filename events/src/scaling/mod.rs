@@ -24,6 +24,7 @@
 
 pub mod composite;
 pub mod decision;
+pub mod formula;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;

@@ -33,6 +33,8 @@ pub mod names {
     pub const RUN_P99: &str = "run_s_p99";
     /// Tasks that are ready or running.
     pub const WORK: &str = "work";
+    /// Which share of the slots of replicas that take work is busy, in per cent; 0 where there is none.
+    pub const BUSY: &str = "busy_percent";
     /// Tasks that arrived, a second.
     pub const ARRIVALS: &str = "arrivals_per_s";
     /// How many more tasks arrived than attempts started in the last minute, a second: how fast the backlog grows.

@@ -40,7 +40,7 @@ fn policies() -> Vec<AnyPolicy> {
         AnyPolicy::Keda(keda),
         AnyPolicy::Kpa(Kpa::default()),
         AnyPolicy::Rate(rate),
-        AnyPolicy::Composite(Composite { members }),
+        AnyPolicy::Composite(Composite { members, formula: None }),
         json(tracking),
         json(step),
         json(rules),

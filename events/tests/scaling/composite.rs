@@ -25,7 +25,7 @@ fn policy() -> Composite {
         ..Hpa::default()
     };
     let member = |name: &str, rule| Member { name: name.to_owned(), rule };
-    Composite { members: vec![member("queue", Single::Hpa(queue)), member("old tasks", Single::Threshold(old))] }
+    Composite { members: vec![member("queue", Single::Hpa(queue)), member("old tasks", Single::Threshold(old))], formula: None }
 }
 
 fn load(queue: f64, age: f64) -> Vec<ergate_events::scaling::signal::Signal> {

@@ -111,7 +111,8 @@ fn a_fallback_counts_after_enough_failures_in_a_row() {
 fn a_fallback_for_a_target_in_all_is_for_the_ready_replicas() {
     let mut policy = policy();
     policy.follows_events = true;
-    policy.triggers = vec![Trigger { signal: "lag".into(), target: Target::ValueMilli(10_000), activation: real(0.0) }];
+    policy.triggers =
+        vec![Trigger { name: None, signal: "lag".into(), target: Target::ValueMilli(10_000), activation: real(0.0) }];
     policy.fallback = Some(Fallback { failures: 0, replicas: 8, behavior: FallbackBehavior::Static });
     let mut pool = Pool::new(&policy, (0, 20), 4);
     assert_eq!(pool.look(0, vec![broken("lag")]).wanted, 8);
@@ -156,7 +157,12 @@ fn a_pause_holds_what_it_says() {
 fn activity_that_is_not_known_in_full_does_not_count_for_the_cooldown() {
     let mut policy = policy();
     policy.follows_events = true;
-    policy.triggers.push(Trigger { signal: "age".into(), target: Target::AverageValueMilli(60_000), activation: real(0.0) });
+    policy.triggers.push(Trigger {
+        name: None,
+        signal: "age".into(),
+        target: Target::AverageValueMilli(60_000),
+        activation: real(0.0),
+    });
     let mut pool = Pool::new(&policy, (0, 20), 2);
     pool.look(0, vec![signal("lag", 20.0), signal("age", 1.0)]);
     pool.look(200, vec![signal("lag", 20.0), broken("age")]);

@@ -4,6 +4,7 @@
 mod aws;
 mod composite;
 mod conformance;
+mod formula;
 mod hpa;
 mod keda;
 mod kpa;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::support::{START, real};
 
 /// A policy of each kind, as text; an `S` after a number makes it a span of so many seconds.
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 11] = [
     r#"{"policy": "hpa", "metrics": [
         {"source": {"external": {}}, "name": "a", "target": {"average_value_milli": 2500}},
         {"source": {"object": {"kind": "Queue"}}, "name": "b", "target": {"value_milli": 30000}},
@@ -37,6 +37,14 @@ const POLICIES: [&str; 9] = [
         {"name": "queue", "rule": {"policy": "hpa", "metrics": [{"source": {"external": {}}, "name": "b", "target": {"average_value_milli": 2500}}],
           "controller": {"sync_period": 15S, "downscale_stabilization": 300S, "cpu_initialization": 300S, "initial_readiness": 30S}}},
         {"name": "rate", "rule": {"policy": "rate", "arrivals": "a", "backlog": "b", "service": "c", "start": "d", "catch_up": 30S, "keep_alive": 45S}}]}"#,
+    r#"{"policy": "keda", "triggers": [{"name": "lag", "signal": "a", "target": {"average_value_milli": 5000}}, {"signal": "b", "target": {"value_milli": 9000}}],
+       "scaling_modifiers": {"formula": "lag > 40 ? max(lag, b) / 2 : lag / (b - 7)", "target": {"average_value_milli": 4000}, "activation": 1},
+       "polling": 30S, "cooldown": 300S, "initial_cooldown": 20S, "fallback": {"failures": 1, "replicas": 4},
+       "controller": {"sync_period": 15S, "downscale_stabilization": 300S, "cpu_initialization": 300S, "initial_readiness": 30S}}"#,
+    r#"{"policy": "composite", "formula": "(queue + steady) / 2", "members": [
+        {"name": "queue", "rule": {"policy": "hpa", "metrics": [{"source": {"external": {}}, "name": "b", "target": {"average_value_milli": 2500}}],
+          "controller": {"sync_period": 15S, "downscale_stabilization": 300S, "cpu_initialization": 300S, "initial_readiness": 30S}}},
+        {"name": "steady", "rule": {"policy": "kpa", "signal": "a", "concurrency": 3, "tick": 2S, "stable_window": 60S, "scale_to_zero_grace": 30S}}]}"#,
 ];
 
 /// A policy whose spans, the numbers before an `S`, are so many times as many seconds.

@@ -232,7 +232,12 @@ fn the_gpu_pool_as_keda_sizes_it() {
     let policy: Keda = serde_json::from_str(text).unwrap();
     assert_eq!(
         policy.triggers,
-        [Trigger { signal: "requests_per_s".into(), target: Target::AverageValueMilli(1_000), activation: Real::ZERO }]
+        [Trigger {
+            name: None,
+            signal: "requests_per_s".into(),
+            target: Target::AverageValueMilli(1_000),
+            activation: Real::ZERO
+        }]
     );
     let mut pool = Pool::new(&policy, (0, 5), 0);
     // To 1 by KEDA, and to 4 by its HPA at the next look: 3.2 requests a second at 1 each, and 4 from 1 are allowed at once.

@@ -12,6 +12,7 @@ mod doctor;
 mod embedded;
 mod executors;
 mod exit;
+mod import;
 mod kafka;
 mod launch;
 mod log;
@@ -125,6 +126,8 @@ enum Verb {
     /// Look at scaling policies without a pool
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
+    /// Make pools with policies of the manifests of other autoscalers: HPA, KEDA, AWS
+    Import(import::ImportArgs),
     /// Say why a pool has the size that it has
     Why(why::WhyArgs),
     /// Run a recorded day again under other scaling policies: what each would have cost, and how long tasks would have waited
@@ -181,6 +184,7 @@ impl Verb {
             | Verb::Launch(_)
             | Verb::Dlq(_)
             | Verb::Policy(_)
+            | Verb::Import(_)
             | Verb::Whatif(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
@@ -226,6 +230,7 @@ fn run(verb: Verb, globals: &Globals) -> anyhow::Result<Exit> {
         Verb::DeadLetters(verb) => dead::run(verb, globals),
         Verb::Pool(verb) => pool::run(verb, globals),
         Verb::Policy(verb) => policy::run(verb, globals),
+        Verb::Import(args) => import::run(&args, globals),
         Verb::Whatif(args) => whatif::run(&args, globals),
         Verb::Schedule(verb) => schedule::run(verb, globals),
         Verb::Status => status::run(globals),

@@ -1,6 +1,10 @@
-//! `ergate why`: why a pool has the size that it has.
+//! `ergate why`: why a pool has the size that it has, and why a task waited.
 
+use ergate::events::id::TaskId;
+use ergate::events::time::Micros;
+use ergate::look::fold::Source;
 use ergate::look::record::plain;
+use ergate::look::waits::waits;
 use ergate::look::why::{why, why_not};
 use serde_json::{Value, json};
 
@@ -17,20 +21,36 @@ use super::{Exit, Format, Globals, output};
 pub(crate) struct WhyArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// The pool
-    pool: String,
+    /// The pool; or the id of a task, such as 0-42
+    #[arg(value_name = "POOL|TASK")]
+    what: String,
     /// As it was at a position or a time, such as 1200 or 2030-01-31T12:00:00Z
-    #[arg(long, value_name = "MOMENT")]
+    #[arg(long, value_name = "MOMENT", help_heading = "Of a pool")]
     at: Option<Moment>,
     /// Why it does not have so many replicas
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Of a pool")]
     not: Option<u32>,
 }
 
+impl WhyArgs {
+    /// The task that is asked about; pools have other names.
+    fn task(&self) -> Option<TaskId> {
+        self.what.parse().ok()
+    }
+}
+
 pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    if let Some(task) = args.task() {
+        if args.at.is_some() || args.not.is_some() {
+            return Err(
+                Trouble::Usage("--at and --not are about pools; a task has waited for what it has waited".to_owned()).into()
+            );
+        }
+        return run_task(args, task, globals);
+    }
     let told: Value = match choice::side(globals, args.log.flag())? {
         Side::Service(remote) => {
-            let path = Path::new("/v1/pools").below(&args.pool).below("why");
+            let path = Path::new("/v1/pools").below(&args.what).below("why");
             remote.get(path.with("at", args.at.map(|at| at.to_string())).with("not", args.not))?
         }
         Side::Directory => {
@@ -40,12 +60,12 @@ pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
                 None => place.fold_all(globals)?,
             };
             let missing = || {
-                let text = format!("no policy sizes a pool {:?}; `ergate pool set` gives a pool one", args.pool);
+                let text = format!("no policy sizes a pool {:?}; `ergate pool set` gives a pool one", args.what);
                 Trouble::NotFound(text)
             };
-            let mut told = why(&state, &args.pool).ok_or_else(missing)?;
+            let mut told = why(&state, &args.what).ok_or_else(missing)?;
             if let Some(not) = args.not {
-                told["not"] = json!({ "replicas": not, "because": why_not(&state, &args.pool, not) });
+                told["not"] = json!({ "replicas": not, "because": why_not(&state, &args.what, not) });
             }
             told
         }
@@ -55,6 +75,48 @@ pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
         Format::Table => print(&told)?,
     }
     Ok(Exit::Done)
+}
+
+fn run_task(args: &WhyArgs, task: TaskId, globals: &Globals) -> anyhow::Result<Exit> {
+    let told = match choice::side(globals, args.log.flag())? {
+        Side::Service(remote) => remote.get(Path::new("/v1/tasks").below(&args.what).below("why"))?,
+        Side::Directory => {
+            let place = args.log.of_task(task).open_one(globals)?;
+            let blocks = if task.shard == place.shard { place.index(globals)?.history(task.ordinal, None)? } else { Vec::new() };
+            let missing = || Trouble::NotFound(format!("the log has no event of the task {task}"));
+            let mut told =
+                waits(&Source { reader: place.reader.as_ref(), snapshots: Some(&place.snapshots()) }, &blocks, task.ordinal)?
+                    .ok_or_else(missing)?;
+            told["task"] = json!(task);
+            told
+        }
+    };
+    match globals.output {
+        Format::Json => output::json(&told)?,
+        Format::Table => print_task(&told)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// The sum first, then each part.
+fn print_task(told: &Value) -> anyhow::Result<()> {
+    let span = |value: &Value| Micros(value.as_u64().unwrap_or_default()).to_string();
+    let state = if told["waiting"] == true { "waits, for" } else { "waited" };
+    let sums = told["by_cause_us"].as_object().into_iter().flatten();
+    let sums: Vec<String> = sums.map(|(cause, sum)| format!("{} {}", span(sum), cause.replace('_', " "))).collect();
+    let split = if sums.is_empty() { String::new() } else { format!(": {}", sums.join(", ")) };
+    output::line(&format!("{} {state} {}{split}", plain(&told["task"]), span(&told["waited_us"])))?;
+    if let Some(setting) = told["remedy"]["setting"].as_str() {
+        output::line(&output::escape(&format!("avoided by: {setting} ({})", plain(&told["remedy"]["cost"]))))?;
+    }
+    output::line("")?;
+    let mut table = Table::new(&["ATTEMPT", "WAITED", "CAUSE", "BECAUSE", "SINCE THE EVENT"]);
+    for part in told["parts"].as_array().into_iter().flatten() {
+        let event = format!("{} at position {}", plain(&part["event"]), plain(&part["position"]));
+        let cause = plain(&part["cause"]).replace('_', " ");
+        table.row([plain(&part["attempt"]), span(&part["waited_us"]), cause, plain(&part["because"]), event]);
+    }
+    table.print()
 }
 
 /// One screen: the sentence first, then every number.

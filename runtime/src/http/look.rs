@@ -169,7 +169,7 @@ fn matches(request: &HttpRequest, tag: &EntityTag) -> bool {
 }
 
 /// The state, if it may know the task.
-async fn known(service: &Service, id: TaskId) -> Result<Box<State>, Problem> {
+pub(super) async fn known(service: &Service, id: TaskId) -> Result<Box<State>, Problem> {
     if id.shard.0 >= service.runtime.shards() {
         return Err(no_task(id));
     }
@@ -178,7 +178,7 @@ async fn known(service: &Service, id: TaskId) -> Result<Box<State>, Problem> {
 }
 
 /// A log that has the request of a task: what is kept here, or where that begins later, all of it. Blocks.
-fn log_of(service: &Service, id: TaskId) -> Result<Shard, Problem> {
+pub(super) fn log_of(service: &Service, id: TaskId) -> Result<Shard, Problem> {
     let shard = service.shard(id.shard)?;
     let first = shard.reader.span().first;
     if first == Position(0) {

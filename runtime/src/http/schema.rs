@@ -292,6 +292,25 @@ describe! {
         /// Why there are not as many replicas as were asked about.
         not: Option<Value>,
     }
+    /// Why a task waited.
+    WhyTask {
+        /// The task.
+        task: String,
+        /// When it was requested.
+        requested: String,
+        /// How often it was started.
+        starts: u32,
+        /// Whether it waits now.
+        waiting: bool,
+        /// How long it was without a slot in all.
+        waited_us: u64,
+        /// The same by what kept it: planned, dependency, limit, paused, cold_start, bound, queue.
+        by_cause_us: Value,
+        /// Each part of it with the event that began it.
+        parts: Vec<Value>,
+        /// The one setting that would have avoided most of it, and what it costs; null where none would.
+        remedy: Option<Value>,
+    }
     /// A policy for a pool.
     #[serde(deny_unknown_fields)]
     PolicySetting {

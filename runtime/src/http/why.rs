@@ -14,12 +14,15 @@ use super::act::by;
 use super::body;
 use super::gate::guarded;
 use super::health::not_that;
+use super::led::{Of, led};
+use super::look::{known, log_of};
 use super::problem::{BUSY, INVALID, NOT_FOUND, Problem};
 use super::query::Parameters;
-use super::service::{Service, blocking};
+use super::service::{Service, blocking, no_task, task_id};
 use super::token::Scope;
 use crate::look::fold::Source;
 use crate::look::moment::Moment;
+use crate::look::waits::waits;
 use crate::look::why::{why, why_not};
 use crate::shards::CAPACITY;
 
@@ -29,7 +32,11 @@ const FOLDS_MAX: usize = 1;
 pub(super) fn routes(config: &mut ServiceConfig) {
     let folds = Arc::new(Semaphore::new(FOLDS_MAX));
     let asked = web::get().to(move |request, name, service| ask(request, name, service, Arc::clone(&folds)));
+    let folds = Arc::new(Semaphore::new(FOLDS_MAX));
+    let task = web::get().to(move |request, id, service| ask_task(request, id, service, Arc::clone(&folds)));
+    let task = guarded(led(task, Of::Task), Some(Scope::Read));
     config
+        .service(web::resource("/tasks/{id}/why").route(task).default_service(not_that("GET")))
         .service(web::resource("/pools/{name}/why").route(guarded(asked, Some(Scope::Read))).default_service(not_that("GET")))
         .service(
             web::resource("/pools/{name}/policy")
@@ -74,6 +81,33 @@ fn tell(state: &ergate_events::state::State, name: &str, not: Option<u32>) -> Re
         told["not"] = json!({ "replicas": not, "because": why_not(state, name, not) });
     }
     Ok(told)
+}
+
+/// Says why a task waited.
+#[utoipa::path(get, path = "/v1/tasks/{id}/why", tag = "tasks", operation_id = "why_task", params(("id" = String, Path, description = "The id of a task, such as 0-42")), responses((status = 200, description = "The time without a slot, by what kept it", body = super::schema::WhyTask)), security(("bearer" = ["read"])))]
+pub(super) async fn ask_task(
+    request: HttpRequest,
+    id: Path<String>,
+    service: Data<Service>,
+    folds: Arc<Semaphore>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::read(&request, &[])?;
+    let id = task_id(&id)?;
+    known(&service, id).await?;
+    let folding = folds.try_acquire_owned();
+    let folding = folding.map_err(|_| {
+        Problem::new(BUSY, "the waits of another task are being looked at").retry_after(std::time::Duration::from_secs(1))
+    })?;
+    let told = blocking(move || {
+        let shard = log_of(&service, id)?;
+        let source = Source { reader: shard.reader.as_ref(), snapshots: shard.snapshots.as_ref() };
+        let told = waits(&source, &shard.index.history(id.ordinal, None)?, id.ordinal)?;
+        drop(folding);
+        told.ok_or_else(|| no_task(id))
+    });
+    let mut told = told.await?;
+    told["task"] = json!(id);
+    Ok(HttpResponse::Ok().json(told))
 }
 
 /// A policy for a pool; `null` takes it away.

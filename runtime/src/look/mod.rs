@@ -15,6 +15,7 @@ pub mod row;
 pub mod schedule;
 pub mod summary;
 pub mod text;
+pub mod waits;
 pub mod why;
 
 use ergate_events::log::LogError;

@@ -58,7 +58,7 @@ fn inputs(policy: &AnyPolicy, decision: &Decision) -> Vec<Value> {
 }
 
 /// The event that set a bound.
-fn origin(scaling: &Scaling, limit: &Limit) -> String {
+pub(super) fn origin(scaling: &Scaling, limit: &Limit) -> String {
     match limit.by {
         By::Pool => format!("policy_set at position {}", scaling.set_at.0),
         By::Policy => format!("a setting of the policy, policy_set at position {}", scaling.set_at.0),
@@ -122,7 +122,7 @@ const fn reaches(limit: &Limit, count: u32, is_more: bool) -> bool {
     if is_more { limit.from >= count } else { limit.from <= count }
 }
 
-fn named(kind: LimitKind) -> String {
+pub(super) fn named(kind: LimitKind) -> String {
     format!("{kind:?}").chars().fold(String::new(), |text, letter| match letter.is_uppercase() && !text.is_empty() {
         true => format!("{text} {}", letter.to_ascii_lowercase()),
         false => format!("{text}{}", letter.to_ascii_lowercase()),

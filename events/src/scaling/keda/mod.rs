@@ -1,7 +1,8 @@
 //! KEDA's ScaledObject: its own loop wakes a pool and puts it to sleep, and an HPA does what is in between.
 //!
-//! Source: KEDA 2.20 and its main branch of August 2026. The formula over triggers (`scalingModifiers`) is not here yet.
+//! Source: KEDA 2.20 and its main branch of August 2026.
 
+mod modifiers;
 mod settings;
 
 use bincode::{Decode, Encode};
@@ -14,7 +15,7 @@ use super::setting::SettingError;
 use super::signal::{Bounds, Observation};
 use crate::time::{Micros, Timestamp};
 
-pub use settings::{Fallback, FallbackBehavior, Keda, Pause, Trigger};
+pub use settings::{Fallback, FallbackBehavior, Keda, Modifiers, Pause, Trigger};
 
 /// What it remembers.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ impl Policy for Keda {
 
     fn input(&self, index: u16) -> String {
         let trigger = self.triggers.get(usize::from(index));
+        if self.scaling_modifiers.is_some() && usize::from(index) == self.triggers.len() {
+            return modifiers::INPUT.to_owned();
+        }
         trigger.map_or_else(|| format!("trigger {index}"), |trigger| trigger.signal.clone())
     }
 
@@ -136,7 +140,8 @@ impl Keda {
             match observation.read(&trigger.signal) {
                 Ok(value) => {
                     *failures = 0;
-                    if active.is_none() && value.real().max(0.0) > trigger.activation.get() {
+                    let is_active = value.real().max(0.0) > trigger.activation.get();
+                    if active.is_none() && self.scaling_modifiers.is_none() && is_active {
                         active = Some(index);
                     }
                 }
@@ -144,6 +149,13 @@ impl Keda {
                     *failures = failures.saturating_add(1);
                     has_failed = true;
                 }
+            }
+        }
+        if let Some(modifiers) = &self.scaling_modifiers {
+            match modifiers.value(&self.triggers, observation) {
+                Ok(value) if value > modifiers.activation => active = u16::try_from(self.triggers.len()).ok(),
+                Ok(_) => {}
+                Err(_) => has_failed = true,
             }
         }
         let mut decision = Decision::draft(observation);
@@ -200,6 +212,9 @@ impl Keda {
     /// What each trigger says, without its proposal.
     fn verdicts(&self, observation: &Observation) -> Vec<Verdict> {
         let rules = self.rulebook(observation.bounds);
+        if let Some(modifiers) = &self.scaling_modifiers {
+            return modifiers.verdicts(&rules, &self.triggers, None, observation);
+        }
         self.triggers.iter().map(|trigger| self.verdict(&rules, trigger, None, observation)).collect()
     }
 
@@ -210,6 +225,12 @@ impl Keda {
         let mut is_fallback = false;
         let failure = |_| Some(ConditionReason::FailedGetExternalMetric);
         let mut decision = hpa::run(&rules, &mut memory.hpa, observation, failure, |rules| {
+            if let Some(modifiers) = &self.scaling_modifiers {
+                let failed = failures.iter().copied().max().unwrap_or(0);
+                let fallback = self.fallback.filter(|fallback| failed > fallback.failures);
+                is_fallback = fallback.is_some();
+                return modifiers.verdicts(rules, &self.triggers, fallback, observation);
+            }
             let verdict = |(index, trigger): (usize, &Trigger)| {
                 let failed = failures.get(index).copied().unwrap_or(0);
                 let fallback = self.fallback.filter(|fallback| failed > fallback.failures);
@@ -229,16 +250,21 @@ impl Keda {
         let milli = match (observation.read(&trigger.signal), fallback) {
             (Ok(value), _) => value.milli().max(0),
             (Err(failure), None) => return Verdict::failed(failure),
-            (Err(_), Some(fallback)) => {
-                let replicas = fallback.replicas(observation.replicas.wanted);
-                let (target, by) = match trigger.target {
-                    Target::ValueMilli(target) => (target, i64::from(observation.replicas.ready.max(1))),
-                    Target::AverageValueMilli(target) => (target, 1),
-                    Target::Utilization(percent) => (i64::from(percent), 1),
-                };
-                target.saturating_mul(i64::from(replicas)) / by
-            }
+            (Err(_), Some(fallback)) => fallback.milli(trigger.target, observation),
         };
         hpa::outside(rules, trigger.target, milli, observation).unwrap_or_else(Verdict::failed)
+    }
+}
+
+impl Fallback {
+    /// The number that makes an HPA with this target propose the fallback, in thousandths.
+    fn milli(self, target: Target, observation: &Observation) -> i64 {
+        let replicas = self.replicas(observation.replicas.wanted);
+        let (target, by) = match target {
+            Target::ValueMilli(target) => (target, i64::from(observation.replicas.ready.max(1))),
+            Target::AverageValueMilli(target) => (target, 1),
+            Target::Utilization(percent) => (i64::from(percent), 1),
+        };
+        target.saturating_mul(i64::from(replicas)) / by
     }
 }

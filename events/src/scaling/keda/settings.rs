@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::scaling::formula::Formula;
 use crate::scaling::hpa::{Behavior, Controller, Memories, Target};
 use crate::scaling::real::Real;
 use crate::scaling::setting::{self, SettingError, require};
@@ -31,6 +32,9 @@ pub struct Keda {
     /// How many replicas sleep; `None` is the pool's minimum. KEDA itself knows no other count than 0 here.
     #[serde(default)]
     pub idle_replicas: Option<u32>,
+    /// One number made of those of the triggers, by which it is sized instead of by each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling_modifiers: Option<Modifiers>,
     /// What to do when triggers cannot be read.
     #[serde(default)]
     pub fallback: Option<Fallback>,
@@ -55,8 +59,24 @@ pub struct Keda {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
+    /// What a formula calls it; `None` is the name of its signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The signal.
     pub signal: String,
+    /// So much for each replica (`average_value_milli`), or in all (`value_milli`).
+    pub target: Target,
+    /// It is active above this: 0.
+    #[serde(default)]
+    pub activation: Real,
+}
+
+/// A number made of those of the triggers, in the words of KEDA's `scalingModifiers`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modifiers {
+    /// How it is made, over the names of the triggers.
+    pub formula: Formula,
     /// So much for each replica (`average_value_milli`), or in all (`value_milli`).
     pub target: Target,
     /// It is active above this: 0.
@@ -121,11 +141,14 @@ pub(super) fn check(policy: &Keda, bounds: Bounds) -> Result<(), SettingError> {
     setting::inputs("triggers", policy.triggers.len())?;
     for (index, trigger) in policy.triggers.iter().enumerate() {
         setting::name(&format!("triggers[{index}].signal"), &trigger.signal)?;
-        let key = format!("triggers[{index}].target");
-        match trigger.target {
-            Target::AverageValueMilli(milli) | Target::ValueMilli(milli) => require(milli > 0, &key, milli, "above 0")?,
-            Target::Utilization(_) => require(false, &key, "utilization", "average_value_milli or value_milli")?,
+        if let Some(name) = &trigger.name {
+            setting::name(&format!("triggers[{index}].name"), name)?;
         }
+        check_target(&format!("triggers[{index}].target"), trigger.target)?;
+    }
+    if let Some(modifiers) = &policy.scaling_modifiers {
+        modifiers.formula.check("scaling_modifiers.formula", policy.triggers.iter().map(Trigger::name))?;
+        check_target("scaling_modifiers.target", modifiers.target)?;
     }
     setting::span("polling", policy.polling, Micros::from_secs(1), Micros::from_secs(86_400))?;
     setting::span("cooldown", policy.cooldown, Micros(0), setting::SPAN_MAX)?;
@@ -134,6 +157,20 @@ pub(super) fn check(policy: &Keda, bounds: Bounds) -> Result<(), SettingError> {
         require(idle < bounds.min, "idle_replicas", idle, "fewer than the pool's minimum")?;
     }
     Ok(())
+}
+
+fn check_target(key: &str, target: Target) -> Result<(), SettingError> {
+    match target {
+        Target::AverageValueMilli(milli) | Target::ValueMilli(milli) => require(milli > 0, key, milli, "above 0"),
+        Target::Utilization(_) => require(false, key, "utilization", "average_value_milli or value_milli"),
+    }
+}
+
+impl Trigger {
+    /// What a formula calls it.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.signal)
+    }
 }
 
 impl Fallback {

@@ -1,0 +1,330 @@
+//! Why a task waited: the time without a slot, split by what kept it, with the event behind each part and the one setting that would have avoided most.
+
+use ergate_events::event::PoolMode;
+use ergate_events::id::{Ordinal, Position};
+use ergate_events::scaling::decision::LimitKind;
+use ergate_events::slab::{Phase, Task};
+use ergate_events::state::State;
+use ergate_events::state::control::ReplicaPhase;
+use ergate_events::state::flow::Passage;
+use ergate_events::state::scaling::Scaling;
+use ergate_events::time::{Micros, Timestamp};
+use serde_json::{Value, json};
+
+use super::fold::Source;
+use super::moment::Moment;
+use super::record::{self, Record};
+use super::{LookError, why};
+
+/// Most parts that are told one by one; what comes after them is in the sums.
+const PARTS_MAX: usize = 1_000;
+const HOURS_OF_A_DAY: f64 = 24.0;
+
+/// What keeps a task from a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// A moment that its request or its retry named.
+    Planned,
+    /// The end of other tasks.
+    Dependency,
+    /// A limit on the flow.
+    Limit,
+    /// Its pool starts nothing.
+    Paused,
+    /// Replicas that were asked for and are not up yet.
+    ColdStart,
+    /// A bound of the policy, without which there would be more replicas.
+    Bound,
+    /// The tasks before it.
+    Queue,
+}
+
+impl Kind {
+    const ALL: [Kind; 7] =
+        [Kind::Planned, Kind::Dependency, Kind::Limit, Kind::Paused, Kind::ColdStart, Kind::Bound, Kind::Queue];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Kind::Planned => "planned",
+            Kind::Dependency => "dependency",
+            Kind::Limit => "limit",
+            Kind::Paused => "paused",
+            Kind::ColdStart => "cold_start",
+            Kind::Bound => "bound",
+            Kind::Queue => "queue",
+        }
+    }
+}
+
+/// What keeps a task, and what would not.
+#[derive(Clone, Debug, PartialEq)]
+struct Cause {
+    kind: Kind,
+    /// In words, with the event that set it where it is a bound.
+    text: String,
+    /// The setting that would have avoided it, and what that costs.
+    remedy: Option<(String, String)>,
+}
+
+/// A part of the time without a slot.
+struct Part {
+    from: Timestamp,
+    cause: Cause,
+    /// The event that began it.
+    by: (Position, &'static str),
+    attempt: u32,
+    replicas: u32,
+}
+
+/// What is found out about one task.
+struct Waits {
+    task: Ordinal,
+    /// Whether it was there already.
+    is_known: bool,
+    open: Option<Part>,
+    parts: Vec<Value>,
+    sums: [Micros; Kind::ALL.len()],
+    /// The remedy of the longest part of each kind.
+    remedies: [Option<(Micros, Value)>; Kind::ALL.len()],
+    starts: u32,
+    first_at: Option<Timestamp>,
+}
+
+/// Why a task waited, as programs see it; `None` where the log has no event of it. `blocks` are those with its events, in order.
+///
+/// # Errors
+/// As [`Source::fold`].
+pub fn waits(source: &Source<'_>, blocks: &[Position], task: Ordinal) -> Result<Option<Value>, LookError> {
+    let Some(first) = blocks.first() else { return Ok(None) };
+    // A block is named by its first event; the one of the task may be a later one of it.
+    let mut state = source.fold(Moment::Position(*first), &mut |_| {})?;
+    let mut cursor = source.reader.cursor(state.position)?;
+    let mut waits = Waits::of(task);
+    while let Some(block) = cursor.next_block()? {
+        for record in record::of(&block) {
+            let record: Record<'_> = record?;
+            if record.envelope.position < state.position {
+                continue;
+            }
+            state.apply(&record.envelope);
+            waits.see(&state, &record);
+        }
+        if waits.is_over(&state) {
+            break;
+        }
+    }
+    Ok(waits.told(&state))
+}
+
+impl Waits {
+    fn of(task: Ordinal) -> Waits {
+        Waits {
+            task,
+            is_known: false,
+            open: None,
+            parts: Vec::new(),
+            sums: [Micros(0); Kind::ALL.len()],
+            remedies: [const { None }; Kind::ALL.len()],
+            starts: 0,
+            first_at: None,
+        }
+    }
+
+    /// Whether nothing more can come of it.
+    fn is_over(&self, state: &State) -> bool {
+        self.is_known && state.work.tasks.get(self.task).is_none()
+    }
+
+    fn see(&mut self, state: &State, record: &Record<'_>) {
+        let is_own = record.concerns(self.task);
+        if is_own && !self.is_known {
+            (self.is_known, self.first_at) = (true, Some(record.envelope.recorded_at));
+        }
+        // What others do changes nothing for it but what tasks are before it, and that is not told at each moment.
+        if !self.is_known || !(is_own || record.task().is_none()) {
+            return;
+        }
+        let task = state.work.tasks.get(self.task);
+        self.starts = task.map_or(self.starts, |task| task.attempt);
+        let cause = task.and_then(|task| cause(state, self.task, task));
+        if self.open.as_ref().map(|part| part.cause.kind) == cause.as_ref().map(|cause| cause.kind) {
+            return;
+        }
+        let (at, position) = (record.envelope.recorded_at, record.envelope.position);
+        self.close(at);
+        self.open = cause.map(|cause| Part {
+            from: at,
+            cause,
+            by: (position, record.envelope.event.name()),
+            attempt: self.starts + 1,
+            replicas: live(state, self.task),
+        });
+    }
+
+    fn close(&mut self, at: Timestamp) {
+        let Some(part) = self.open.take() else { return };
+        let (index, lasted) = (part.cause.kind as usize, at.since(part.from));
+        if lasted.0 == 0 {
+            // What one batch did and undid kept nobody.
+            return;
+        }
+        self.sums[index] = Micros(self.sums[index].0.saturating_add(lasted.0));
+        if let Some((setting, cost)) = &part.cause.remedy
+            && self.remedies[index].as_ref().is_none_or(|(longest, _)| lasted > *longest)
+        {
+            let remedy = json!({ "cause": part.cause.kind.name(), "setting": setting, "cost": cost });
+            self.remedies[index] = Some((lasted, remedy));
+        }
+        if self.parts.len() < PARTS_MAX {
+            self.parts.push(json!({
+                "attempt": part.attempt, "cause": part.cause.kind.name(), "from": part.from.rfc3339(), "to": at.rfc3339(),
+                "waited_us": lasted.0, "because": part.cause.text, "replicas": part.replicas,
+                "event": part.by.1, "position": part.by.0.0.to_string(),
+            }));
+        }
+    }
+
+    fn told(mut self, state: &State) -> Option<Value> {
+        let first_at = self.first_at?;
+        let is_waiting = self.open.is_some();
+        // One that still waits has waited until the last that the log knows.
+        self.close(state.last_at);
+        let sums = Kind::ALL.iter().filter(|kind| self.sums[**kind as usize].0 > 0);
+        let sums: serde_json::Map<String, Value> =
+            sums.map(|kind| (kind.name().to_owned(), self.sums[*kind as usize].0.into())).collect();
+        let total: u64 = self.sums.iter().map(|sum| sum.0).sum();
+        let longest = Kind::ALL.into_iter().filter(|kind| self.remedies[*kind as usize].is_some());
+        let longest = longest.max_by_key(|kind| self.sums[*kind as usize]);
+        let remedy = longest.and_then(|kind| self.remedies[kind as usize].take()).map(|(_, remedy)| remedy);
+        Some(json!({
+            "requested": first_at.rfc3339(), "starts": self.starts, "waiting": is_waiting, "waited_us": total,
+            "by_cause_us": sums, "parts": self.parts, "remedy": remedy,
+        }))
+    }
+}
+
+/// What keeps a task now; nothing where it has a slot.
+fn cause(state: &State, ordinal: Ordinal, task: &Task) -> Option<Cause> {
+    let plain = |kind, text: &str| Some(Cause { kind, text: text.to_owned(), remedy: None });
+    match task.phase {
+        Phase::Running | Phase::Cancelling => None,
+        Phase::Delayed => plain(Kind::Planned, "it was not to start before its time"),
+        Phase::Backoff => plain(Kind::Planned, "its retry policy waits before the next attempt"),
+        Phase::Held => plain(Kind::Dependency, "tasks that it comes after had not ended"),
+        Phase::Limited => Some(limited(state, ordinal)),
+        Phase::Ready => Some(ready(state, task)),
+    }
+}
+
+fn limited(state: &State, ordinal: Ordinal) -> Cause {
+    let flow = &state.work.flow;
+    let bucket = match flow.passages.get(&ordinal) {
+        Some(Passage::Waits(key)) => Some(*key),
+        Some(Passage::Gate | Passage::Holds(_)) | None => None,
+    };
+    let limit = bucket.and_then(|key| flow.limits.get(usize::from(key.limit.0)));
+    let Some(limit) = limit else {
+        return Cause { kind: Kind::Limit, text: "its limits had not been looked at".to_owned(), remedy: None };
+    };
+    let value = limit.allows.key.as_deref().map(|key| format!(" for {key} = {:?}", flow.label(ordinal, key))).unwrap_or_default();
+    let allows = [
+        limit.allows.concurrency.map(|most| format!("concurrency {most}")),
+        limit.allows.rate.map(|rate| format!("{} starts each {}", rate.permits, rate.per)),
+        limit.allows.ready.map(|most| format!("{most} ready")),
+    ];
+    let allows: Vec<String> = allows.into_iter().flatten().collect();
+    Cause {
+        kind: Kind::Limit,
+        text: format!("the limit {:?}{value} allows {}", limit.name, allows.join(", ")),
+        remedy: Some((
+            format!("limit.{}: allow more than {}", limit.name, allows.join(", ")),
+            "no replica; what the limit protects gets more at a time".to_owned(),
+        )),
+    }
+}
+
+fn ready(state: &State, task: &Task) -> Cause {
+    let pool = state.work.settings(task).pool.as_str();
+    let Some((id, size)) = state.control.pool(pool) else { return queue(state, task, pool) };
+    let mode = state.control.mode(id);
+    if mode != PoolMode::Running {
+        let text = format!("the pool {pool:?} was {}", mode.name());
+        let remedy = (format!("ergate pool resume {pool}"), "nothing but what its tasks do".to_owned());
+        return Cause { kind: Kind::Paused, text, remedy: Some(remedy) };
+    }
+    let lives = state.control.replicas.values().filter(|life| life.pool == id);
+    let (mut starting, mut up) = (0_u32, 0_u32);
+    for life in lives {
+        match life.phase {
+            ReplicaPhase::Requested => starting += 1,
+            ReplicaPhase::Ready => up += 1,
+            ReplicaPhase::Draining => {}
+        }
+    }
+    let scaling = state.control.scaling.get(&id);
+    if starting > 0 {
+        let least = scaling.map_or(size.replicas, |scaling| scaling.bounds.min);
+        let more = (up + 1).saturating_sub(least).max(1);
+        return Cause {
+            kind: Kind::ColdStart,
+            text: format!("{starting} replicas of the pool {pool:?} were starting, {up} were up and had no free slot"),
+            remedy: Some((
+                format!("pool.{pool}.replicas.min = {}", up + 1),
+                format!("at most {} replica-hours a day while nothing else needs them", f64::from(more) * HOURS_OF_A_DAY),
+            )),
+        };
+    }
+    scaling.and_then(|scaling| bound(scaling, pool)).unwrap_or_else(|| queue(state, task, pool))
+}
+
+/// The bound that keeps a pool from growing.
+fn bound(scaling: &Scaling, pool: &str) -> Option<Cause> {
+    let decision = &scaling.last.as_ref()?.decision;
+    let limit = decision.limits.iter().find(|limit| limit.to < limit.from)?;
+    let more = limit.from - limit.to;
+    let setting = if limit.kind == LimitKind::Max {
+        format!("pool.{pool}.replicas.max = {}", limit.from)
+    } else {
+        format!("{} of the policy of the pool {pool:?}", why::named(limit.kind))
+    };
+    Some(Cause {
+        kind: Kind::Bound,
+        text: format!(
+            "the policy of the pool {pool:?} wanted {}, and {} made it {} ({})",
+            limit.from,
+            why::named(limit.kind),
+            limit.to,
+            why::origin(scaling, limit)
+        ),
+        remedy: Some((setting, format!("up to {more} replicas more for as long as there is such a load"))),
+    })
+}
+
+fn queue(state: &State, task: &Task, pool: &str) -> Cause {
+    let known = state.work.pools.iter().find(|known| known.name == pool);
+    let ready = known.map_or(0, |known| state.work.ready_count(known));
+    let size = state.control.pool(pool).map(|(_, size)| size);
+    let remedy = size.filter(|size| size.slots > 0).map(|size| {
+        let more = u32::try_from(ready.max(1)).unwrap_or(u32::MAX).div_ceil(size.slots);
+        let key = if state.control.pool(pool).is_some_and(|(id, _)| state.control.scaling.contains_key(&id)) {
+            "replicas.min"
+        } else {
+            "replicas"
+        };
+        let count = size.replicas.saturating_add(more);
+        (
+            format!("pool.{pool}.{key} = {count}"),
+            format!("at most {} replica-hours a day while nothing else needs them", f64::from(more) * HOURS_OF_A_DAY),
+        )
+    });
+    let text =
+        format!("all slots of the pool {pool:?} were taken; {ready} tasks were ready, this one with priority {}", task.priority);
+    Cause { kind: Kind::Queue, text, remedy }
+}
+
+/// How many replicas of the pool of a task are up.
+fn live(state: &State, task: Ordinal) -> u32 {
+    let pool = state.work.tasks.get(task).and_then(|task| state.control.pool(&state.work.settings(task).pool));
+    let lives = pool.into_iter().flat_map(|(id, _)| state.control.replicas.values().filter(move |life| life.pool == id));
+    u32::try_from(lives.filter(|life| life.phase == ReplicaPhase::Ready).count()).unwrap_or(u32::MAX)
+}

@@ -16,6 +16,13 @@ slots = 1
 preset = "scale-to-zero"
 replicas = { min = 0, max = 2 }
 slots = 1
+[pool.bounded]
+replicas = { min = 1, max = 2 }
+slots = 1
+policy = "more.toml"
+[task.bounded]
+pool = "bounded"
+executor = { process = ["sleep", "0.5"] }
 [task.alone]
 pool = "one"
 executor = { process = ["sleep", "0.2"] }
@@ -28,6 +35,11 @@ executor = { process = ["sleep", "0.2"] }
 "#;
 
 fn start(home: &Path) -> Service {
+    std::fs::write(
+        home.join("more.toml"),
+        "policy = \"threshold\"\nspacing = 10_000\nup = [{ signal = \"ready\", limit = 0 }]\n",
+    )
+    .unwrap();
     let path = home.join("my.toml");
     std::fs::write(&path, CONFIG).unwrap();
     Service::start_with(home, &["--config", path.to_str().unwrap()], &[])
@@ -63,24 +75,25 @@ fn each_part_of_a_wait_has_its_cause_and_the_longest_the_setting_that_avoids_it(
     let submit = |request: &str| service.submit(request);
     let limited: Vec<String> = (0..2).map(|_| submit(r#"{"type":"limited"}"#)).collect();
     let queued: Vec<String> = (0..3).map(|_| submit(r#"{"type":"alone"}"#)).collect();
-    let burst: Vec<String> = (0..6).map(|_| submit(r#"{"type":"burst"}"#)).collect();
+    let burst: Vec<String> = (0..2).map(|_| submit(r#"{"type":"burst"}"#)).collect();
+    let bounded: Vec<String> = (0..13).map(|_| submit(r#"{"type":"bounded"}"#)).collect();
     let after = submit(&format!(r#"{{"type":"noop","after":["{}"]}}"#, limited[1]));
     let later = submit(r#"{"type":"noop","delay":"400ms"}"#);
-    [&limited[..], &queued, &burst, &[after.clone(), later.clone()]].concat().iter().for_each(|id| end(&service, id));
+    [&limited[..], &queued, &burst, &bounded, &[after.clone(), later.clone()]].concat().iter().for_each(|id| end(&service, id));
     let told = why(&service, &limited[1]);
     let setting = waited(&told, "limit", Duration::from_millis(200));
     assert!(setting.starts_with("limit.") && setting.contains("concurrency 1"), "{setting}");
     let setting = waited(&why(&service, &queued[2]), "queue", Duration::from_millis(250));
     assert!(setting.starts_with("pool.one.replicas = "), "{setting}");
-    // The first wakes the pool, the last would have had a replica without the most that the pool may have.
+    // The first wakes its pool; the last would have, once its policy has looked again, had a replica without the most that its pool may have.
     let first = why(&service, &burst[0]);
     assert!(waited(&first, "cold_start", Duration::from_micros(1)).starts_with("pool.small.replicas.min = "), "{first}");
-    let setting = waited(&why(&service, &burst[5]), "bound", Duration::from_millis(200));
-    assert!(setting.starts_with("pool.small.replicas.max = "), "{setting}");
+    let setting = waited(&why(&service, &bounded[12]), "bound", Duration::from_millis(200));
+    assert!(setting.starts_with("pool.bounded.replicas.max = 3"), "{setting}");
     waited(&why(&service, &after), "dependency", Duration::from_millis(400));
     waited(&why(&service, &later), "planned", Duration::from_millis(390));
     // One that waits now.
-    service.ask("POST", "/v1/pools/one/pause", &[], b"{}").expect(200);
+    service.post("/v1/pools/one/pause", r#"{"reason":"the test"}"#).expect(200);
     let paused = submit(r#"{"type":"alone"}"#);
     std::thread::sleep(Duration::from_millis(50));
     // What the log knows last is from now.
@@ -88,15 +101,16 @@ fn each_part_of_a_wait_has_its_cause_and_the_longest_the_setting_that_avoids_it(
     let told = why(&service, &paused);
     assert_eq!((&told["waiting"], &told["starts"]), (&true.into(), &0.into()), "{told}");
     assert_eq!(waited(&told, "paused", Duration::from_millis(50)), "ergate pool resume one");
-    service.ask("POST", "/v1/pools/one/resume", &[], b"{}").expect(200);
+    service.post("/v1/pools/one/resume", r#"{"reason":"the test"}"#).expect(200);
     end(&service, &paused);
+    let url = format!("http://{}", service.address);
     // For people, and from the directory once the service is gone.
-    let shown = run(&["why", &limited[1], "--url", &service.url()]).expect(0).out;
+    let shown = run(&["why", &limited[1], "--url", &url]).expect(0).out;
     for words in ["waited ", " limit", "avoided by: limit.", "CAUSE", "limited at position"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    run(&["why", &limited[1], "--not", "3", "--url", &service.url()]).expect(2);
-    run(&["why", "0-999", "--url", &service.url()]).expect(4);
+    run(&["why", &limited[1], "--not", "3", "--url", &url]).expect(2);
+    run(&["why", "0-999", "--url", &url]).expect(6);
     let online = why(&service, &limited[1]);
     service.signal("TERM");
     assert_eq!(service.end(), Some(0));
@@ -104,5 +118,5 @@ fn each_part_of_a_wait_has_its_cause_and_the_longest_the_setting_that_avoids_it(
     let data = data.to_str().unwrap();
     let offline = run(&["why", &limited[1], "-o", "json", "--data", data]).expect(0).json();
     assert_eq!(offline, online);
-    run(&["why", "0-999", "--data", data]).expect(4);
+    run(&["why", "0-999", "--data", data]).expect(6);
 }

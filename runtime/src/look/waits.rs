@@ -147,18 +147,20 @@ impl Waits {
         let task = state.work.tasks.get(self.task);
         self.starts = task.map_or(self.starts, |task| task.attempt);
         let cause = task.and_then(|task| cause(state, self.task, task));
-        if self.open.as_ref().map(|part| part.cause.kind) == cause.as_ref().map(|cause| cause.kind) {
-            return;
+        let (at, by) = (record.envelope.recorded_at, (record.envelope.position, record.envelope.event.name()));
+        match (&mut self.open, &cause) {
+            (None, None) => return,
+            // At the gate nobody has looked yet which limit it is.
+            (Some(open), Some(now)) if open.cause.kind == now.kind => {
+                if open.cause.remedy.is_none() && now.remedy.is_some() {
+                    (open.cause, open.by) = (now.clone(), by);
+                }
+                return;
+            }
+            (Some(_), _) | (None, Some(_)) => {}
         }
-        let (at, position) = (record.envelope.recorded_at, record.envelope.position);
         self.close(at);
-        self.open = cause.map(|cause| Part {
-            from: at,
-            cause,
-            by: (position, record.envelope.event.name()),
-            attempt: self.starts + 1,
-            replicas: live(state, self.task),
-        });
+        self.open = cause.map(|cause| Part { from: at, cause, by, attempt: self.starts + 1, replicas: live(state, self.task) });
     }
 
     fn close(&mut self, at: Timestamp) {
@@ -296,26 +298,26 @@ fn bound(scaling: &Scaling, pool: &str) -> Option<Cause> {
             limit.to,
             why::origin(scaling, limit)
         ),
-        remedy: Some((setting, format!("up to {more} replicas more for as long as there is such a load"))),
+        remedy: Some((setting, load_of(more))),
     })
+}
+
+fn load_of(more: u32) -> String {
+    format!("up to {more} replicas more for as long as there is such a load")
 }
 
 fn queue(state: &State, task: &Task, pool: &str) -> Cause {
     let known = state.work.pools.iter().find(|known| known.name == pool);
     let ready = known.map_or(0, |known| state.work.ready_count(known));
-    let size = state.control.pool(pool).map(|(_, size)| size);
-    let remedy = size.filter(|size| size.slots > 0).map(|size| {
+    let remedy = state.control.pool(pool).filter(|(_, size)| size.slots > 0).map(|(id, size)| {
         let more = u32::try_from(ready.max(1)).unwrap_or(u32::MAX).div_ceil(size.slots);
-        let key = if state.control.pool(pool).is_some_and(|(id, _)| state.control.scaling.contains_key(&id)) {
-            "replicas.min"
-        } else {
-            "replicas"
-        };
         let count = size.replicas.saturating_add(more);
-        (
-            format!("pool.{pool}.{key} = {count}"),
-            format!("at most {} replica-hours a day while nothing else needs them", f64::from(more) * HOURS_OF_A_DAY),
-        )
+        let a_day = format!("at most {} replica-hours a day while nothing else needs them", f64::from(more) * HOURS_OF_A_DAY);
+        match state.control.scaling.get(&id) {
+            None => (format!("pool.{pool}.replicas = {count}"), a_day),
+            Some(scaling) if count <= scaling.bounds.max => (format!("pool.{pool}.replicas.min = {count}"), a_day),
+            Some(_) => (format!("pool.{pool}.replicas.max = {count}"), load_of(more)),
+        }
     });
     let text =
         format!("all slots of the pool {pool:?} were taken; {ready} tasks were ready, this one with priority {}", task.priority);

@@ -108,6 +108,7 @@ impl Engine {
             if let Some((history, state)) = half {
                 history.follow(state, envelope);
             }
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the other events lead to nothing here")]
             match envelope.event {
                 Event::Started { task, attempt, .. } => {
                     let (service, fails) = work[task.0 as usize];
@@ -266,7 +267,7 @@ fn waves(engine: &mut Engine, fails: bool) {
     let mut lots = Lots(3);
     let mut at = BEGAN.0 + SECOND;
     while at < BEGAN.0 + 1_200 * SECOND {
-        let rate = if (at - BEGAN.0) / (100 * SECOND) % 2 == 0 { 6.0 } else { 0.5 };
+        let rate = if ((at - BEGAN.0) / (100 * SECOND)).is_multiple_of(2) { 6.0 } else { 0.5 };
         at += (lots.exponential() / rate * 1e6) as u64;
         let service = (lots.exponential() * 1.5e6) as u64 + 1_000;
         let fails = if fails && lots.share() < 0.1 { 1 + u32::from(lots.share() < 0.5) } else { 0 };

@@ -119,7 +119,14 @@ fn counted(runtime: &Runtime, labels: &mut Labels, registered: &[Kind], form: Fo
     }
     let mut replica_time = Family::new(&table::REPLICA_TIME, form);
     time.iter().for_each(|(pool, sum)| replica_time.add(&[pool], *sum));
-    families.extend([timeouts, completions, waits, runs, Family::of(&table::REFUSED, form, number(totals.refused)), replica_time]);
+    families.extend([
+        timeouts,
+        completions,
+        waits,
+        runs,
+        Family::of(&table::REFUSED, form, number(totals.refused)),
+        replica_time,
+    ]);
     families
 }
 

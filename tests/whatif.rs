@@ -102,10 +102,110 @@ fn what_cannot_be_run_is_refused_with_its_name() {
     refused(&good, &["--price", "nan"], "price is NaN");
     refused(&good, &["--service-model", "gpt"], "use `azure`");
     let unknown = written(dir.path(), "p.toml", "policy = \"magic\"\n");
-    refused(&good, &["--policy", unknown.to_str().unwrap()], "p.toml as a policy");
+    refused(&good, &["--policy", unknown.to_str().unwrap()], "p.toml: it is no policy: unknown variant `magic`");
     let sleeps = format!("{POLICIES}/rules-gpu.toml");
     refused(&good, &["--policy", &sleeps], "rules-gpu: `idle.replicas` is 0");
     whatif(&good, &["--policy", &sleeps, "--min", "0"]).expect(0);
     let picture = dir.path().join("no/such/folder.svg");
     whatif(&good, &["--plot", picture.to_str().unwrap()]).expect(8);
+}
+
+/// Ten seconds of a trace that drive a live pool: a task every 5 s that takes 30 s, sixty times as fast.
+fn live(dir: &Path) -> (PathBuf, Value) {
+    let rows: String = (0..400).map(|index| format!("{},30\n", index * 5)).collect();
+    let trace = written(dir, "live.csv", &format!("arrival_s,service_s\n{rows}"));
+    let data = dir.join("data");
+    let flags = ["demo", "--trace", trace.to_str().unwrap(), "--data", data.to_str().unwrap(), "--seconds", "10", "--max", "9"];
+    let ended = run(&[&flags[..], &["-o", "json"]].concat()).expect(0);
+    assert!(ended.err.contains(" of 121 tasks done, "), "{}", ended.err);
+    assert!(ended.err.contains(" from 0 to 1 replica: "), "{}", ended.err);
+    (data, ended.json())
+}
+
+#[test]
+fn a_trace_drives_a_live_pool_whose_log_is_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, told) = live(dir.path());
+    assert_eq!((&told["happened"]["tasks"], &told["backtest"]["tasks"]), (&121.into(), &121.into()));
+    assert_eq!((&told["replay"]["equal"], &told["speed"]), (&true.into(), &60.0.into()));
+    assert!(told["happened"]["changes"].as_u64().unwrap() >= 3, "{told}");
+    // Six at work at a time, for ten seconds; each task has half a second to sleep.
+    let seconds = |row: &str| told[row]["replica_seconds"].as_f64().unwrap();
+    assert!(seconds("happened") >= 60.0 && seconds("backtest") >= 60.0, "{told}");
+
+    let log = ["--data", data.to_str().unwrap(), "--pool", "trace"];
+    let asked = |more: &[&str]| run(&[&["whatif"], &log[..], more].concat());
+    let json = asked(&["--policy", "balanced", "-o", "json"]).expect(0).json();
+    let rows = json["policies"].as_array().unwrap();
+    let names: Vec<_> = rows.iter().map(|row| row["policy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["recorded", "run again", "balanced"]);
+    for (row, column) in [("waits_counted", "tasks"), ("changes", "changes"), ("replicas_started", "replicas_started")] {
+        assert_eq!(rows[0][row], told["happened"][column], "{row}");
+    }
+    assert!(rows.iter().all(|row| row["waits_counted"] == 121 && row["unserved"] == 0), "{json}");
+    let fidelity = &json["fidelity"];
+    assert!(fidelity["decision_that_differs"].is_null() && fidelity["decisions"].as_u64().unwrap() > 3, "{json}");
+    assert_eq!(fidelity["reliable"].as_bool().unwrap(), fidelity["doubts"].as_array().unwrap().is_empty());
+    assert_eq!(json["pool"]["max"], 9);
+    // Both numbers are there for whoever reads, and the answer is the same every time.
+    let out = asked(&["--policy", "balanced"]).expect(0).out;
+    assert!(out.contains("waits recorded and simulated: mean ") && out.contains("\nrecorded "), "{out}");
+    assert!(out.contains("\nUNRELIABLE: ") || out.contains("\nreliable: "), "{out}");
+    assert_eq!(out, asked(&["--policy", "balanced"]).expect(0).out);
+    // A part of it: what counts begins later, and nothing is lost of what came before.
+    let since = json["log"]["began"].as_str().unwrap().to_owned();
+    let part = asked(&["--policy", "balanced", "-o", "json", "--since", &since]).expect(0).json();
+    assert_eq!(part["policies"][0]["waits_counted"], 121);
+    assert!(asked(&["--until", "4"]).expect(2).err.contains("it holds no task"));
+    assert!(run(&["whatif", "--data", data.to_str().unwrap(), "--pool", "nobody"]).expect(6).err.contains("\"nobody\""));
+
+    let check = |budget: &str, code: i32| {
+        let policy = format!("{POLICIES}/low-latency.toml");
+        run(&[&["policy", "check", &policy], &log[..], &["--budget", budget]].concat()).expect(code)
+    };
+    check("p99<10s,cost<+10000%", 0);
+    let outside = check("p99<10s,changes<0", 1).out;
+    assert!(outside.contains("within p99<10s: ") && outside.contains("OUTSIDE changes<0: "), "{outside}");
+    assert!(check("p98<1s", 2).err.contains("there is no \"p98\" in a budget"));
+    assert!(run(&["demo", "--trace", "x.csv", "--data", data.to_str().unwrap()]).expect(2).err.contains("x.csv as a trace"));
+}
+
+#[test]
+fn a_sweep_shows_what_no_other_combination_beats() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = trace(dir.path());
+    let flags = ["--policy", "rate", "--sweep", "reserve=0,1,2", "max=2,4,8"];
+    let out = whatif(&trace, &flags).expect(0).out;
+    assert!(out.contains("9 combinations; shown are those that no other one beats"), "{out}");
+    let shown = out.lines().filter(|line| line.starts_with("reserve=")).count();
+    let csv = whatif(&trace, &[&flags[..], &["--csv"]].concat()).expect(0).out;
+    let front = csv.lines().filter(|line| line.split(',').nth(25) == Some("true")).count();
+    assert_eq!((csv.lines().count(), front), (10, shown));
+    assert!((1..9).contains(&shown), "{out}");
+    let json = whatif(&trace, &[&flags[..], &["-o", "json"]].concat()).expect(0).json();
+    assert_eq!((&json["combinations"], json["policies"].as_array().unwrap().len()), (&9.into(), 9));
+    let refused = |flags: &[&str], part: &str| {
+        let error = whatif(&trace, flags).expect(2).err;
+        assert!(error.contains(part), "{flags:?}: {error}");
+    };
+    refused(&["--sweep", "reserves=1"], "there is no such key; there are min, max, slots, ");
+    refused(&["--sweep", "reserve"], "write KEY=a,b,c");
+    refused(&["--sweep", "max=0,1"], "min is 1; allowed is at most the maximum");
+    refused(&["--policy", "rate", "kpa", "--sweep", "max=1"], "--sweep tries values of one policy");
+    refused(&["--pool", "crew"], "cannot be used with");
+}
+
+#[test]
+fn a_policy_is_held_against_another_one_on_a_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = trace(dir.path());
+    let check = |more: &[&str]| run(&[&["policy", "check", "balanced", "--trace", trace.to_str().unwrap()], more].concat());
+    assert!(check(&["--budget", "p99<1h"]).expect(2).err.contains("name the one to compare with"));
+    let against = ["--against", "kpa", "--budget"];
+    let json = check(&[&against[..], &["cost<+1000%,over<50%", "-o", "json"]].concat()).expect(0).json();
+    assert_eq!((&json["within"], &json["terms"][0]["term"]), (&true.into(), &"cost<+1000%".into()));
+    let other = json["terms"][0]["other"].as_f64().unwrap();
+    assert!((json["terms"][0]["below"].as_f64().unwrap() - 11.0 * other).abs() < 1e-9);
+    let json = check(&[&against[..], &["cost<-99%", "-o", "json"]].concat()).expect(1).json();
+    assert_eq!(json["terms"][0]["holds"], false);
 }

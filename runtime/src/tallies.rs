@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ergate_actors::projector::SharedTally;
+use ergate_events::time::{Micros, Timestamp};
 use ergate_events::view::Tally;
 use ergate_events::view::tally::Counts;
 
@@ -18,10 +19,20 @@ pub(crate) struct Totals {
     pub(crate) kinds: BTreeMap<Kind, Counts>,
     /// Request records that were refused.
     pub(crate) refused: u64,
+    /// How long replicas were there, by pool.
+    pub(crate) replica_time: BTreeMap<String, Micros>,
 }
 
 impl Totals {
-    fn add(&mut self, tally: &Tally) {
+    /// Adds what a shard has counted; its replicas count until now, or where nobody counts there any more, until the last that was told of them.
+    fn add(&mut self, tally: &Tally, now: Option<Timestamp>) {
+        let time = now.map_or_else(|| tally.replica_time.sums(), |now| tally.replica_time.until(now));
+        for (pool, time) in time {
+            if let Some(pool) = tally.control.pools.get(usize::from(pool.0)) {
+                let sum = self.replica_time.entry(pool.name.clone()).or_default();
+                *sum = Micros(sum.0.saturating_add(time.0));
+            }
+        }
         self.refused += tally.refused;
         for known in &tally.types {
             self.kinds.entry((known.pool.clone(), known.name.clone())).or_default().merge(&known.counts);
@@ -51,11 +62,11 @@ impl Tallies {
     }
 
     /// What all have counted.
-    pub(crate) fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self, now: Timestamp) -> Totals {
         let mut kept = self.lock();
         kept.let_go();
         let mut totals = kept.gone.clone();
-        kept.shards.iter().for_each(|shard| totals.add(&shard.lock().unwrap_or_else(PoisonError::into_inner)));
+        kept.shards.iter().for_each(|shard| totals.add(&shard.lock().unwrap_or_else(PoisonError::into_inner), Some(now)));
         totals
     }
 
@@ -71,7 +82,7 @@ impl Kept {
         shards.retain(|shard| {
             let is_used = Arc::strong_count(shard) > 1;
             if !is_used {
-                gone.add(&shard.lock().unwrap_or_else(PoisonError::into_inner));
+                gone.add(&shard.lock().unwrap_or_else(PoisonError::into_inner), None);
             }
             is_used
         });
@@ -96,7 +107,7 @@ mod tests {
         };
         let (first, second) = (tallies.add(counted(3)), tallies.add(counted(4)));
         let seen = || {
-            let totals = tallies.totals();
+            let totals = tallies.totals(Timestamp(0));
             (totals.kinds.values().map(|counts| counts.requests).sum::<u64>(), totals.refused, tallies.lock().shards.len())
         };
         assert_eq!(seen(), (7, 2, 2));

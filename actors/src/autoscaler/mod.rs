@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use ergate_events::event::ShardReading;
 use ergate_events::id::{PoolId, Position};
-use ergate_events::scaling::Cadence;
+use ergate_events::scaling::looks::{self, There};
 use ergate_events::scaling::signal::Reading;
-use ergate_events::time::{Micros, Timestamp};
+use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use self::sight::{Seen, Sight};
@@ -26,8 +26,6 @@ use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedPool, Tail};
 use crate::proposal::Proposal;
 use crate::submission::SubmitError;
 
-/// Shortest time between two looks: what happens meanwhile is one decision.
-const LOOK_MIN: Duration = Duration::from_millis(10);
 /// Longest time between two looks: for starts of replicas, whose readiness is measured by them, and for policies that were just set.
 const LOOK_MAX: Duration = Duration::from_millis(250);
 
@@ -50,7 +48,7 @@ pub struct Autoscaler {
 struct Known {
     measured: Measured,
     /// When it was decided last, and what there was.
-    decided: Option<(Timestamp, (u64, u64, u32))>,
+    decided: Option<(Timestamp, There)>,
 }
 
 /// The shard takes no more proposals.
@@ -72,7 +70,7 @@ impl Autoscaler {
                 Ok(()) = self.moved.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            tokio::time::sleep(LOOK_MIN.saturating_sub(looked.elapsed())).await;
+            tokio::time::sleep(looks::SOONEST.to_std().saturating_sub(looked.elapsed())).await;
         }
     }
 
@@ -90,10 +88,9 @@ impl Autoscaler {
             }
             let entry = known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: None });
             entry.measured.note(&sized, &seen, now);
-            let there = (sized.ready, sized.running, sized.wanted);
             let due = due(&sized, entry.decided);
             if due <= now {
-                entry.decided = Some((now, there));
+                entry.decided = Some((now, there(&sized)));
                 let readings = entry.measured.readings(&sized, now);
                 for proposal in proposals(&sized, &seen, self.sight.shards(), readings) {
                     answers.push(self.propose(proposal).await?);
@@ -128,58 +125,10 @@ fn proposals(sized: &SizedPool, seen: &Seen, shards: Vec<ShardReading>, readings
 }
 
 /// When a pool is to be decided about next.
-fn due(sized: &SizedPool, decided: Option<(Timestamp, (u64, u64, u32))>) -> Timestamp {
-    let Some((last, there)) = decided else { return Timestamp(0) };
-    match sized.cadence {
-        Cadence::Every(period) => last.after(period),
-        Cadence::OnEvents { up, down, timer } => {
-            let may_grow = sized.ready > 0 && sized.wanted < sized.most;
-            let has_changed = there != (sized.ready, sized.running, sized.wanted);
-            let by_events = if may_grow && has_changed {
-                last.after(up)
-            } else if has_changed || may_grow {
-                last.after(down)
-            } else {
-                Timestamp::NEVER
-            };
-            let again = sized.look_again.map_or(Timestamp::NEVER, |at| at.max(last.after(Micros(1))));
-            by_events.min(last.after(timer)).min(again)
-        }
-    }
+fn due(sized: &SizedPool, decided: Option<(Timestamp, There)>) -> Timestamp {
+    decided.map_or(Timestamp(0), |last| looks::due(sized.cadence, last, there(sized), sized.most, sized.look_again))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(ready: u64, running: u64, wanted: u32) -> SizedPool {
-        SizedPool {
-            pool: PoolId(0),
-            name: "models".to_owned(),
-            signals: Vec::new(),
-            cadence: Cadence::EVENTS,
-            wanted,
-            most: 4,
-            ready,
-            running,
-            busy: (running, 8),
-            look_again: None,
-            seen: None,
-        }
-    }
-
-    #[test]
-    fn a_pool_is_looked_at_when_something_happened_and_rarely_when_nothing_did() {
-        let last = Timestamp(1_000_000);
-        let at = |sized: SizedPool, there| due(&sized, Some((last, there))).since(last).0;
-        assert_eq!(due(&pool(0, 0, 0), None), Timestamp(0));
-        assert_eq!(at(pool(1, 0, 0), (0, 0, 0)), 10_000, "work came, and the pool may grow");
-        assert_eq!(at(pool(1, 0, 4), (0, 0, 4)), 1_000_000, "work came, and it may not");
-        assert_eq!(at(pool(0, 0, 2), (0, 3, 2)), 1_000_000, "work ended");
-        assert_eq!(at(pool(0, 0, 0), (0, 0, 0)), 15_000_000, "nothing");
-        let asked = SizedPool { look_again: Some(Timestamp(3_000_000)), ..pool(0, 0, 1) };
-        assert_eq!(at(asked, (0, 0, 1)), 2_000_000, "the policy wanted to look again then");
-        let periodic = SizedPool { cadence: Cadence::Every(Micros::from_secs(30)), ..pool(9, 9, 1) };
-        assert_eq!(at(periodic, (0, 0, 1)), 30_000_000);
-    }
+const fn there(sized: &SizedPool) -> There {
+    There { ready: sized.ready, running: sized.running, wanted: sized.wanted }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use ergate_events::event::ShardReading;
-use ergate_events::id::{ReplicaId, ShardId};
-use ergate_events::state::control::ReplicaPhase;
+use ergate_events::id::ShardId;
+use ergate_events::scaling::measure::Totals;
 use ergate_events::time::Timestamp;
-use ergate_events::view::{Spans, Tally};
+use ergate_events::view::Tally;
+use ergate_events::view::tally::Starts;
 
 use crate::log_writer::SizedPool;
 use crate::projector::SharedTally;
@@ -15,16 +16,12 @@ use crate::projector::SharedTally;
 /// What there is of a pool, and what was counted of it since somebody began to.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Tasks that came.
-    pub requests: u64,
-    /// How long attempts ran.
-    pub runs: Spans,
-    /// How long they waited for a slot.
-    pub waits: Spans,
+    /// What happened.
+    pub totals: Totals,
     /// Since when the oldest ready task is ready.
     pub oldest: Option<Timestamp>,
-    /// The replicas that this process or other engines run.
-    pub replicas: BTreeMap<(ShardId, ReplicaId), ReplicaPhase>,
+    /// How long replicas of each shard took to start.
+    pub starts: BTreeMap<ShardId, Starts>,
     /// What only somebody knows who looks at all shards.
     pub all: Option<AllShards>,
 }
@@ -52,14 +49,13 @@ impl Seen {
     /// Adds what one shard has and has counted of a pool.
     pub fn add(&mut self, shard: ShardId, pool: &str, tally: &Tally) {
         for known in tally.types.iter().filter(|known| known.pool == pool) {
-            self.requests += known.counts.requests + known.counts.redrives;
-            self.runs.merge(&known.counts.runs);
-            self.waits.merge(&known.counts.waits);
+            self.totals.arrivals += known.counts.requests + known.counts.redrives;
+            self.totals.runs.merge(&known.counts.runs);
+            self.totals.waits.merge(&known.counts.waits);
             self.oldest = [self.oldest, known.oldest()].into_iter().flatten().min();
         }
         let Some((id, _)) = tally.control.pool(pool) else { return };
-        let own = tally.control.replicas.iter().filter(|(_, life)| life.pool == id);
-        self.replicas.extend(own.map(|(replica, life)| ((shard, *replica), life.phase)));
+        self.starts.extend(tally.starts.get(&id).map(|starts| (shard, starts.clone())));
     }
 }
 

@@ -1,5 +1,7 @@
 //! What there was to do: when each task arrived and how long it took.
 
+use std::collections::BTreeMap;
+
 use crate::task::{PRIORITY_DEFAULT, PRIORITY_MAX};
 use crate::time::{Micros, Timestamp};
 
@@ -21,11 +23,24 @@ impl Arrival {
     }
 }
 
+/// Another attempt at a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How long after the end of the attempt before it the task is ready again.
+    pub delay: Micros,
+    /// How long it took, from start to end.
+    pub service: Micros,
+}
+
 /// Tasks in the order of their arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {
     began: Timestamp,
     tasks: Vec<Arrival>,
+    /// Further attempts, of the few tasks that have any, by the task's index.
+    retries: BTreeMap<u32, Vec<Retry>>,
+    /// So many of the first tasks were there before anybody looked; their waits are not known.
+    carried: usize,
 }
 
 /// Why tasks cannot be run again.
@@ -74,6 +89,35 @@ impl Arrivals {
     /// # Errors
     /// [`ArrivalsError`] names the task and the limit.
     pub fn new(began: Timestamp, mut tasks: Vec<Arrival>) -> Result<Arrivals, ArrivalsError> {
+        Self::check(&tasks)?;
+        tasks.sort_by_key(|task| task.at);
+        Ok(Arrivals { began, tasks, retries: BTreeMap::new(), carried: 0 })
+    }
+
+    /// The same with further attempts. The first `carried` of these tasks were there before the beginning; they come first.
+    ///
+    /// # Errors
+    /// As for [`Arrivals::new`].
+    pub fn with_retries(
+        began: Timestamp,
+        mut tasks: Vec<(Arrival, Vec<Retry>)>,
+        carried: usize,
+    ) -> Result<Arrivals, ArrivalsError> {
+        let carried = carried.min(tasks.len());
+        tasks[carried..].sort_by_key(|(task, _)| task.at);
+        let first: Vec<Arrival> = tasks.iter().map(|(task, _)| *task).collect();
+        Self::check(&first)?;
+        let again: Vec<Arrival> = tasks
+            .iter()
+            .flat_map(|(task, retries)| retries.iter().map(|retry| Arrival { at: retry.delay, service: retry.service, ..*task }))
+            .collect();
+        Self::check(&again)?;
+        let numbered = (0..=u32::MAX).zip(tasks).filter(|(_, (_, retries))| !retries.is_empty());
+        let retries = numbered.map(|(index, (_, retries))| (index, retries)).collect();
+        Ok(Arrivals { began, tasks: first, retries, carried })
+    }
+
+    fn check(tasks: &[Arrival]) -> Result<(), ArrivalsError> {
         if tasks.len() > Self::COUNT_MAX {
             return Err(ArrivalsError::TooMany { count: tasks.len(), max: Self::COUNT_MAX });
         }
@@ -88,8 +132,44 @@ impl Arrivals {
                 return Err(ArrivalsError::Priority { task, priority: one.priority, max: PRIORITY_MAX });
             }
         }
+        Ok(())
+    }
+
+    /// Further attempts at a task, by its index.
+    pub(super) fn retries(&self, task: u32) -> &[Retry] {
+        self.retries.get(&task).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether any task has further attempts.
+    pub(super) fn has_retries(&self) -> bool {
+        !self.retries.is_empty()
+    }
+
+    /// How many further attempts there are of all tasks.
+    pub fn retry_count(&self) -> usize {
+        self.retries.values().map(Vec::len).sum()
+    }
+
+    /// So many of the first tasks were there before anybody looked.
+    pub const fn carried(&self) -> usize {
+        self.carried
+    }
+
+    /// Every attempt as a task of its own, which comes as if nobody had waited: what bounds are computed of.
+    #[must_use]
+    pub fn flat(&self) -> Arrivals {
+        let mut tasks = self.tasks.clone();
+        for (task, retries) in &self.retries {
+            let Some(first) = self.tasks.get(*task as usize) else { continue };
+            let mut ended = first.at.0 + first.service.0;
+            for retry in retries {
+                let at = ended.saturating_add(retry.delay.0);
+                ended = at.saturating_add(retry.service.0);
+                tasks.push(Arrival { at: Micros(at), service: retry.service, ..*first });
+            }
+        }
         tasks.sort_by_key(|task| task.at);
-        Ok(Arrivals { began, tasks })
+        Arrivals { began: self.began, tasks, retries: BTreeMap::new(), carried: 0 }
     }
 
     /// The moment from which they are counted.
@@ -130,6 +210,13 @@ impl Arrivals {
             }
             hasher.update(&bytes);
             bytes.clear();
+        }
+        for (task, retries) in &self.retries {
+            bytes.extend_from_slice(&task.to_le_bytes());
+            for retry in retries {
+                bytes.extend_from_slice(&retry.delay.0.to_le_bytes());
+                bytes.extend_from_slice(&retry.service.0.to_le_bytes());
+            }
         }
         hasher.update(&bytes);
     }

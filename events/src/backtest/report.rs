@@ -1,12 +1,12 @@
 //! What a run comes to.
 
-use super::arrivals::{Arrival, Arrivals};
+use super::arrivals::Arrivals;
 use super::fleet::Counts;
 use super::pareto::Score;
-use super::ring::rank;
 use super::series::{Point, Series};
 use super::setup::Setup;
 use crate::scaling::Decision;
+use crate::scaling::signal::Bounds;
 use crate::time::Micros;
 
 /// What a policy would have cost, and how long tasks would have waited.
@@ -94,6 +94,8 @@ pub(super) struct Tally {
     wait_sum: u128,
     warm: usize,
     target: u64,
+    /// Nothing before this counts.
+    count_from: u64,
     over: usize,
     unserved: usize,
     slots: u32,
@@ -126,12 +128,14 @@ impl Tally {
         let mut hasher = blake3::Hasher::new_derive_key("ergate backtest 1");
         arrivals.hash(&mut hasher);
         setup.hash(&mut hasher);
-        let warm = arrivals.tasks().partition_point(|task| task.at < setup.warm_up);
+        let count_from = setup.warm_up.max(setup.count_from);
+        let warm = arrivals.tasks().partition_point(|task| task.at < count_from).max(arrivals.carried());
         Tally {
             waits: Vec::with_capacity(arrivals.len() - warm),
             wait_sum: 0,
             warm,
             target: setup.wait_target.0,
+            count_from: setup.count_from.0,
             over: 0,
             unserved: 0,
             slots: setup.slots,
@@ -153,9 +157,15 @@ impl Tally {
         }
     }
 
+    /// The pool has other bounds from now on.
+    pub(super) const fn aim(&mut self, bounds: Bounds) {
+        self.max = bounds.max;
+    }
+
     /// Nothing changed from one moment to another.
     pub(super) fn advance(&mut self, from: u64, to: u64, counts: Counts, backlog: usize, wanted: u32) {
-        if from == to {
+        let from = from.max(self.count_from);
+        if from >= to {
             return;
         }
         let Counts { starting, ready, draining, running, leaving } = counts;
@@ -171,12 +181,15 @@ impl Tally {
         let replicas = starting + ready + draining;
         self.replicas_max = self.replicas_max.max(replicas);
         self.backlog_max = self.backlog_max.max(backlog);
+        let (from, to) = (from - self.count_from, to - self.count_from);
         self.series.span(from, to, [u32::try_from(backlog).unwrap_or(u32::MAX), replicas, running]);
     }
 
     /// A task started.
     pub(super) fn started(&mut self, task: u32, at: u64, wait: u64) {
-        self.series.wait(at, wait);
+        if let Some(at) = at.checked_sub(self.count_from) {
+            self.series.wait(at, wait);
+        }
         self.waited(task, wait);
     }
 
@@ -189,23 +202,17 @@ impl Tally {
     }
 
     /// These tasks waited until the end and were not started.
-    pub(super) fn wait_for_nothing(&mut self, end: u64, left: impl Iterator<Item = u32>, tasks: &[Arrival]) {
-        for task in left {
+    pub(super) fn wait_for_nothing(&mut self, end: u64, left: impl Iterator<Item = (u64, u32)>) {
+        for (since, task) in left {
             self.unserved += 1;
-            self.waited(task, end - tasks[task as usize].at.0);
+            self.waited(task, end - since);
         }
     }
 
     /// The policy decided.
     pub(super) fn decided(&mut self, at: u64, decision: &Decision) {
         self.looks += 1;
-        if decision.is_change() {
-            let is_growth = decision.wanted > decision.from;
-            self.events += 1;
-            let has_flipped = self.turned.is_some_and(|(turned, grew)| grew != is_growth && at - turned <= FLIP);
-            self.flips += u64::from(has_flipped);
-            self.turned = Some((at, is_growth));
-        }
+        self.resized(at, decision.from, decision.wanted);
         self.buffer.extend_from_slice(&at.to_le_bytes());
         self.buffer.extend_from_slice(&decision.from.to_le_bytes());
         self.buffer.extend_from_slice(&decision.wanted.to_le_bytes());
@@ -217,10 +224,24 @@ impl Tally {
         }
     }
 
+    /// The size changed, or not.
+    pub(super) fn resized(&mut self, at: u64, from: u32, to: u32) {
+        if from == to || at < self.count_from {
+            return;
+        }
+        let is_growth = to > from;
+        self.events += 1;
+        let has_flipped = self.turned.is_some_and(|(turned, grew)| grew != is_growth && at - turned <= FLIP);
+        self.flips += u64::from(has_flipped);
+        self.turned = Some((at, is_growth));
+    }
+
     pub(super) fn report(mut self, arrivals: &Arrivals, setup: &Setup, end: u64, asked: u64) -> Report {
         self.hasher.update(&self.buffer);
         // The first replicas were asked for one start before the beginning.
-        self.starting += u128::from(setup.initially()) * u128::from(setup.start.0);
+        if setup.count_from.0 == 0 {
+            self.starting += u128::from(setup.initially()) * u128::from(setup.start.0);
+        }
         let billed = self.starting + self.ready + self.draining;
         let share = |micros: f64| if billed > 0 { micros / billed as f64 } else { 0.0 };
         let busy = self.busy as f64 / f64::from(self.slots);
@@ -234,7 +255,7 @@ impl Tally {
         Report {
             tasks: arrivals.len(),
             unserved: self.unserved,
-            length: Micros(end),
+            length: Micros(end.saturating_sub(self.count_from)),
             billed,
             cost: hours(billed) * setup.price_per_hour,
             shares,
@@ -273,6 +294,11 @@ impl Report {
     }
 }
 
+/// Where the percentile of so many sorted numbers is (nearest rank); `None` of none.
+fn rank(count: usize, percent: usize) -> Option<usize> {
+    (count * percent).div_ceil(100).max(1).checked_sub(1).filter(|_| count > 0)
+}
+
 fn hours(span: Micros) -> f64 {
     span.0 as f64 / 3.6e9
 }
@@ -283,6 +309,15 @@ mod tests {
     use crate::scaling::signal::Bounds;
     use crate::scaling::{AnyPolicy, Memory, Observation, Policy, rate::Rate};
     use crate::time::Timestamp;
+
+    #[test]
+    fn a_percentile_is_the_nearest_rank() {
+        for (count, percent, expected) in
+            [(0, 50, None), (1, 1, Some(0)), (1, 99, Some(0)), (100, 99, Some(98)), (101, 99, Some(99)), (2, 50, Some(0))]
+        {
+            assert_eq!(rank(count, percent), expected, "{percent} % of {count}");
+        }
+    }
 
     #[test]
     fn the_digest_is_that_of_every_decision() {

@@ -1,5 +1,6 @@
 //! The pool and the policy of a back-test.
 
+use crate::scaling::measure::ARRIVALS_OVER;
 use crate::scaling::setting::SettingError;
 use crate::scaling::signal::Bounds;
 use crate::scaling::{AnyPolicy, Policy};
@@ -26,6 +27,27 @@ pub struct Setup {
     pub window: Micros,
     /// What a replica costs an hour, in any currency.
     pub price_per_hour: f64,
+    /// Nothing before this counts in anything.
+    pub count_from: Micros,
+    /// The run lasts until then, though nothing may be left to do.
+    pub until: Micros,
+    /// What is changed on the way, in the order of time.
+    pub changes: Vec<(Micros, Change)>,
+    /// When policies are asked, where that is known; otherwise they are asked when their cadence says so.
+    pub looks: Option<Vec<Micros>>,
+}
+
+/// What may be changed while a pool is at work.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It gets this policy, which has seen nothing yet, and these bounds.
+    Policy(Box<AnyPolicy>, Bounds),
+    /// No policy sizes it any more.
+    NoPolicy,
+    /// Somebody sets its size.
+    Size(u32),
+    /// Whether it starts tasks, and whether it is sized.
+    Runs(bool),
 }
 
 /// Why a day cannot be run so.
@@ -55,8 +77,21 @@ impl Setup {
     /// One slot a replica, 60 s to start it, 60 s to wait at most, rates over a minute.
     pub fn new(policy: AnyPolicy, bounds: Bounds) -> Setup {
         let minute = Micros::from_secs(60);
-        let (slots, initial, warm_up, price_per_hour) = (1, None, Micros(0), 1.0);
-        Setup { policy, bounds, slots, start: minute, initial, wait_target: minute, warm_up, window: minute, price_per_hour }
+        Setup {
+            policy,
+            bounds,
+            slots: 1,
+            start: minute,
+            initial: None,
+            wait_target: minute,
+            warm_up: Micros(0),
+            window: ARRIVALS_OVER,
+            price_per_hour: 1.0,
+            count_from: Micros(0),
+            until: Micros(0),
+            changes: Vec::new(),
+            looks: None,
+        }
     }
 
     /// How many replicas there are at the beginning.
@@ -98,9 +133,25 @@ impl Setup {
         for number in [min, max, self.slots, self.initially()] {
             hasher.update(&number.to_le_bytes());
         }
-        for span in [self.start, self.wait_target, self.warm_up, self.window] {
+        for span in [self.start, self.wait_target, self.warm_up, self.window, self.count_from, self.until] {
             hasher.update(&span.0.to_le_bytes());
         }
         hasher.update(&self.price_per_hour.to_bits().to_le_bytes());
+        for at in self.looks.iter().flatten() {
+            hasher.update(&at.0.to_le_bytes());
+        }
+        for (at, change) in &self.changes {
+            hasher.update(&at.0.to_le_bytes());
+            match change {
+                Change::Policy(policy, Bounds { min, max }) => {
+                    let policy = bincode::encode_to_vec(policy.as_ref(), bincode::config::standard()).unwrap_or_default();
+                    hasher.update(&[0]).update(&(policy.len() as u64).to_le_bytes()).update(&policy);
+                    hasher.update(&min.to_le_bytes()).update(&max.to_le_bytes());
+                }
+                Change::NoPolicy => drop(hasher.update(&[1])),
+                Change::Size(size) => drop(hasher.update(&[2]).update(&size.to_le_bytes())),
+                Change::Runs(runs) => drop(hasher.update(&[3, u8::from(*runs)])),
+            }
+        }
     }
 }

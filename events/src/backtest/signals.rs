@@ -1,34 +1,16 @@
 //! Which signals a policy reads, and which of them a back-test can tell.
 
 use crate::scaling::hpa::{Metric, Source};
+use crate::scaling::measure::Measure;
 use crate::scaling::policy::Single;
 use crate::scaling::signal::names as live;
 use crate::scaling::{AnyPolicy, hpa::Hpa, keda::Keda, step::Step, threshold::Threshold};
+use crate::time::Timestamp;
 
-/// Names of signals besides those of [`signal::names`](crate::scaling::signal::names).
+/// Names of signals that only a back-test knows, besides those of [`signal::names`](crate::scaling::signal::names).
 pub mod names {
-    /// Attempts that run.
-    pub const RUNNING: &str = "running";
-    /// For how long the task that waits longest has waited, in seconds; 0 where none does.
-    pub const OLDEST: &str = "oldest_s";
-    /// How many more tasks wait than at the beginning of the window, a second: how fast the backlog grows.
-    pub const GROWTH: &str = "ready_per_s";
-    /// Which share of the slots of ready replicas is busy, in per cent; 0 where there is none. Also what each replica tells of itself.
-    pub const BUSY: &str = "busy_percent";
     /// What a replica uses of the CPU that it asks for: as much as its slots are busy.
     pub const CPU: &str = "cpu";
-    /// Percentiles of the time from start to end.
-    pub const SERVICE_P50: &str = "service_s_p50";
-    /// Percentiles of the time from start to end.
-    pub const SERVICE_P95: &str = "service_s_p95";
-    /// Percentiles of the time from start to end.
-    pub const SERVICE_P99: &str = "service_s_p99";
-    /// Percentiles of the time from arrival to start.
-    pub const WAIT_P50: &str = "wait_s_p50";
-    /// Percentiles of the time from arrival to start.
-    pub const WAIT_P95: &str = "wait_s_p95";
-    /// Percentiles of the time from arrival to start.
-    pub const WAIT_P99: &str = "wait_s_p99";
 }
 
 /// A signal that a back-test can tell.
@@ -38,13 +20,9 @@ pub(super) enum Known {
     Work,
     Running,
     Oldest,
-    Arrivals,
-    Growth,
     Busy,
-    ServiceMean,
-    Service(usize),
-    Wait(usize),
-    StartMean,
+    /// What an engine measures in the same way.
+    Measured,
 }
 
 impl Known {
@@ -52,20 +30,10 @@ impl Known {
         Some(match name {
             live::READY => Known::Ready,
             live::WORK => Known::Work,
-            live::ARRIVALS => Known::Arrivals,
-            live::SERVICE => Known::ServiceMean,
-            live::START => Known::StartMean,
-            names::RUNNING => Known::Running,
-            names::OLDEST => Known::Oldest,
-            names::GROWTH => Known::Growth,
-            names::BUSY => Known::Busy,
-            names::SERVICE_P50 => Known::Service(50),
-            names::SERVICE_P95 => Known::Service(95),
-            names::SERVICE_P99 => Known::Service(99),
-            names::WAIT_P50 => Known::Wait(50),
-            names::WAIT_P95 => Known::Wait(95),
-            names::WAIT_P99 => Known::Wait(99),
-            _ => return None,
+            live::RUNNING => Known::Running,
+            live::OLDEST => Known::Oldest,
+            live::BUSY => Known::Busy,
+            _ => Measure::default().read(name, Timestamp(0)).map(|_| Known::Measured)?,
         })
     }
 }

@@ -28,6 +28,8 @@ pub mod formula;
 pub mod hpa;
 pub mod keda;
 pub mod kpa;
+pub mod looks;
+pub mod measure;
 pub mod needs;
 pub mod points;
 pub mod policy;

@@ -37,6 +37,8 @@ pub mod names {
     pub const BUSY: &str = "busy_percent";
     /// Tasks that arrived, a second.
     pub const ARRIVALS: &str = "arrivals_per_s";
+    /// How many more tasks arrived than attempts started in the last minute, a second: how fast the backlog grows.
+    pub const GROWTH: &str = "ready_per_s";
     /// Mean time from start to end of the attempts that ended lately, in seconds.
     pub const SERVICE: &str = "service_s_mean";
     /// Mean time from asking for a replica to its first slot, in seconds.

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Spans;
 use super::waiting::Waiting;
+use super::{ReplicaTime, Spans};
 use crate::event::{Envelope, Event, Timeout};
-use crate::id::{Ordinal, Position, ReplicaId, TypeId};
+use crate::id::{Ordinal, PoolId, Position, ReplicaId, TypeId};
+use crate::scaling::measure::STARTS_MAX;
 use crate::slab::Phase;
 use crate::state::State;
 use crate::state::control::{Control, ReplicaPhase};
 use crate::task::{Ask, Dependency, Outcome};
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::worker::WORKER_FIRST;
 
 /// What happened to the tasks of a type since the tally began.
@@ -42,6 +43,15 @@ pub struct Counts {
     pub waits: Spans,
     /// From started to the end of the attempt, unless it was lost.
     pub runs: Spans,
+}
+
+/// How long replicas took to start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// How many did.
+    pub count: u64,
+    /// The last of them, the newest last; at most [`STARTS_MAX`].
+    pub last: VecDeque<Micros>,
 }
 
 /// All timeouts, with their names.
@@ -136,10 +146,16 @@ pub struct Tally {
     pub types: Vec<TypeTally>,
     /// Pools and their replicas.
     pub control: Control,
+    /// How long replicas were there since the tally began.
+    pub replica_time: ReplicaTime,
     /// Request records that were refused.
     pub refused: u64,
     /// Offset of the next request record, where requests come from a topic.
     pub source_next: u64,
+    /// Starts of replicas by pool, from asking for one until it was up: how many there were, and the last of them.
+    pub starts: BTreeMap<PoolId, Starts>,
+    /// When replicas were asked for that are not up yet.
+    starting: BTreeMap<ReplicaId, (PoolId, Timestamp)>,
     /// Pools and sizes of the replicas that are there.
     slots: BTreeMap<ReplicaId, (String, u64)>,
     dead: BTreeMap<Ordinal, TypeId>,
@@ -156,6 +172,7 @@ impl Tally {
         let mut tally = Tally {
             position: state.position,
             control: state.control.clone(),
+            replica_time: ReplicaTime::of(&state.control, state.last_at),
             source_next: work.source_next,
             next: state.next_ordinal(),
             ..Tally::default()
@@ -237,7 +254,30 @@ impl Tally {
                 self.slots.entry(replica).or_insert_with(|| (pool.to_owned(), u64::from(slots)));
             }
             Event::ReplicaLeft { replica, .. } | Event::WorkerMissed { replica, .. } => drop(self.slots.remove(&replica)),
-            _ => self.control.apply(envelope),
+            _ => {
+                self.replica_time.apply(envelope);
+                self.note_start(&envelope.event, at);
+                self.control.apply(envelope);
+            }
+        }
+    }
+
+    /// Notes when a replica is asked for, and how long it took until it is up.
+    fn note_start(&mut self, event: &Event<'_>, at: Timestamp) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other events say nothing of starts")]
+        match *event {
+            Event::ReplicaRequested { replica, pool } => drop(self.starting.insert(replica, (pool, at))),
+            Event::ReplicaReady { replica } => {
+                let Some((pool, since)) = self.starting.remove(&replica) else { return };
+                let starts = self.starts.entry(pool).or_default();
+                starts.count += 1;
+                starts.last.push_back(at.since(since));
+                if starts.last.len() > STARTS_MAX {
+                    starts.last.pop_front();
+                }
+            }
+            Event::DrainRequested { replica } | Event::ReplicaStopped { replica, .. } => drop(self.starting.remove(&replica)),
+            _ => {}
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod figures;
+mod history;
 mod hostile;
 mod policies;
 mod rules;

@@ -111,9 +111,9 @@ fn seen(arrivals: &Arrivals, at: &[u64]) -> Vec<Vec<Option<f64>>> {
         "ready_per_s",
         "busy_percent",
         "service_s_mean",
-        "service_s_p50",
-        "service_s_p95",
-        "service_s_p99",
+        "run_s_p50",
+        "run_s_p95",
+        "run_s_p99",
         "wait_s_p50",
         "wait_s_p99",
         "start_s_mean",
@@ -134,56 +134,23 @@ fn seen(arrivals: &Arrivals, at: &[u64]) -> Vec<Vec<Option<f64>>> {
 
 #[test]
 fn signals_are_what_happened_until_then() {
-    // Two slots: at 0 s two start and one waits until 4 s; the fourth starts at once at 50 s; at 60 s the first three are out of the window.
-    let arrivals = tasks(&[(0, 4), (0, 8), (0, 6), (50, 2), (60, 1)]);
-    let found = seen(&arrivals, &[0, 4, 10, 50, 60]);
-    let some = Some;
-    assert_eq!(
-        found[0],
-        [
-            some(1.0),
-            some(3.0),
-            some(2.0),
-            some(0.0),
-            some(0.05),
-            some(1.0 / 60.0),
-            some(100.0),
-            None,
-            None,
-            None,
-            None,
-            some(0.0),
-            some(0.0),
-            None,
-            None
-        ]
-    );
-    // One has ended and the last one has started after 4 s.
-    assert_eq!(
-        found[1][..9],
-        [some(0.0), some(2.0), some(2.0), some(0.0), some(0.05), some(0.0), some(100.0), some(4.0), some(4.0)]
-    );
-    assert_eq!(found[1][11..13], [some(0.0), some(4.0)]);
-    // All three have: 4, 8 and 6 s.
-    assert_eq!(
-        found[2][..11],
-        [
-            some(0.0),
-            some(0.0),
-            some(0.0),
-            some(0.0),
-            some(0.05),
-            some(0.0),
-            some(0.0),
-            some(6.0),
-            some(6.0),
-            some(8.0),
-            some(8.0)
-        ]
-    );
-    assert_eq!(found[3][4..7], [some(4.0 / 60.0), some(0.0), some(50.0)]);
-    assert_eq!(found[4][4], some(2.0 / 60.0));
-    assert_eq!(found[4][13..], [None, None], "nobody was started, and nobody measures the temperature");
+    // Two slots: at 0 s two start and one waits until 4 s; the fourth starts at once at 50 s; at 61 s the first three are out of the window.
+    let arrivals = tasks(&[(0, 4), (0, 8), (0, 6), (50, 2), (60, 5), (61, 1)]);
+    let found = seen(&arrivals, &[0, 4, 10, 50, 61]);
+    let of = |index: usize, from: usize, to: usize| found[index][from..to].to_vec();
+    let some = |numbers: &[f64]| numbers.iter().map(|number| Some(*number)).collect::<Vec<_>>();
+    // Rates are those of the time that was watched, which is a second at least; two of the three have started.
+    assert_eq!(of(0, 0, 7), some(&[1.0, 3.0, 2.0, 0.0, 3.0, 1.0, 100.0]));
+    assert_eq!(of(0, 7, 15), [None, None, None, None, Some(0.001), Some(0.001), None, None]);
+    // One has ended and the last one has started after 4 s, within the bucket that ends at 5 s.
+    assert_eq!(of(1, 0, 9), some(&[0.0, 2.0, 2.0, 0.0, 0.75, 0.0, 100.0, 4.0, 5.0]));
+    assert_eq!(of(1, 11, 13), some(&[0.001, 5.0]));
+    // All three have: 4, 8 and 6 s, in the buckets that end at 5 and 10 s.
+    assert_eq!(of(2, 0, 11), some(&[0.0, 0.0, 0.0, 0.0, 0.3, 0.0, 0.0, 6.0, 10.0, 10.0, 10.0]));
+    assert_eq!(of(3, 4, 7), some(&[4.0 / 50.0, 0.0, 50.0]));
+    // The window begins at 1 s.
+    assert_eq!(of(4, 4, 5), some(&[3.0 / 60.0]));
+    assert_eq!(of(4, 13, 15), [None, None], "nobody was started, and nobody measures the temperature");
 }
 
 #[test]
@@ -199,10 +166,11 @@ fn events_are_looked_at_at_once_and_bursts_together() {
     let mut burst: Vec<_> = (0..20).map(|index| task(100_000 + index * 50, 900_000)).collect();
     burst.push(task(20_000_000, 1_000));
     let arrivals = Arrivals::new(BEGAN, burst).unwrap();
-    let found = times(&arrivals, &fixed(20, 1));
-    assert_eq!(found[..3], [0, 100, 110]);
-    // They end at 1,000 ms and a little: what may shrink a pool is looked at a second after the last look.
-    assert_eq!(found[3], 1_110);
+    // A pool that may grow: the first task finds a slot, and the second one does not.
+    let may_grow = Setup { bounds: Bounds { min: 1, max: 20 }, ..fixed(1, 1) };
+    assert_eq!(times(&arrivals, &may_grow)[..4], [0, 100, 110, 1_000]);
+    // One that may not is looked at a second after the last look.
+    assert_eq!(times(&arrivals, &fixed(20, 1))[..3], [0, 1_000, 2_000]);
     // A policy with a period looks when it is over.
     let kpa = AnyPolicy::Kpa(ergate_events::scaling::kpa::Kpa::default());
     assert_eq!(times(&arrivals, &Setup::new(kpa, Bounds { min: 1, max: 20 }))[..4], [0, 2_000, 4_000, 6_000]);

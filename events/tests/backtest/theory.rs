@@ -71,7 +71,7 @@ fn plain(arrivals: &Arrivals, servers: u32) -> Vec<u64> {
     arrivals.tasks().iter().map(wait).collect()
 }
 
-/// The same with priorities, by looking at every task again and again.
+/// The same with priorities, each step of which counts as half a minute of waiting, by looking at every task again and again.
 fn plain_by_priority(arrivals: &Arrivals, servers: usize) -> Vec<u64> {
     let tasks = arrivals.tasks();
     let mut waits = vec![None; tasks.len()];
@@ -81,7 +81,8 @@ fn plain_by_priority(arrivals: &Arrivals, servers: usize) -> Vec<u64> {
         let left = || tasks.iter().enumerate().filter(|(index, _)| waits[*index].is_none());
         let first = left().map(|(_, task)| task.at.0).min().unwrap().max(free[server]);
         let there = left().filter(|(_, task)| task.at.0 <= first);
-        let (index, task) = there.min_by_key(|(index, task)| (Reverse(task.priority), *index)).unwrap();
+        let seems_ready = |task: &Arrival| task.at.0 + (9 - u64::from(task.priority)) * 30_000_000;
+        let (index, task) = there.min_by_key(|(index, task)| (seems_ready(task), *index)).unwrap();
         waits[index] = Some(first - task.at.0);
         free[server] = first + task.service.0;
     }
@@ -112,11 +113,12 @@ fn a_pool_of_fixed_size_is_a_plain_queue() {
 }
 
 #[test]
-fn higher_priorities_start_first_and_equal_ones_in_turn() {
+fn higher_priorities_start_first_equal_ones_in_turn_and_none_waits_for_ever() {
     for seed in 0..6 {
         let mut lots = Lots(seed + 100);
         let priority = |task: &Arrival| Arrival { priority: (lots.share() * 9.99) as u8, ..*task };
-        let plain = work(seed, 300.0, 2.0, |_| 2.0, Lots::exponential);
+        // So much that lower priorities wait for longer than the steps between them.
+        let plain = work(seed, 300.0, 3.0, |_| 3.0, Lots::exponential);
         let arrivals = Arrivals::new(BEGAN, plain.tasks().iter().map(priority).collect()).unwrap();
         check(&arrivals, 2, 1, plain_by_priority(&arrivals, 2));
     }

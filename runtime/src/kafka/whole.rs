@@ -323,7 +323,8 @@ impl Known {
             return None;
         }
         let all = AllShards { work: vec![0; usize::from(shards)], ..AllShards::default() };
-        let (mut seen, mut all, mut workers, mut own_slots) = (Seen::default(), all, (0, 0), 0);
+        let (mut seen, mut all, mut workers) = (Seen::default(), all, (0, 0));
+        let (mut up, mut own_slots) = (0, 0);
         for (id, shard) in &self.shards {
             seen.add(*id, pool, &shard.tally);
             if let Some(kept) = shard.counted.get(pool) {
@@ -335,13 +336,13 @@ impl Known {
             if let Some(work) = all.work.get_mut(usize::from(id.0)) {
                 *work = ready + running;
             }
+            up += shard.tally.replicas().filter(|(known, phase)| *known == pool && *phase != ReplicaPhase::Requested).count();
             // A worker joins every shard, with all of its slots.
             let joined = shard.tally.workers(pool);
             let slots: u64 = shard.tally.slots().filter(|(known, _)| *known == pool).map(|(_, slots)| slots).sum();
             own_slots += slots - joined.1;
             workers = workers.max(joined);
         }
-        let up = seen.replicas.values().filter(|phase| **phase != ReplicaPhase::Requested).count();
         all.up = u32::try_from(up + workers.0).unwrap_or(u32::MAX);
         all.slots = own_slots + workers.1;
         all.lag = self.ends.as_ref().map(|ends| self.shards.iter().map(|(id, shard)| lag(ends, *id, &shard.tally)).sum());
@@ -388,9 +389,9 @@ fn running(known: &TypeTally) -> u64 {
 
 /// Adds what was counted, and nothing that is there.
 fn count(seen: &mut Seen, more: &Seen) {
-    seen.requests += more.requests;
-    seen.runs.merge(&more.runs);
-    seen.waits.merge(&more.waits);
+    seen.totals.arrivals += more.totals.arrivals;
+    seen.totals.runs.merge(&more.totals.runs);
+    seen.totals.waits.merge(&more.totals.waits);
 }
 
 #[cfg(test)]
@@ -457,13 +458,13 @@ mod tests {
         known.ends = Some([(ShardId(0), 0), (ShardId(1), 14)].into());
         let seen = known.look("models", 2, SILENT_AFTER).unwrap();
         let all = seen.all.unwrap();
-        assert_eq!((seen.requests, all.running, all.lag, all.work.len()), (7, 5, Some(4), 2));
+        assert_eq!((seen.totals.arrivals, all.running, all.lag, all.work.len()), (7, 5, Some(4), 2));
         let told: BTreeSet<(u16, u64, u64, u64)> =
             known.readings().iter().map(|told| (told.shard.0, told.waiting, told.running, told.lag)).collect();
         assert_eq!(told, [(0, 0, 0, 0), (1, 2, 5, 4)].into());
         assert!(known.readings().is_empty(), "none has gone on");
         known.take(ShardId(1), &State::default());
         let seen = known.look("models", 2, SILENT_AFTER).unwrap();
-        assert_eq!((seen.requests, seen.all.unwrap().running), (7, 0));
+        assert_eq!((seen.totals.arrivals, seen.all.unwrap().running), (7, 0));
     }
 }

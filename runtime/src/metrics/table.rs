@@ -65,6 +65,7 @@ metrics! {
     DEAD_LETTERS_KEPT = Gauge "ergate_dead_letters_kept" ["pool", "type"] "tasks" "Dead letters that are kept and can be tried again.";
     REPLICAS = Gauge "ergate_replicas" ["pool", "state"] "replicas" "Replicas by state: requested, ready, draining.";
     REPLICAS_WANTED = Gauge "ergate_replicas_wanted" ["pool"] "replicas" "How many replicas the pool should have.";
+    REPLICA_TIME = Counter "ergate_replica_seconds_total" ["pool"] "seconds" "How long replicas were there, each from its request to its end: what has to be paid for.";
     POOL_HELD = Gauge "ergate_pool_held" ["pool"] "pools" "1 while the pool starts no tasks: paused or drained.";
     SLOTS = Gauge "ergate_slots" ["pool"] "slots" "Slots of all replicas that are there: so many attempts may run at once.";
     WORKERS = Gauge "ergate_workers" ["pool", "state"] "workers" "Workers that this engine knows, by state: working, draining, silent for a minute or longer.";

@@ -98,7 +98,7 @@ pub(super) fn families(runtime: &Runtime, labels: &mut Labels, form: Form) -> Ve
 
 /// What was counted, of types that are registered here and of those of which anything was.
 fn counted(runtime: &Runtime, labels: &mut Labels, registered: &[Kind], form: Form) -> Vec<Family> {
-    let totals = runtime.figures().tallies.totals();
+    let totals = runtime.figures().tallies.totals(runtime.now());
     let mut rows: BTreeMap<Kind, Counts> = registered.iter().map(|kind| (kind.clone(), Counts::default())).collect();
     for ((pool, name), counts) in totals.kinds.iter().filter(|(_, counts)| **counts != Counts::default()) {
         rows.entry(labels.kind(pool, name)).or_default().merge(counts);
@@ -116,7 +116,20 @@ fn counted(runtime: &Runtime, labels: &mut Labels, registered: &[Kind], form: Fo
         waits.add_spans(&kind, &counts.waits);
         runs.add_spans(&kind, &counts.runs);
     }
-    families.extend([timeouts, completions, waits, runs, Family::of(&table::REFUSED, form, number(totals.refused))]);
+    let mut time = BTreeMap::<&str, f64>::new();
+    for (pool, sum) in &totals.replica_time {
+        *time.entry(labels.pools.label(pool)).or_default() += seconds(*sum);
+    }
+    let mut replica_time = Family::new(&table::REPLICA_TIME, form);
+    time.iter().for_each(|(pool, sum)| replica_time.add(&[pool], *sum));
+    families.extend([
+        timeouts,
+        completions,
+        waits,
+        runs,
+        Family::of(&table::REFUSED, form, number(totals.refused)),
+        replica_time,
+    ]);
     families
 }
 

@@ -1,8 +1,9 @@
-//! `ergate demo`: digests every file under a directory as tasks, then replays and verifies the log.
+//! `ergate demo`: digests every file under a directory as tasks, or lets a recorded trace drive a live pool; then replays and verifies the log.
 
 mod replay;
 mod summary;
 mod tally;
+mod trace;
 mod walk;
 
 use std::fs::File;
@@ -44,9 +45,9 @@ pub(crate) struct DemoArgs {
     /// Replicas of the pool `files`; each is a thread with workers of its own
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     replicas: u32,
-    /// Slots of a replica: files that it reads at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
-    slots: u32,
+    /// Slots of a replica: files that it reads at once, 4 of them; with --trace tasks that it does at once, 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    slots: Option<u32>,
     /// Where the log is kept: `sled:DIR`, `file:DIR`, or DIR, where the log that is there says what keeps it; sled keeps a new one
     #[arg(long, value_name = "LOG", conflicts_with = "data", value_parser = embedded::parse_log)]
     log: Option<Store>,
@@ -59,9 +60,17 @@ pub(crate) struct DemoArgs {
     /// How long running tasks may go on after the first signal
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
     drain: Duration,
+    #[command(flatten)]
+    traced: trace::TraceArgs,
 }
 
+/// Files that a replica reads at once.
+const SLOTS: u32 = 4;
+
 pub(crate) fn run(args: DemoArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    if args.traced.is_given() {
+        return block_on(trace::run(args, globals));
+    }
     block_on(demo(args, globals))
 }
 
@@ -102,8 +111,11 @@ async fn start(args: &DemoArgs, store: Store, data: &Path, globals: &Globals) ->
     let builder = tasks::register(Runtime::builder()).store(store).by("ergate demo").own_tasks_only();
     // Flags speak last.
     let config = settings(globals)?;
-    let builder =
-        configure(builder, &config, &Children::of(globals, &config))?.pool(file_digest::POOL, args.replicas, args.slots);
+    let builder = configure(builder, &config, &Children::of(globals, &config))?.pool(
+        file_digest::POOL,
+        args.replicas,
+        args.slots.unwrap_or(SLOTS),
+    );
     let builder = args.durability.into_iter().fold(builder, ergate::Builder::durability);
     let runtime = builder.start().await?;
     if !globals.quiet {

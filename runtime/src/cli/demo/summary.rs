@@ -184,7 +184,7 @@ impl Summary {
 }
 
 /// The command as it was called, because a newcomer has not installed it.
-fn program() -> String {
+pub(super) fn program() -> String {
     std::env::args().next().map_or_else(|| "ergate".to_owned(), |path| quoted(&path))
 }
 

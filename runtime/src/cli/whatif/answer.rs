@@ -1,33 +1,28 @@
 //! A comparison as a table for people, as CSV and as JSON.
 
+use ergate::events::backtest::history::Fidelity;
 use ergate::events::backtest::{Report, trace};
 use ergate::events::time::Micros;
 use serde_json::{Value, json};
 
 use super::super::output;
 use super::super::table::Table;
+use super::day::{Day, Origin, Ran};
 use super::{Candidate, Comparison};
 
 pub(super) fn table(comparison: &Comparison) -> anyhow::Result<()> {
-    let Comparison { trace, pool, yardsticks, candidates } = comparison;
-    let tasks = trace.arrivals.len();
-    let skipped = if trace.skipped > 0 { format!(", {} without a service time left out", trace.skipped) } else { String::new() };
-    output::line(&format!(
-        "{tasks} tasks in {}{skipped}; {} to {} replicas with {} slot{}, {} to start one, waits should be within {}",
-        clock(trace.arrivals.span()),
-        pool.bounds.min,
-        pool.bounds.max,
-        pool.slots,
-        if pool.slots == 1 { "" } else { "s" },
-        pool.start,
-        pool.wait_target
-    ))?;
+    let Comparison { day, yardsticks, candidates, swept } = comparison;
+    let pool = &day.pool;
+    output::line(&output::escape(&about(day)))?;
+    if let Some(swept) = swept {
+        output::line(&format!("{swept} combinations; shown are those that no other one beats"))?;
+    }
     output::line("")?;
     let mut heads =
         vec!["POLICY", "HOURS", "COST", "x WORK", "WAIT P50", "P95", "P99", "MAX", "LATE", "CHANGES", "FLIPS", "STARTS"];
     heads.extend(["BACKLOG", "AT MAX", "BUSY", "IDLE", "STARTING", "DRAINING", "BEST"]);
     let mut table = Table::new(&heads);
-    for Candidate { name, report, is_on_front } in candidates {
+    for Candidate { name, report, is_on_front } in shown(comparison) {
         let percent = |share: f64| format!("{:.0}%", share * 100.0);
         let waits = &report.waits;
         table.row([
@@ -54,6 +49,9 @@ pub(super) fn table(comparison: &Comparison) -> anyhow::Result<()> {
     }
     table.print()?;
     output::line("")?;
+    if let Some(ran) = day.ran() {
+        told(ran)?;
+    }
     let bound = |name: &str, value: Micros, about: &str| {
         let line = format!("{name:<34} {:>8.2} h  {about}", hours(value));
         output::line(&line)
@@ -70,7 +68,73 @@ pub(super) fn table(comparison: &Comparison) -> anyhow::Result<()> {
     for Candidate { name, report, .. } in candidates.iter().filter(|candidate| candidate.report.unserved > 0) {
         output::line(&format!("{name} left {} tasks alone for good", report.unserved))?;
     }
-    output::line("\n* no other one is at least as good in cost, late tasks and changes, and better in one")
+    let is_late = candidates.iter().any(|candidate| candidate.report.waits.over > 0);
+    let by = if is_late { "late tasks" } else { "wait p99" };
+    output::line(&format!("\n* no other one is at least as good in cost, {by} and changes, and better in one"))
+}
+
+/// One line about the day.
+fn about(day: &Day) -> String {
+    let Day { arrivals, pool, origin } = day;
+    let counted = |count: usize, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+    let (of, span, more) = match origin {
+        Origin::Trace { skipped, .. } => (String::new(), arrivals.span(), counted(*skipped, "without a service time left out")),
+        Origin::Log(ran) => {
+            let left = &ran.recorded.left;
+            let more = [
+                counted(arrivals.retry_count(), "further attempts"),
+                counted(left.unstarted, "that never started left out"),
+                counted(left.unended, "that still ran"),
+                counted(left.lost, "attempts that were lost left out"),
+            ];
+            (format!(" of pool {}", ran.pool), Micros(ran.recorded.length.0 - pool.count_from.0), more.concat())
+        }
+    };
+    let tasks = match origin {
+        Origin::Trace { .. } => arrivals.len(),
+        Origin::Log(ran) => ran.report.waits.count,
+    };
+    let what = if matches!(origin, Origin::Log(_)) { "attempts" } else { "tasks" };
+    format!(
+        "{tasks} {what}{of} in {}{more}; {} to {} replicas with {} slot{}, {} to start one, waits should be within {}",
+        clock(span),
+        pool.bounds.min,
+        pool.bounds.max,
+        pool.slots,
+        if pool.slots == 1 { "" } else { "s" },
+        pool.start,
+        pool.wait_target
+    )
+}
+
+/// Those that people are shown: of many combinations only the best, and what really ran.
+pub(super) fn shown(comparison: &Comparison) -> impl Iterator<Item = &Candidate> {
+    let is_real = |candidate: &Candidate| {
+        comparison.day.ran().is_some() && [super::RECORDED, super::AGAIN].contains(&candidate.name.as_str())
+    };
+    comparison.candidates.iter().filter(move |one| comparison.swept.is_none() || one.is_on_front || is_real(one))
+}
+
+/// Whether what is said of other policies can be relied on, with both numbers of everything.
+pub(in crate::cli) fn told(ran: &Ran) -> anyhow::Result<()> {
+    let Fidelity { decisions, sizes, .. } = &ran.fidelity;
+    output::line(&format!(
+        "what really ran, run again: {} looks and {} decisions, sizes changed {} times and {} simulated",
+        decisions.looks, decisions.recorded, sizes.recorded, sizes.simulated
+    ))?;
+    let waits = ran
+        .fidelity
+        .waits()
+        .map(|(name, recorded, simulated)| format!("{name} {:.3} s and {:.3} s", seconds(recorded), seconds(simulated)));
+    output::line(&format!("waits recorded and simulated: {}", waits.join(", ")))?;
+    let doubts = ran.fidelity.doubts();
+    for doubt in &doubts {
+        output::line(&format!("UNRELIABLE: {doubt}"))?;
+    }
+    if doubts.is_empty() {
+        output::line("reliable: the same sizes, and waits within a tenth")?;
+    }
+    output::line("")
 }
 
 /// The share of tasks that waited for too long. Never rounded to nothing.
@@ -138,7 +202,8 @@ pub(super) fn csv(comparison: &Comparison) -> anyhow::Result<()> {
 }
 
 pub(super) fn json(comparison: &Comparison) -> anyhow::Result<()> {
-    let Comparison { trace, pool, yardsticks, candidates } = comparison;
+    let Comparison { day, yardsticks, candidates, swept } = comparison;
+    let pool = &day.pool;
     let policies: Vec<_> = candidates
         .iter()
         .map(|candidate| {
@@ -150,11 +215,7 @@ pub(super) fn json(comparison: &Comparison) -> anyhow::Result<()> {
             row
         })
         .collect();
-    output::json(&json!({
-        "trace": {
-            "format": format(trace.format), "tasks": trace.arrivals.len(), "skipped": trace.skipped,
-            "began": trace.arrivals.began().rfc3339(), "span_s": seconds(trace.arrivals.span()),
-        },
+    let mut told = json!({
         "pool": {
             "min": pool.bounds.min, "max": pool.bounds.max, "slots": pool.slots, "start_cost_s": seconds(pool.start),
             "wait_target_s": seconds(pool.wait_target), "warm_up_s": seconds(pool.warm_up), "window_s": seconds(pool.window),
@@ -166,7 +227,49 @@ pub(super) fn json(comparison: &Comparison) -> anyhow::Result<()> {
         },
         "series_columns": ["at_s", "backlog", "replicas", "running", "wait_s_max"],
         "policies": policies,
-    }))
+    });
+    let arrivals = &day.arrivals;
+    let began = arrivals.began().rfc3339();
+    match &day.origin {
+        Origin::Trace { format, skipped } => {
+            told["trace"] = json!({
+                "format": self::format(*format), "tasks": arrivals.len(), "skipped": skipped,
+                "began": began, "span_s": seconds(arrivals.span()),
+            });
+        }
+        Origin::Log(ran) => {
+            let left = &ran.recorded.left;
+            told["log"] = json!({
+                "pool": ran.pool, "tasks": arrivals.len(), "further_attempts": arrivals.retry_count(), "began": began,
+                "counted_from": arrivals.began().after(pool.count_from).rfc3339(), "span_s": seconds(ran.recorded.length),
+                "unstarted": left.unstarted, "unended": left.unended, "lost_attempts": left.lost, "restarts": left.restarts,
+                "slot_changes": left.slot_changes, "starts": ran.recorded.starts.len(),
+            });
+            told["fidelity"] = fidelity(&ran.fidelity);
+        }
+    }
+    if let Some(swept) = swept {
+        told["combinations"] = json!(swept);
+    }
+    output::json(&told)
+}
+
+/// How a back-test of what really ran compares with what really happened.
+pub(in crate::cli) fn fidelity(fidelity: &Fidelity) -> Value {
+    let Fidelity { decisions, sizes, .. } = fidelity;
+    let waits: serde_json::Map<_, _> = fidelity
+        .waits()
+        .map(|(name, recorded, simulated)| {
+            let name = format!("wait_s_{name}");
+            (name, json!({ "recorded": seconds(recorded), "simulated": seconds(simulated) }))
+        })
+        .into_iter()
+        .collect();
+    json!({
+        "reliable": fidelity.is_reliable(), "doubts": fidelity.doubts(), "looks": decisions.looks, "decisions": decisions.recorded,
+        "decision_that_differs": decisions.difference.map(|at| at.0), "size_changes": { "recorded": sizes.recorded, "simulated": sizes.simulated },
+        "sizes_apart": sizes.off, "waits": waits,
+    })
 }
 
 /// One policy with all of its numbers.
@@ -202,11 +305,11 @@ fn times(report: &Report, bound: Micros) -> f64 {
     report.billed.0 as f64 / bound.0.max(1) as f64
 }
 
-pub(super) fn hours(span: Micros) -> f64 {
+pub(in crate::cli) fn hours(span: Micros) -> f64 {
     span.0 as f64 / 3.6e9
 }
 
-pub(super) fn seconds(span: Micros) -> f64 {
+pub(in crate::cli) fn seconds(span: Micros) -> f64 {
     span.0 as f64 / 1e6
 }
 

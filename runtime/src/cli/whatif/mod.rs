@@ -1,19 +1,19 @@
 //! `ergate whatif`: a recorded day under other policies.
 
 mod answer;
+pub(crate) mod day;
 mod file;
 mod plot;
+mod sweep;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use ergate::events::backtest::trace::{self, ServiceModel, Trace};
-use ergate::events::backtest::{self, Report, Setup, SetupError, bounds, front};
-use ergate::events::scaling::AnyPolicy;
-use ergate::events::scaling::signal::Bounds;
+use ergate::events::backtest::{self, Report, Score, Setup, bounds, front};
 use ergate::events::time::Micros;
 
-use super::embedded::parse_span;
+pub(in crate::cli) use self::answer::{fidelity, seconds, told};
+use self::day::{Day, DayArgs, checked};
+use self::sweep::Axis;
 use super::exit::Trouble;
 use super::{Exit, Format, Globals, output};
 
@@ -21,44 +21,24 @@ use super::{Exit, Format, Globals, output};
 const HELP: &str = "docs/backtesting.md says what is assumed, what each number means and how to read the plots. Policies are TOML or JSON; those \
 of config/examples/policies are compared when none is named.";
 
+/// Reads a trace as a text.
+pub(in crate::cli) fn read_trace(path: &std::path::Path) -> Result<String, String> {
+    file::read(path, file::TRACE_BYTES_MAX)
+}
+
 /// Which day, under what.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct WhatifArgs {
-    /// The tasks: CSV or NDJSON with arrival_s, service_s and perhaps priority, or a trace of Azure, Mooncake or Alibaba
-    #[arg(long, value_name = "FILE")]
-    trace: PathBuf,
-    /// How long a request takes, for traces that have only its tokens: `azure`, or three spans, for a token that is read, one that is written, and
-    /// the least, such as 200us,20ms,1s
-    #[arg(long, value_name = "MODEL", default_value = "azure", value_parser = model)]
-    service_model: ServiceModel,
+    #[command(flatten)]
+    day: DayArgs,
     /// A policy; may be given many times
     #[arg(long, value_name = "FILE", num_args = 1..)]
     policy: Vec<PathBuf>,
-    /// Fewest replicas
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    min: u32,
-    /// Most replicas
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    max: u32,
-    /// How many tasks a replica does at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    slots: u32,
-    /// How long a replica takes to start; it is billed
-    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_span)]
-    start_cost: Duration,
-    /// How long a task should wait at most
-    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_span)]
-    wait_target: Duration,
-    /// Tasks that arrive before this do not count in waits
-    #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = parse_span)]
-    warm_up: Duration,
-    /// Over which time the arrival rate is measured
-    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = parse_span)]
-    window: Duration,
-    /// What a replica costs an hour
-    #[arg(long, value_name = "PRICE", default_value_t = 1.0)]
-    price: f64,
+    /// Try every combination of these values of one policy (of the one that runs, where none is named), and show those that no other beats. Keys
+    /// are those of the policy, and min, max and slots
+    #[arg(long, value_name = "KEY=a,b,c", num_args = 1..)]
+    sweep: Vec<Axis>,
     /// Write plots to this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -85,22 +65,21 @@ struct Yardsticks {
 
 /// Everything there is to show.
 struct Comparison {
-    trace: Trace,
-    /// The pool; its policy is any of those that are compared.
-    pool: Setup,
+    day: Day,
     yardsticks: Yardsticks,
     candidates: Vec<Candidate>,
+    /// How many combinations were tried, if any.
+    swept: Option<usize>,
 }
 
+/// What really happened, as a row.
+const RECORDED: &str = "recorded";
+/// What really ran, run again, as a row.
+const AGAIN: &str = "run again";
+
 pub(crate) fn run(args: &WhatifArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    let refused = |reason: String| Trouble::Usage(format!("cannot use {} as a trace: {reason}", args.trace.display()));
-    let text = file::read(&args.trace, file::TRACE_BYTES_MAX).map_err(refused)?;
-    let trace = trace::read(&text, args.service_model).map_err(|error| refused(error.to_string()))?;
-    drop(text);
-    if trace.arrivals.is_empty() {
-        return Err(refused("it holds no task".to_owned()).into());
-    }
-    let comparison = compare(args, trace)?;
+    let day = args.day.read(globals)?;
+    let comparison = compare(args, day)?;
     if let Some(path) = &args.plot {
         let text = plot::draw(&comparison);
         std::fs::write(path, text).map_err(|source| Trouble::Unwritable { path: path.clone(), source })?;
@@ -115,79 +94,76 @@ pub(crate) fn run(args: &WhatifArgs, globals: &Globals) -> anyhow::Result<Exit> 
     Ok(Exit::Done)
 }
 
-fn compare(args: &WhatifArgs, trace: Trace) -> anyhow::Result<Comparison> {
-    let named = !args.policy.is_empty();
-    let policies = if named { file::policies(&args.policy)? } else { file::presets()? };
+fn compare(args: &WhatifArgs, day: Day) -> anyhow::Result<Comparison> {
+    let setups = setups(args, &day)?;
     let mut candidates = Vec::new();
-    let mut pool = None;
-    for (name, policy) in policies {
-        let setup = args.setup(policy);
-        match setup.check() {
-            // One that nobody named and that cannot run here is left out, aloud.
-            Err(SetupError::Policy(error)) if !named => {
-                output::note(&format!("{name} is left out: {error}"));
-                continue;
-            }
-            Err(SetupError::Policy(error)) => return Err(Trouble::Usage(format!("policy {name}: {error}")).into()),
-            Err(error @ SetupError::Pool { .. }) => return Err(Trouble::Usage(error.to_string()).into()),
-            Ok(()) => {}
-        }
-        let report = backtest::run(&trace.arrivals, &setup).map_err(|error| Trouble::Usage(format!("policy {name}: {error}")))?;
-        candidates.push(Candidate { name, report, is_on_front: false });
-        pool.get_or_insert(setup);
+    if let Some(ran) = day.ran() {
+        candidates.push(Candidate { name: RECORDED.to_owned(), report: ran.report.clone(), is_on_front: false });
+        let again = ran.recorded.again(&day.pool);
+        let report = backtest::run(&day.arrivals, &again).map_err(|error| Trouble::Usage(error.to_string()))?;
+        candidates.push(Candidate { name: AGAIN.to_owned(), report, is_on_front: false });
     }
-    let Some(pool) = pool else { return Err(Trouble::Usage("no policy can run in this pool".to_owned()).into()) };
-    let scores: Vec<_> = candidates.iter().map(|candidate| candidate.report.score()).collect();
+    let real = candidates.len();
+    for (name, setup) in setups {
+        let report = backtest::run(&day.arrivals, &setup).map_err(|error| Trouble::Usage(format!("policy {name}: {error}")))?;
+        candidates.push(Candidate { name, report, is_on_front: false });
+    }
+    let scores = scores(&candidates[real..]);
     // Who leaves work alone is cheap, and no answer.
     let is_answer = |candidate: &Candidate| candidate.report.unserved == 0;
-    for (candidate, is_on_front) in candidates.iter_mut().zip(front(&scores)) {
+    for (candidate, is_on_front) in candidates[real..].iter_mut().zip(front(&scores)) {
         candidate.is_on_front = is_on_front && is_answer(candidate);
     }
+    let (counted, pool) = (day.counted(), &day.pool);
     let yardsticks = Yardsticks {
-        work_floor: bounds::work_floor(&trace.arrivals, pool.slots),
-        zero_wait: bounds::zero_wait(&trace.arrivals, pool.slots, pool.start),
-        clairvoyant: bounds::clairvoyant(&trace.arrivals, pool.slots, pool.start, pool.wait_target).billed,
+        work_floor: bounds::work_floor(&counted, pool.slots),
+        zero_wait: bounds::zero_wait(&counted, pool.slots, pool.start),
+        clairvoyant: bounds::clairvoyant(&counted, pool.slots, pool.start, pool.wait_target).billed,
     };
-    Ok(Comparison { trace, pool, yardsticks, candidates })
+    let swept = (!args.sweep.is_empty()).then_some(candidates.len() - real);
+    Ok(Comparison { day, yardsticks, candidates, swept })
 }
 
-impl WhatifArgs {
-    fn setup(&self, policy: AnyPolicy) -> Setup {
-        Setup {
-            slots: self.slots,
-            start: self.start_cost.into(),
-            wait_target: self.wait_target.into(),
-            warm_up: self.warm_up.into(),
-            window: self.window.into(),
-            price_per_hour: self.price,
-            ..Setup::new(policy, Bounds { min: self.min, max: self.max })
+/// What is compared: all combinations of a sweep, or the policies that are named, or the presets.
+fn setups(args: &WhatifArgs, day: &Day) -> anyhow::Result<Vec<(String, Setup)>> {
+    let named = file::policies(&args.policy)?;
+    if !args.sweep.is_empty() {
+        let base = match named.as_slice() {
+            [] => day.pool.policy.clone(),
+            [(_, policy)] => policy.clone(),
+            [..] => return Err(Trouble::Usage("--sweep tries values of one policy; name one with --policy".to_owned()).into()),
+        };
+        let grid = sweep::grid(&args.sweep, &day.under(base))?;
+        grid.iter().try_for_each(|(name, setup)| checked(name, setup))?;
+        return Ok(grid);
+    }
+    if !named.is_empty() {
+        let setups: Vec<_> = named.into_iter().map(|(name, policy)| (name, day.under(policy))).collect();
+        setups.iter().try_for_each(|(name, setup)| checked(name, setup))?;
+        return Ok(setups);
+    }
+    let mut setups = Vec::new();
+    for (name, policy) in file::presets()? {
+        let setup = day.under(policy);
+        match setup.check() {
+            // One that nobody named and that cannot run here is left out, aloud.
+            Err(backtest::SetupError::Policy(error)) => output::note(&format!("{name} is left out: {error}")),
+            Err(error @ backtest::SetupError::Pool { .. }) => return Err(Trouble::Usage(error.to_string()).into()),
+            Ok(()) => setups.push((name, setup)),
         }
     }
+    if setups.is_empty() {
+        return Err(Trouble::Usage("no policy can run in this pool".to_owned()).into());
+    }
+    Ok(setups)
 }
 
-/// Reads a model of service times.
-fn model(text: &str) -> Result<ServiceModel, String> {
-    if text == "azure" {
-        return Ok(ServiceModel::AZURE);
-    }
-    let wrong = || "use `azure` or three spans such as `200us,20ms,1s`".to_owned();
-    let spans: Result<Vec<Micros>, _> = text.split(',').map(|span| parse_span(span).map(Micros::from)).collect();
-    match spans.map_err(|_| wrong())?.as_slice() {
-        [context, generated, least] => Ok(ServiceModel { context: *context, generated: *generated, least: *least }),
-        _ => Err(wrong()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_model_is_a_name_or_three_spans() {
-        assert_eq!(model("azure"), Ok(ServiceModel::AZURE));
-        assert_eq!(model("200us,20ms,1s"), Ok(ServiceModel::AZURE));
-        for text in ["", "gpt", "1s", "1s,2s,3s,4s", "1s,2s,x"] {
-            assert!(model(text).is_err(), "{text}");
-        }
-    }
+/// What candidates are compared by: cost, late tasks and changes; where nobody is late, the 99th percentile of the wait instead.
+fn scores(candidates: &[Candidate]) -> Vec<Score> {
+    let is_late = candidates.iter().any(|candidate| candidate.report.waits.over > 0);
+    let score = |candidate: &Candidate| {
+        let score = candidate.report.score();
+        if is_late { score } else { Score { violations: answer::seconds(candidate.report.waits.p99), ..score } }
+    };
+    candidates.iter().map(score).collect()
 }

@@ -23,14 +23,15 @@ const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9
 
 /// Draws everything.
 pub(super) fn draw(comparison: &Comparison) -> String {
-    let Comparison { trace, pool, candidates, .. } = comparison;
+    let (day, pool) = (&comparison.day, &comparison.day.pool);
+    let candidates: Vec<&Candidate> = super::answer::shown(comparison).collect();
     let height = HEAD + SCATTER_HEIGHT + candidates.len() as f64 * ROW_HEIGHT + 30.0;
     let mut svg = Svg::new(WIDTH, height);
     svg.text(MARGIN, 30.0, 20.0, Anchor::Start, "#111", "What each policy would have cost, and how long tasks would have waited");
     let about = format!(
         "{} tasks in {:.1} h · {} to {} replicas · {} slot{} each · {} to start one (billed) · waits should be within {}",
-        trace.arrivals.len(),
-        hours(trace.arrivals.span()),
+        day.arrivals.len(),
+        hours(day.arrivals.span()),
         pool.bounds.min,
         pool.bounds.max,
         pool.slots,
@@ -75,9 +76,9 @@ impl Scale {
             hours: most(&mut reports().map(|report| hours(report.length))),
             replicas: most(&mut points().map(|point| point.replicas)),
             backlog: most(&mut points().map(|point| point.backlog)),
-            wait: most(&mut points().filter_map(|point| point.wait_s)).max(seconds(comparison.pool.wait_target)),
-            target: seconds(comparison.pool.wait_target),
-            warm_up: hours(comparison.pool.warm_up),
+            wait: most(&mut points().filter_map(|point| point.wait_s)).max(seconds(comparison.day.pool.wait_target)),
+            target: seconds(comparison.day.pool.wait_target),
+            warm_up: hours(comparison.day.pool.warm_up),
         }
     }
 }

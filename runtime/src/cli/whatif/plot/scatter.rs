@@ -10,7 +10,8 @@ use super::{MARGIN, WIDTH, colour};
 const LEGEND: f64 = 330.0;
 
 pub(super) fn draw(svg: &mut Svg, comparison: &Comparison, top: f64, height: f64) {
-    let Comparison { pool, yardsticks, candidates, .. } = comparison;
+    let Comparison { day, yardsticks, .. } = comparison;
+    let (pool, candidates) = (&day.pool, super::super::answer::shown(comparison).collect::<Vec<_>>());
     let known = [
         (yardsticks.work_floor, "work alone"),
         (yardsticks.clairvoyant, "clairvoyant, within the target"),

@@ -30,7 +30,8 @@ fn set(policy: &'static str, least: u32, most: u32) -> Command<'static> {
 /// Ready tasks, arrivals a second, seconds of service and of a start, in thousandths.
 fn seen(ready: i64, arrivals: i64, service: i64, start: i64) -> Vec<Reading> {
     let milli = |number| Reading::Value(Value::Milli(number));
-    vec![Reading::Value(Value::Integer(ready)), milli(arrivals), milli(service), milli(start)]
+    let count = |number| Reading::Value(Value::Integer(number));
+    vec![count(ready), count(0), milli(arrivals), milli(service), milli(start)]
 }
 
 /// What is decided now, and what the pool's replicas do about it a moment later.
@@ -43,15 +44,15 @@ fn observe(story: &mut Story, readings: &[Reading]) -> Vec<String> {
 #[test]
 fn a_pool_wakes_for_the_first_task_and_sleeps_when_none_came_for_long_enough() {
     let mut story = pool();
-    assert_eq!(observe(&mut story, &seen(1, 0, 1_000, 0)), ["observed pool-0 4", "scaled pool-0 1", "wanted r0 pool-0"]);
+    assert_eq!(observe(&mut story, &seen(1, 0, 1_000, 0)), ["observed pool-0 5", "scaled pool-0 1", "wanted r0 pool-0"]);
     story.tell(&Command::ReadyReplica { replica: ReplicaId(0) }).expect("it was asked for");
     story.news();
     // Nothing to do, and kept: that is said once.
-    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 4", "scaled pool-0 1"]);
+    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 5", "scaled pool-0 1"]);
     story.pass(5_000);
-    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 4"]);
+    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 5"]);
     story.pass(6_000);
-    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 4", "scaled pool-0 0", "unwanted r0"]);
+    assert_eq!(observe(&mut story, &seen(0, 0, 1_000, 0)), ["observed pool-0 5", "scaled pool-0 0", "unwanted r0"]);
 }
 
 #[test]
@@ -121,20 +122,26 @@ fn a_paused_pool_is_not_sized_and_a_failed_reading_changes_nothing() {
     let mut failed = readings;
     failed[0] = Reading::Failed("nobody answers".to_owned());
     let told = observe(&mut story, &failed);
-    assert_eq!(told, ["observed pool-0 4", "scaled pool-0 1"], "why nothing changes is said");
-    assert_eq!(observe(&mut story, &failed), ["observed pool-0 4"]);
+    assert_eq!(told, ["observed pool-0 5", "scaled pool-0 1"], "why nothing changes is said");
+    assert_eq!(observe(&mut story, &failed), ["observed pool-0 5"]);
 }
 
 #[test]
 fn an_unchanged_decision_costs_little() {
     let mut story = pool();
     let real = |number: f64| Reading::Value(Value::Real(ergate_events::scaling::real::Real::new(number).expect("it is finite")));
-    let readings = vec![Reading::Value(Value::Integer(12_345)), real(123.456), real(0.012_3), real(1.5)];
+    let readings = vec![
+        Reading::Value(Value::Integer(12_345)),
+        Reading::Value(Value::Integer(640)),
+        real(123.456),
+        real(0.012_3),
+        real(1.5),
+    ];
     observe(&mut story, &readings);
     // It has what it wanted: that is another reason to stay.
     observe(&mut story, &readings);
     let before = story.shard.open_block().body_len();
-    assert_eq!(observe(&mut story, &readings), ["observed pool-0 4"]);
+    assert_eq!(observe(&mut story, &readings), ["observed pool-0 5"]);
     let cost = story.shard.open_block().body_len() - before;
     assert!(cost <= 64, "{cost} bytes");
 }

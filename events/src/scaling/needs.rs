@@ -49,7 +49,7 @@ fn of_step(policy: &step::Step) -> Vec<&String> {
 }
 
 fn of_rate(policy: &rate::Rate) -> Vec<&String> {
-    vec![&policy.backlog, &policy.arrivals, &policy.service, &policy.start]
+    vec![&policy.backlog, &policy.running, &policy.arrivals, &policy.service, &policy.start]
 }
 
 fn of_threshold(policy: &threshold::Threshold) -> Vec<&String> {

@@ -29,6 +29,8 @@ pub struct Rate {
     pub arrivals: String,
     /// Signal: tasks that wait.
     pub backlog: String,
+    /// Signal: tasks that run. As long as any does, the pool does not sleep, and until one has ended each counts as a busy slot.
+    pub running: String,
     /// Signal: how long a task takes, in seconds.
     pub service: String,
     /// Signal: how long a replica takes to start, in seconds.
@@ -51,6 +53,7 @@ impl Default for Rate {
         Rate {
             arrivals: names::ARRIVALS.to_owned(),
             backlog: names::READY.to_owned(),
+            running: names::RUNNING.to_owned(),
             service: names::SERVICE.to_owned(),
             start: names::START.to_owned(),
             // Half a minute is what people wait without asking.
@@ -83,9 +86,13 @@ impl Policy for Rate {
 
     fn check(&self, bounds: Bounds) -> Result<(), SettingError> {
         require(bounds.max >= bounds.min.max(1), "max", bounds.max, "at least 1 and at least the minimum")?;
-        for (key, name) in
-            [("arrivals", &self.arrivals), ("backlog", &self.backlog), ("service", &self.service), ("start", &self.start)]
-        {
+        for (key, name) in [
+            ("arrivals", &self.arrivals),
+            ("backlog", &self.backlog),
+            ("running", &self.running),
+            ("service", &self.service),
+            ("start", &self.start),
+        ] {
             setting::name(key, name)?;
         }
         setting::span("catch_up", self.catch_up, Micros::from_millis(1), setting::SPAN_MAX)?;
@@ -158,13 +165,14 @@ impl Policy for Rate {
 
 impl Rate {
     /// The names of the signals that it reads.
-    pub fn signals(&self) -> [&str; 4] {
-        [&self.backlog, &self.arrivals, &self.service, &self.start]
+    pub fn signals(&self) -> [&str; 5] {
+        [&self.backlog, &self.running, &self.arrivals, &self.service, &self.start]
     }
 
     /// How many replicas the load needs; `service` is unknown until something has finished. `None` where the load is no number.
     fn need(&self, observation: &Observation, backlog: f64, arrivals: f64, service: Option<f64>) -> Option<(Verdict, u32)> {
-        let running = f64::from(observation.replicas.running);
+        // Whoever cannot read it knows what runs where the pool is, if at all.
+        let running = observation.count(&self.running).map_or(f64::from(observation.replicas.running), |(_, running)| running);
         let slots = f64::from(observation.replicas.slots.max(1));
         let busy = match service {
             Some(service) => {

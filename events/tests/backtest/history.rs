@@ -251,6 +251,7 @@ impl Engine {
         let signals = self.shard.state().control.scaling[&POOL].signals().to_vec();
         let read = |name: &String| match name.as_str() {
             names::READY => measure::count(there.ready),
+            names::RUNNING => measure::count(there.running),
             names => self.measure.read(names, now).unwrap(),
         };
         let readings: Vec<Reading> = signals.iter().map(read).collect();
@@ -425,7 +426,7 @@ fn a_decision_that_does_not_follow_is_named_with_its_position() {
     );
     let policy = r#"{"policy":"rate"}"#.into();
     follow(&mut history, &mut state, Event::PolicySet { pool: POOL, policy, least: 0, most: 5, by: "", reason: "" });
-    let readings = vec![measure::count(3), measure::count(1), measure::count(1), measure::count(1)];
+    let readings = [3, 0, 1, 1, 1].map(measure::count).to_vec();
     follow(&mut history, &mut state, Event::PoolObserved { pool: POOL, readings: readings.clone(), work: Vec::new() });
     assert_eq!(history.decisions().difference, None);
     follow(&mut history, &mut state, Event::PoolScaled { pool: POOL, replicas: 5, decision: "{}".into() });

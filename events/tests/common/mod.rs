@@ -540,11 +540,11 @@ fn sizes(story: &mut Story) {
     let policy = r#"{"policy":"rate"}"#;
     let set = |policy| Command::SetPolicy { pool: PoolRef::Id(PoolId(0)), policy, least: 0, most: 3, by: "me", reason: "" };
     let real = Real::new(0.25).map(Value::Real).expect("it is finite");
-    let numbers = [Value::Integer(7), Value::Milli(-1_500), real].map(Reading::Value);
+    let numbers = [Value::Integer(7), Value::Integer(2), Value::Milli(-1_500), real].map(Reading::Value);
     let readings: Vec<Reading> = numbers.into_iter().chain([Reading::Failed("nobody answers".to_owned())]).collect();
     if !story.shard.state().control.pools.is_empty() {
         story.tell(&set(policy)).expect("it is a policy");
-        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300] }).expect("there are four");
+        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300] }).expect("there are five");
         story.tell(&set("")).expect("none is fine");
     }
 }

@@ -10,7 +10,7 @@ use ergate_events::limit::LimitSettings;
 use ergate_events::scaling::signal::Reading;
 use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
-use ergate_events::state::control::ReplicaPhase;
+use ergate_events::state::control::{Control, ReplicaPhase};
 use ergate_events::time::{Micros, Timestamp};
 use ergate_events::worker::{WORKER_FIRST, WorkerId};
 
@@ -141,7 +141,33 @@ pub enum Proposal {
         reason: String,
     },
     /// See [`Command::ObservePool`].
-    ObservePool(PoolId, Vec<Reading>),
+    ObservePool {
+        /// The pool.
+        pool: PoolId,
+        /// What was read, in the order of the policy's signals.
+        readings: Vec<Reading>,
+        /// Tasks that are ready or running, by shard, where shards share the pool.
+        work: Vec<u64>,
+    },
+    /// So many replicas of a pool have come up in all shards and not ended. A log of pools has none of its own: those that it has asked for become
+    /// ready, and end, as the number rises and falls.
+    CountReplicas {
+        /// The pool.
+        pool: PoolId,
+        /// How many.
+        up: u32,
+    },
+    /// Take the policy away from a pool that all shards share, and let each have its part of the size that the pool has then.
+    EndPolicy {
+        /// The pool.
+        pool: String,
+        /// How many shards share it.
+        shards: u32,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
     /// The process of a replica works.
     ProcessUp(ReplicaId),
     /// The process of a replica is gone.
@@ -272,6 +298,25 @@ impl ProcessEnd {
     }
 }
 
+/// What makes the replicas of a log of pools as many as have come up: more of those that were asked for are ready, the oldest first; or some have
+/// ended, first those that are to, then the newest.
+fn count_replicas<'a>(control: &Control, pool: PoolId, up: u32) -> Vec<Command<'a>> {
+    let of = |phase| {
+        let own = control.replicas.iter().filter(move |(_, life)| life.pool == pool && life.phase == phase);
+        own.map(|(id, _)| *id)
+    };
+    let (ready, draining) = (of(ReplicaPhase::Ready).count(), of(ReplicaPhase::Draining).count());
+    let (known, up) = (ready + draining, up as usize);
+    let come = of(ReplicaPhase::Requested).take(up.saturating_sub(known)).map(|replica| Command::ReadyReplica { replica });
+    let gone = known.saturating_sub(up);
+    let stop = |departure| move |replica| Command::StopReplica { replica, departure };
+    let drained = of(ReplicaPhase::Draining).take(gone).map(stop(Departure::Drained));
+    let mut newest: Vec<ReplicaId> = of(ReplicaPhase::Ready).collect();
+    newest.reverse();
+    let lost = newest.into_iter().take(gone.saturating_sub(draining)).map(stop(Departure::Lost));
+    come.chain(drained).chain(lost).collect()
+}
+
 impl Proposal {
     pub(crate) fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
         match *self {
@@ -317,7 +362,17 @@ impl Proposal {
             Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
                 vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
             }
-            Proposal::ObservePool(pool, ref readings) => vec![Command::ObservePool { pool, readings }],
+            Proposal::ObservePool { pool, ref readings, ref work } => vec![Command::ObservePool { pool, readings, work }],
+            Proposal::CountReplicas { pool, up } => count_replicas(&state.control, pool, up),
+            Proposal::EndPolicy { ref pool, shards, ref by, ref reason } => {
+                let end = Command::SetPolicy { pool: PoolRef::Name(pool), policy: "", least: 0, most: 0, by, reason };
+                let sized = state.control.pool(pool).filter(|(id, _)| state.control.scaling.contains_key(id));
+                let size = sized.map(|(_, size)| {
+                    let replicas = size.replicas.div_ceil(shards.max(1));
+                    Command::DefinePool { pool, replicas, slots: size.slots, by, reason }
+                });
+                std::iter::once(end).chain(size).collect()
+            }
             Proposal::ProcessUp(replica) => vec![Command::ReadyReplica { replica }],
             Proposal::ProcessDown(ref end) => end.commands(state),
             Proposal::LoseAllReplicas => {
@@ -357,5 +412,35 @@ impl Proposal {
             Proposal::ServeTypes(ref types) => vec![Command::ServeTypes { types }],
             Proposal::AcceptLoss { missing, ref by, ref reason } => vec![Command::AcceptLoss { missing, by, reason }],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergate_events::state::control::ReplicaLife;
+
+    use super::*;
+
+    #[test]
+    fn a_log_of_pools_has_as_many_replicas_up_as_there_are() {
+        use ReplicaPhase::{Draining, Ready, Requested};
+        let told = |phases: &[ReplicaPhase], up| {
+            let life = |phase: &ReplicaPhase| ReplicaLife { pool: PoolId(0), phase: *phase };
+            let mut control = Control::default();
+            control.replicas = (0..).map(ReplicaId).zip(phases.iter().map(life)).collect();
+            let each = count_replicas(&control, PoolId(0), up).into_iter().map(|command| {
+                if let Command::StopReplica { replica, departure } = command {
+                    return format!("{departure:?} {}", replica.0);
+                }
+                let Command::ReadyReplica { replica } = command else { return format!("{command:?}") };
+                format!("up {}", replica.0)
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[Requested; 3], 2), ["up 0", "up 1"]);
+        assert!(told(&[Ready, Requested, Draining], 2).is_empty(), "those that are to go are still there");
+        assert_eq!(told(&[Ready, Ready, Draining], 2), ["Drained 2"]);
+        assert_eq!(told(&[Ready, Ready, Ready, Draining], 1), ["Drained 3", "Lost 2", "Lost 1"]);
+        assert_eq!(told(&[Ready, Requested], 9), ["up 1"], "more than were asked for are no more");
     }
 }

@@ -98,8 +98,9 @@ pub enum Command<'a> {
     ChangeConcurrency { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
     /// Let a policy, as JSON, size a pool between two bounds; none where the text is empty.
     SetPolicy { pool: PoolRef<'a>, policy: &'a str, least: u32, most: u32, by: &'a str, reason: &'a str },
-    /// Decide about the size of a pool; one reading for each signal that its policy names.
-    ObservePool { pool: PoolId, readings: &'a [Reading] },
+    /// Decide about the size of a pool; one reading for each signal that its policy names. Where shards share it, `work` has its tasks that are ready or
+    /// running in each of them.
+    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64] },
 }
 
 /// A pool by its name; by its id in an audit.
@@ -180,7 +181,7 @@ impl<'a> Command<'a> {
             Event::PolicySet { pool, ref policy, least, most, by, reason } => {
                 Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
             }
-            Event::PoolObserved { pool, ref readings } => Command::ObservePool { pool, readings },
+            Event::PoolObserved { pool, ref readings, ref work } => Command::ObservePool { pool, readings, work },
             Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
                 Command::ChangeConcurrency { replica, before, concurrency, reason }
             }

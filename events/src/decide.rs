@@ -124,7 +124,7 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::SetPolicy { pool, policy, least, most, by, reason } => {
             sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
         }
-        Command::ObservePool { pool, readings } => sizing::observe(&state.control, pool, readings, at, out),
+        Command::ObservePool { pool, readings, work } => sizing::observe(&state.control, pool, (readings, work), at, out),
         Command::ChangeConcurrency { replica, before, concurrency, reason } => {
             leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
         }

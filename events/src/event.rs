@@ -299,8 +299,9 @@ pub enum Event<'a> {
 
     /// Input: a pool got a policy that sizes it between two bounds, or lost it: then the text is empty. The text is JSON.
     PolicySet { pool: PoolId, policy: Cow<'a, str>, least: u32, most: u32, by: &'a str, reason: &'a str },
-    /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order.
-    PoolObserved { pool: PoolId, readings: Vec<Reading> },
+    /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order; and where shards share the pool, how many of
+    /// its tasks are ready or running in each of them, by number.
+    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64> },
     /// Derived: the policy of a pool decided something else than before, or for another reason. The decision is JSON, and has every number that led to it.
     PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str> },
 }

@@ -31,6 +31,7 @@ pub mod schedule;
 pub mod settle;
 pub mod shard;
 pub mod shared;
+pub mod sharing;
 pub mod sizing;
 pub mod slab;
 pub mod state;

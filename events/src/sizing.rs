@@ -54,11 +54,12 @@ pub(crate) fn set_policy<'a>(
 pub(crate) fn observe<'a>(
     control: &Control,
     pool: PoolId,
-    readings: &'a [Reading],
+    (readings, work): (&'a [Reading], &'a [u64]),
     at: Timestamp,
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
     let scaling = control.scaling.get(&pool).ok_or(Rejection::UnknownPool)?;
+    within("the list of shards", work.len(), usize::from(u16::MAX))?;
     for reading in readings {
         if let Reading::Failed(reason) = reading {
             within("the reason of a reading", reason.len(), FAILURE_BYTES_MAX)?;
@@ -70,7 +71,7 @@ pub(crate) fn observe<'a>(
     let rule = "one reading for each signal that the policy names";
     let seen = control.observation(pool, readings, at).ok_or(Rejection::OutOfRange { what: "the readings", rule })?;
     let decision = scaling.decide(&seen);
-    out.push(Event::PoolObserved { pool, readings: readings.to_vec() });
+    out.push(Event::PoolObserved { pool, readings: readings.to_vec(), work: work.to_vec() });
     let is_told = scaling.last.as_ref().is_some_and(|last| decision.says_the_same(&last.decision));
     if !is_told {
         // A decision is made of numbers and texts, which can always be written.

@@ -252,6 +252,7 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         2 => (0_u16..3, 0_i64..40, 0_usize..6).prop_map(|(pool, number, count)| Event::PoolObserved {
             pool: PoolId(pool),
             readings: vec![Reading::Value(Value::Integer(number)); count],
+            work: vec![number.unsigned_abs(); count],
         }),
         1 => (replica(), departure()).prop_map(|(replica, departure)| Event::ReplicaStopped { replica, departure }),
         1 => (moment(), moment()).prop_map(|(from, to)| Event::ClockStepped { from, to }),

@@ -16,6 +16,7 @@ use ergate_events::log::directory::Options;
 use ergate_events::scaling::AnyPolicy;
 use ergate_events::schedule::ScheduleSettings;
 use ergate_events::task::TypeSettings;
+use ergate_events::time::Timestamp;
 
 use crate::plugins::Plugins;
 use crate::runtime::{Runtime, StartError};
@@ -51,6 +52,8 @@ pub struct Builder {
     pub(crate) external: BTreeSet<String>,
     /// Policies that size pools, by pool.
     pub(crate) policies: BTreeMap<String, AnyPolicy>,
+    /// When the engine began of which this is; `None` where there is only one.
+    pub(crate) begun: Option<Timestamp>,
     /// New versions of workers that get a share, by pool.
     pub(crate) canaries: BTreeMap<String, Canary>,
     /// How the processes of pools are started that have some.
@@ -101,6 +104,7 @@ impl Default for Builder {
             external: BTreeSet::new(),
             canaries: BTreeMap::new(),
             policies: BTreeMap::new(),
+            begun: None,
             #[cfg(all(feature = "http", feature = "process"))]
             commands: BTreeMap::new(),
             processes: None,

@@ -25,6 +25,7 @@ use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{LogError, LogReader};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
+use ergate_events::time::Timestamp;
 use ergate_events::view::{Progress, Tally};
 use ergate_events::worker::WORKER_FIRST;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -199,6 +200,8 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
     if builder.own_tasks_only {
         require_own(builder, &state)?;
     }
+    let settled = if executes { None } else { Some(settled_by_hand(builder, &state, reader.as_ref())?) };
+    let builder = settled.as_ref().unwrap_or(builder);
     let clock = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(state.last_at)));
     let epoch = Epoch(state.epoch.0.saturating_add(1));
     let view = Progress::of(&state);
@@ -278,6 +281,34 @@ pub(crate) async fn shard(builder: &Builder, spec: ShardSpec) -> Result<Parts, S
         #[cfg(feature = "requests")]
         sources: crate::sources::Sources::default(),
     })
+}
+
+/// What a new owner of the log of pools brings with it, but for pools whose policy was set after its process began: somebody did that by hand, or an
+/// engine that started later, and an owner that goes must not undo it.
+fn settled_by_hand(builder: &Builder, state: &State, reader: &dyn LogReader) -> Result<Builder, StartError> {
+    let mut settled = builder.clone();
+    let Some(begun) = builder.begun else { return Ok(settled) };
+    for (pool, scaling) in &state.control.scaling {
+        let Some(size) = state.control.pools.get(usize::from(pool.0)) else { continue };
+        if set_at(reader, scaling.set_at).map_err(RecoverError::from)?.is_some_and(|at| at > begun) {
+            settled.policies.remove(&size.name);
+            settled.pools_least.remove(&size.name);
+            settled.pools.insert(size.name.clone(), (size.replicas, size.slots));
+        }
+    }
+    Ok(settled)
+}
+
+/// When the event at a position was recorded, if it is still there.
+fn set_at(reader: &dyn LogReader, position: Position) -> Result<Option<Timestamp>, LogError> {
+    if position < reader.span().first {
+        return Ok(None);
+    }
+    let block = reader.cursor(position)?.next_block()?;
+    let found = block.and_then(|block| {
+        block.records().filter_map(Result::ok).find(|record| record.position == position).map(|record| record.recorded_at)
+    });
+    Ok(found)
 }
 
 /// Indexes without a directory, for a log without one: everything is read from the log.

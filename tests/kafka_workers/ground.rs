@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ergate::events::event::{Departure, Event};
 use ergate::events::json as messages;
+use ergate::events::worker::WORKER_FIRST;
 use rdkafka::producer::BaseRecord;
 use serde_json::Value;
 
@@ -39,8 +40,13 @@ pub(crate) struct Worker {
 impl Ground {
     /// Starts so many engines, of which each leads some of the shards.
     pub(crate) fn new(test: &str, kafka: &Cluster, engines: usize) -> Ground {
+        Ground::with(test, kafka, engines, CONFIG)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn with(test: &str, kafka: &Cluster, engines: usize, config: &str) -> Ground {
         let namespace = Namespace::init(test, kafka.bootstrap(), i32::from(SHARDS));
-        std::fs::write(namespace.data.path().join("ergate.toml"), CONFIG).unwrap();
+        std::fs::write(namespace.data.path().join("ergate.toml"), config).unwrap();
         let mut ground = Ground { namespace, engines: Vec::new(), next: 0 };
         (0..engines).for_each(|_| ground.add());
         ground.until_shared();
@@ -161,7 +167,10 @@ impl Told {
         if let Event::WorkerJoined { replica, worker, .. } = event {
             names.insert(replica.0, worker.name.clone());
         }
-        if let Event::Started { replica, .. } = event {
+        // Other replicas are threads of engines.
+        if let Event::Started { replica, .. } = event
+            && *replica >= WORKER_FIRST
+        {
             let given = self.given.entry(names[&replica.0].clone()).or_default();
             given.0 += 1;
             given.1.insert(shard);

@@ -1,4 +1,5 @@
-//! Workers of several engines on a real Apache Kafka: they have the work of all, and an engine that dies costs them a reconnect.
+//! Workers of several engines on a real Apache Kafka: they have the work of all, and an engine that dies costs them a reconnect. And pools that policies
+//! size over all engines.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../support/command.rs"]
@@ -13,3 +14,4 @@ mod kafka_log;
 #[allow(dead_code, reason = "the tests of one service need all of it")]
 #[path = "../http/service.rs"]
 mod service;
+mod sized;

@@ -1,8 +1,11 @@
 //! Pools that have a policy, as the accepted state has them.
 
+use std::collections::BTreeMap;
+
 use actix::{Context, Handler, Message};
 use ergate_events::event::PoolMode;
 use ergate_events::id::PoolId;
+use ergate_events::scaling::signal::Observation;
 use ergate_events::scaling::{Cadence, Policy};
 use ergate_events::state::State;
 use ergate_events::time::Timestamp;
@@ -37,6 +40,8 @@ pub struct SizedPool {
     pub busy: (u64, u64),
     /// When its policy wanted to look again at the latest.
     pub look_again: Option<Timestamp>,
+    /// What was seen last, by whoever looked then.
+    pub seen: Option<Observation>,
 }
 
 impl Handler<LookAtPools> for LogWriter {
@@ -44,6 +49,41 @@ impl Handler<LookAtPools> for LogWriter {
 
     fn handle(&mut self, LookAtPools: LookAtPools, _: &mut Context<Self>) -> Self::Result {
         actix::MessageResult(sized(self.shard.state()))
+    }
+}
+
+/// From whoever shares a pool's replicas out over shards: what this one has of each pool, as the accepted state has it.
+#[derive(Message)]
+#[rtype(result = "BTreeMap<String, AtWork>")]
+pub struct LookAtWork;
+
+/// What a shard has of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtWork {
+    /// How many replicas it should have; `None` where it has no size.
+    pub replicas: Option<u32>,
+    /// How many slots each.
+    pub slots: u32,
+    /// Whether a task is ready or running.
+    pub is_busy: bool,
+}
+
+impl Handler<LookAtWork> for LogWriter {
+    type Result = actix::MessageResult<LookAtWork>;
+
+    fn handle(&mut self, LookAtWork: LookAtWork, _: &mut Context<Self>) -> Self::Result {
+        let state = self.shard.state();
+        let mut pools: BTreeMap<String, AtWork> = BTreeMap::new();
+        for size in &state.control.pools {
+            let known = AtWork { replicas: Some(size.replicas), slots: size.slots, is_busy: false };
+            pools.insert(size.name.clone(), known);
+        }
+        for (index, pool) in (0_u32..).zip(&state.work.pools) {
+            let mut replicas = state.work.replicas.iter().filter(|(_, replica)| replica.pool == index);
+            let is_busy = state.work.ready_count(pool) > 0 || replicas.any(|(_, replica)| replica.used() > 0);
+            pools.entry(pool.name.clone()).or_default().is_busy = is_busy;
+        }
+        actix::MessageResult(pools)
     }
 }
 
@@ -67,6 +107,7 @@ fn sized(state: &State) -> Vec<SizedPool> {
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
             look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
+            seen: scaling.last.as_ref().map(|last| last.seen.clone()),
         })
     });
     pools.collect()

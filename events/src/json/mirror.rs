@@ -101,6 +101,7 @@ fields! {
     to: Timestamp,
     types: Vec<String>,
     wait: Micros,
+    work: Vec<u64>,
     worker: Box<WorkerFacts>,
     writer: Text<'a>,
 }
@@ -214,7 +215,7 @@ events! {
     ProcessExited { replica, code, signal, note, wait },
     ConcurrencyChanged { replica, before, concurrency, reason },
     PolicySet { pool, policy, least, most, by, reason },
-    PoolObserved { pool, readings },
+    PoolObserved { pool, readings, work },
     PoolScaled { pool, replicas, decision },
 }
 
@@ -289,6 +290,7 @@ macro_rules! same {
 same!(
     u32,
     u64,
+    Vec<u64>,
     Vec<ShardReading>,
     Timestamp,
     Outcome,

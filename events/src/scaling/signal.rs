@@ -43,6 +43,10 @@ pub mod names {
     pub const SERVICE: &str = "service_s_mean";
     /// Mean time from asking for a replica to its first slot, in seconds.
     pub const START: &str = "start_s_mean";
+    /// Requests on a topic that nobody has read yet, of all pools.
+    pub const LAG: &str = "lag";
+    /// How many more of them there are each second, over the last minute; 0 where they become fewer.
+    pub const LAG_GROWTH: &str = "lag_growth_per_s";
 }
 
 /// Everything a decision about a pool used, as it was at one moment.

@@ -124,7 +124,7 @@ impl Control {
                     None => drop(self.scaling.remove(&pool)),
                 }
             }
-            Event::PoolObserved { pool, ref readings } => self.observe(pool, readings, envelope.recorded_at),
+            Event::PoolObserved { pool, ref readings, ref work } => self.observe(pool, readings, work, envelope.recorded_at),
             Event::PoolScaled { pool, replicas, .. } => {
                 if let Some(size) = self.pools.get_mut(usize::from(pool.0)) {
                     size.replicas = replicas;
@@ -147,10 +147,11 @@ impl Control {
     }
 
     /// Notes what was seen of a pool, as its policy remembers it.
-    fn observe(&mut self, pool: PoolId, readings: &[Reading], at: Timestamp) {
+    fn observe(&mut self, pool: PoolId, readings: &[Reading], work: &[u64], at: Timestamp) {
         let Some(seen) = self.observation(pool, readings, at) else { return };
-        if let Some(scaling) = self.scaling.get_mut(&pool) {
+        if let (Some(scaling), Some(size)) = (self.scaling.get_mut(&pool), self.pools.get(usize::from(pool.0))) {
             scaling.look(&seen);
+            scaling.share_out(&size.name, size.slots, work);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::id::Position;
 use crate::scaling::decision::Decision;
 use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
 use crate::scaling::{AnyPolicy, Memory, Policy, needs};
+use crate::sharing;
 use crate::time::Timestamp;
 
 /// The policy of a pool with everything that its next decision depends on.
@@ -22,6 +23,8 @@ pub struct Scaling {
     pub set_at: Position,
     /// What was seen and decided last.
     pub last: Option<Look>,
+    /// Where shards share the pool: how many of its replicas each has, by number.
+    pub parts: Vec<u32>,
     memory: Memory,
     /// What the text says. It follows from the text and is not written.
     policy: AnyPolicy,
@@ -46,7 +49,16 @@ impl Scaling {
         let policy: AnyPolicy = serde_json::from_str(text).ok()?;
         let signals = needs::signals(&policy);
         let bounds = Bounds { min: least, max: most };
-        Some(Scaling { text: text.to_owned(), bounds, set_at, last: None, memory: Memory::default(), policy, signals })
+        Some(Scaling {
+            text: text.to_owned(),
+            bounds,
+            set_at,
+            last: None,
+            parts: Vec::new(),
+            memory: Memory::default(),
+            policy,
+            signals,
+        })
     }
 
     /// The policy.
@@ -78,21 +90,27 @@ impl Scaling {
         let decision = self.policy.evaluate(&mut self.memory, observation);
         self.last = Some(Look { seen: observation.clone(), decision });
     }
+
+    /// Shares what was decided out over shards that have this work, see [`sharing`].
+    pub(crate) fn share_out(&mut self, pool: &str, slots: u32, work: &[u64]) {
+        let size = self.last.as_ref().map_or(0, |last| last.decision.wanted);
+        self.parts = sharing::deal(pool, size, slots, work, &self.parts);
+    }
 }
 
 impl Encode for Scaling {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         let Bounds { min, max } = self.bounds;
         (&self.text, min, max, self.set_at).encode(encoder)?;
-        (&self.last, &self.memory).encode(encoder)
+        (&self.last, &self.parts, &self.memory).encode(encoder)
     }
 }
 
 impl<Context> Decode<Context> for Scaling {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let (text, least, most, set_at) = <(String, u32, u32, Position)>::decode(decoder)?;
-        let (last, memory) = Decode::decode(decoder)?;
+        let (last, parts, memory) = Decode::decode(decoder)?;
         let scaling = Scaling::new(&text, least, most, set_at).ok_or(DecodeError::Other("a policy cannot be read"))?;
-        Ok(Scaling { last, memory, ..scaling })
+        Ok(Scaling { last, parts, memory, ..scaling })
     }
 }

@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::state::control::{Control, ReplicaPhase};
 use crate::task::{Ask, Dependency, Outcome};
 use crate::time::{Micros, Timestamp};
+use crate::worker::WORKER_FIRST;
 
 /// What happened to the tasks of a type since the tally began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,6 +201,12 @@ impl Tally {
     /// Slots of the replicas that are there, by pool.
     pub fn slots(&self) -> impl Iterator<Item = (&str, u64)> {
         self.slots.values().map(|(pool, slots)| (pool.as_str(), *slots))
+    }
+
+    /// How many workers of a pool there are, and how many slots they have.
+    pub fn workers(&self, pool: &str) -> (usize, u64) {
+        let own = self.slots.range(WORKER_FIRST..).filter(|(_, (known, _))| known == pool);
+        own.fold((0, 0), |(count, slots), (_, (_, more))| (count + 1, slots + more))
     }
 
     /// Replicas by pool and phase.

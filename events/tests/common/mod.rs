@@ -412,7 +412,8 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
         Event::PolicySet { pool, policy, least, most, .. } if policy.is_empty() => format!("no policy {pool} {least} {most}"),
         Event::PolicySet { pool, least, most, .. } => format!("policy {pool} {least} {most}"),
-        Event::PoolObserved { pool, readings } => format!("observed {pool} {}", readings.len()),
+        Event::PoolObserved { pool, readings, work } if work.is_empty() => format!("observed {pool} {}", readings.len()),
+        Event::PoolObserved { pool, readings, work } => format!("observed {pool} {} in {work:?}", readings.len()),
         Event::PoolScaled { pool, replicas, .. } => format!("scaled {pool} {replicas}"),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
@@ -543,7 +544,7 @@ fn sizes(story: &mut Story) {
     let readings: Vec<Reading> = numbers.into_iter().chain([Reading::Failed("nobody answers".to_owned())]).collect();
     if !story.shard.state().control.pools.is_empty() {
         story.tell(&set(policy)).expect("it is a policy");
-        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings }).expect("there are five");
+        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300] }).expect("there are five");
         story.tell(&set("")).expect("none is fine");
     }
 }

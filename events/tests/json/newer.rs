@@ -146,8 +146,8 @@ fn of_scaling() -> impl Strategy<Value = Event<'static>> {
         (pool_id(), text(), count(), count(), text(), text()).prop_map(|(pool, policy, least, most, by, reason)| {
             Event::PolicySet { pool, policy: policy.into(), least, most, by, reason }
         }),
-        (pool_id(), proptest::collection::vec(reading(), 0..4))
-            .prop_map(|(pool, readings)| Event::PoolObserved { pool, readings }),
+        (pool_id(), proptest::collection::vec(reading(), 0..4), proptest::collection::vec(proptest::prelude::any::<u64>(), 0..4))
+            .prop_map(|(pool, readings, work)| Event::PoolObserved { pool, readings, work }),
         (pool_id(), count(), text()).prop_map(|(pool, replicas, decision)| Event::PoolScaled {
             pool,
             replicas,

@@ -108,6 +108,12 @@ impl LogArgs {
         only(self.open(globals)?)
     }
 
+    /// Opens the log where the sizes of pools are decided: on Kafka the log of pools, unless another one is asked for.
+    pub(crate) fn open_sizes(&self, globals: &Globals) -> anyhow::Result<Place> {
+        let on_kafka = self.log.as_ref().is_some_and(|log| log.starts_with(SCHEME));
+        LogArgs { log: self.log.clone(), shard: self.shard.or_else(|| on_kafka.then_some(CAPACITY)) }.open_one(globals)
+    }
+
     /// Opens the log that has a schedule of this name.
     pub(crate) fn open_home(&self, name: &str, globals: &Globals) -> anyhow::Result<Place> {
         let mut places = self.open(globals)?;

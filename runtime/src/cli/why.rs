@@ -54,7 +54,7 @@ pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
             remote.get(path.with("at", args.at.map(|at| at.to_string())).with("not", args.not))?
         }
         Side::Directory => {
-            let place = args.log.open_one(globals)?;
+            let place = args.log.open_sizes(globals)?;
             let state = match args.at {
                 Some(at) => place.fold(globals, at)?,
                 None => place.fold_all(globals)?,

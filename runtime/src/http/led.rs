@@ -32,6 +32,8 @@ pub(super) enum Of {
     Parameter,
     /// By the name of a schedule in its path.
     Home,
+    /// It is about the sizes of pools, wherever these are decided.
+    Sizes,
 }
 
 impl Of {
@@ -43,6 +45,7 @@ impl Of {
                 (id.shard.0 < service.runtime.shards()).then_some(id.shard)
             }
             Of::Home => Some(service.runtime.home(request.match_info().get("name")?)),
+            Of::Sizes => Some(service.sizes()),
             Of::Parameter => service.named(Parameters::any(request).ok()?.text("shard")).ok()?,
         }
     }

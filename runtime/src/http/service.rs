@@ -131,6 +131,11 @@ impl Service {
         })
     }
 
+    /// Where the sizes of pools are decided.
+    pub(super) fn sizes(&self) -> ShardId {
+        if self.runtime.is_on_kafka() { CAPACITY } else { ShardId(0) }
+    }
+
     /// A shard that is led here.
     pub(super) fn shard(&self, id: ShardId) -> Result<Shard, Problem> {
         let Kept { reader, index, snapshots } = self.runtime.kept(id).ok_or_else(|| elsewhere(id))?;

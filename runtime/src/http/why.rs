@@ -24,7 +24,6 @@ use crate::look::fold::Source;
 use crate::look::moment::Moment;
 use crate::look::waits::waits;
 use crate::look::why::{why, why_not};
-use crate::shards::CAPACITY;
 
 /// States that are folded at one time on each thread: each takes as much memory as the running one, and a processor.
 const FOLDS_MAX: usize = 1;
@@ -37,10 +36,14 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     let task = guarded(led(task, Of::Task), Some(Scope::Read));
     config
         .service(web::resource("/tasks/{id}/why").route(task).default_service(not_that("GET")))
-        .service(web::resource("/pools/{name}/why").route(guarded(asked, Some(Scope::Read))).default_service(not_that("GET")))
+        .service(
+            web::resource("/pools/{name}/why")
+                .route(guarded(led(asked, Of::Sizes), Some(Scope::Read)))
+                .default_service(not_that("GET")),
+        )
         .service(
             web::resource("/pools/{name}/policy")
-                .route(guarded(web::put().to(set), Some(Scope::Operate)))
+                .route(guarded(led(web::put().to(set), Of::Sizes), Some(Scope::Operate)))
                 .default_service(not_that("PUT")),
         );
 }
@@ -57,8 +60,7 @@ pub(super) async fn ask(
     let expected = "a position such as 1200, or a time such as 2030-01-31T12:00:00Z,";
     let at = given.parsed("at", |text| text.parse::<Moment>().ok(), expected)?;
     let not = given.parsed("not", |text| text.parse::<u32>().ok(), "a whole number of replicas")?;
-    // Pools are sized where all of the work is.
-    let shard = service.shard(service.named(None)?.unwrap_or(CAPACITY))?;
+    let shard = service.shard(service.sizes())?;
     let tell = move |state: &ergate_events::state::State| tell(state, &name, not);
     let Some(at) = at else { return Ok(HttpResponse::Ok().json(tell(&*service.state(shard.id).await?)?)) };
     let folding = folds.try_acquire_owned();
@@ -135,7 +137,7 @@ pub(super) async fn set(
     let bytes = body::whole(&request, payload, &service.settings).await?;
     let setting: Setting = serde_json::from_slice(&bytes)
         .map_err(|error| Problem::new(INVALID, format!("the body is not what it should be: {error}")).field("policy"))?;
-    let shard = service.named(None)?.unwrap_or(CAPACITY);
+    let shard = service.sizes();
     let state = service.state(shard).await?;
     let (id, size) = state.control.pool(&name).ok_or_else(|| {
         Problem::new(NOT_FOUND, format!("there is no pool {:?}; GET /v1/pools lists those that are there", &*name))

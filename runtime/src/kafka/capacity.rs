@@ -14,6 +14,7 @@ use ergate_actors::proposal::Proposal;
 use ergate_events::event::{PoolMode, ShardReading};
 use ergate_events::id::{PoolId, Position, ShardId};
 use ergate_events::log::LogReader;
+use ergate_events::sharing::even_part;
 use ergate_events::state::State;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
@@ -37,6 +38,23 @@ pub(crate) struct Pools {
     pub(crate) sizes: BTreeMap<String, (u32, u32)>,
     /// Whether each starts tasks, by name.
     pub(crate) modes: BTreeMap<String, PoolMode>,
+    /// Those that a policy sizes: all shards together have their replicas, each its part, by number; nothing is there before anything was seen of the
+    /// pool. Of the others each shard has as many.
+    pub(crate) sized: BTreeMap<String, Vec<u32>>,
+}
+
+impl Pools {
+    /// How many replicas a shard has of a pool that a policy sizes.
+    pub(crate) fn part(&self, pool: &str, shard: ShardId, shards: u16) -> u32 {
+        let size = self.sizes.get(pool).map_or(0, |(size, _)| *size);
+        let parts = self.sized.get(pool).filter(|parts| parts.len() == usize::from(shards));
+        match parts {
+            // Nothing is shared out of a pool that sleeps.
+            _ if size == 0 => 0,
+            Some(parts) => parts.get(usize::from(shard.0)).copied().unwrap_or_default(),
+            None => even_part(pool, size, shard, shards),
+        }
+    }
 }
 
 /// Follows the capacity log; ends when nobody looks at what it tells.
@@ -81,10 +99,12 @@ fn read_on(
         let control = &state.control;
         let sizes = control.pools.iter().map(|pool| (pool.name.clone(), (pool.replicas, pool.slots))).collect();
         let modes = (0..).map(PoolId).zip(&control.pools).map(|(id, pool)| (pool.name.clone(), control.mode(id))).collect();
+        let known = |id: PoolId, name: &String| Some((name.clone(), control.scaling.get(&id)?.parts.clone()));
+        let sized = (0..).map(PoolId).zip(&control.pools).filter_map(|(id, pool)| known(id, &pool.name)).collect();
         tell.send_if_modified(|pools: &mut Pools| {
-            let changed = (&pools.sizes, &pools.modes) != (&sizes, &modes);
+            let changed = (&pools.sizes, &pools.modes, &pools.sized) != (&sizes, &modes, &sized);
             if changed {
-                *pools = Pools { at: state.position, sizes, modes };
+                *pools = Pools { at: state.position, sizes, modes, sized };
             }
             changed
         });

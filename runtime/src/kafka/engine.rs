@@ -1,18 +1,20 @@
 //! An engine: leads the shards that the group gives it, and gives them back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actix::System;
 use ergate_actors::clock::{Clock, SystemClock};
+use ergate_events::event::PoolMode;
 use ergate_events::id::{ShardId, TypeId};
 use ergate_events::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answers::Answers;
+use super::capacity::Pools;
 use super::cluster::Cluster;
 use super::ends::Ends;
 use super::front::Publishing;
@@ -25,9 +27,13 @@ use crate::builder::Builder;
 use crate::runtime::StartError;
 use crate::wiring::{Figures, Parts};
 
-/// What an engine leads, as others see it.
+/// What an engine leads, as others see it, and what it knows of pools.
 #[derive(Default)]
-pub(crate) struct Leading(Mutex<BTreeMap<ShardId, Parts>>);
+pub(crate) struct Leading {
+    led: Mutex<BTreeMap<ShardId, Parts>>,
+    /// What the log of pools says, as far as it was read.
+    pub(super) pools: OnceLock<watch::Receiver<Pools>>,
+}
 
 impl Leading {
     /// The shards that are led now, the log of pools among them.
@@ -56,7 +62,7 @@ impl Leading {
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Parts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.led.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,6 +101,8 @@ pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     /// The task types by name. Shards number theirs on their own; these numbers are this engine's.
     pub(crate) types: BTreeMap<String, TypeId>,
+    /// Pools whose replicas are started by others.
+    external: BTreeSet<String>,
     pub(crate) answers: Answers,
     /// Where the engines are that lead the other shards.
     #[cfg(feature = "http")]
@@ -130,6 +138,8 @@ impl Engine {
         let leading = Arc::new(Leading::default());
         let (tell, standing) = watch::channel(Standing::default());
         let clock: Arc<dyn Clock> = builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::starting(Timestamp(0))));
+        let builder = Builder { begun: Some(clock.now()), ..builder };
+        let external = builder.external.clone();
         let types = (0..=u16::MAX).zip(builder.types.keys()).map(|(id, name)| (name.clone(), TypeId(id))).collect();
         let figures = Figures::default();
         let led = Arc::clone(&leading);
@@ -173,6 +183,7 @@ impl Engine {
             figures,
             clock,
             types,
+            external,
             answers,
             ends,
             requests,
@@ -180,6 +191,16 @@ impl Engine {
             system,
             thread,
         })
+    }
+
+    /// How many replicas each pool should have that others start, over all shards.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only figures read it"))]
+    pub(crate) fn wanted_of_others(&self) -> Vec<(String, u32)> {
+        let Some(pools) = self.leading.pools.get() else { return Vec::new() };
+        let pools = pools.borrow();
+        let own = pools.sizes.iter().filter(|(name, _)| self.external.contains(*name));
+        let is_drained = |name: &String| pools.modes.get(name) == Some(&PoolMode::Drained);
+        own.map(|(name, (size, _))| (name.clone(), if is_drained(name) { 0 } else { *size })).collect()
     }
 
     /// Ends without a word to the group: nobody holds the engine any more.

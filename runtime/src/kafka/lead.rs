@@ -29,8 +29,11 @@ use super::open::Opening;
 use super::partition::home;
 use super::settings::KafkaSettings;
 use super::shard::{Outcome, close, start};
+use super::share::Share;
 use super::standby::Standby;
 use super::stuck::{QUIET, Watch};
+use super::whole::Whole;
+use crate::autoscaler;
 use crate::builder::Builder;
 use crate::scheduler::{self, Calendars};
 use crate::wiring::{self, Figures, Parts};
@@ -127,6 +130,8 @@ impl Lead {
         let (ended, readings) = (Arc::new(AtomicBool::new(false)), Readings::default());
         let place = Place::new(&settings, CAPACITY, &data, &builder.options, &cluster.id);
         let pools = capacity::follow(Arc::clone(&settings), place, Arc::clone(&ended));
+        // Nobody else sets it.
+        let _ = leading.pools.set(pools.clone());
         let mut lead = Lead {
             builder,
             settings,
@@ -225,10 +230,11 @@ impl Lead {
         }
     }
 
-    /// Records how far the shards are, where this engine leads the capacity log and something has changed.
+    /// Records how far the shards are, where this engine leads the capacity log and something has changed. Where policies size pools, that is
+    /// recorded with what they see.
     fn observe(&mut self) {
         let Some(Shard::Led { parts, .. }) = self.shards.get(&CAPACITY) else { return };
-        if self.observing.as_ref().is_some_and(|task| !task.is_finished()) {
+        if !self.pools.borrow().sized.is_empty() || self.observing.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let (writer, led, readings) = (parts.writer.clone(), self.leading.all(), self.readings.clone());
@@ -265,6 +271,8 @@ impl Lead {
         if shard == CAPACITY {
             builder.pools.clone_from(&self.builder.pools);
             builder.pools_least.clone_from(&self.builder.pools_least);
+        } else {
+            self.share_out(shard, &mut builder);
         }
         let (projectors, figures) = (self.projectors.handle(), self.figures.clone());
         actix::spawn(async move {
@@ -272,6 +280,31 @@ impl Lead {
             // An engine that has ended wants no shard.
             let _ = tell.send(News::Opened(shard, number, outcome));
         });
+    }
+
+    /// Gives a shard its parts of the pools that policies size, which are decided about elsewhere; none where that is not known yet.
+    fn share_out(&self, shard: ShardId, builder: &mut Builder) {
+        let pools = self.pools.borrow();
+        for pool in pools.sized.keys().chain(std::mem::take(&mut builder.policies).keys()) {
+            let (_, slots) = builder.pools.get(pool).copied().unwrap_or((0, crate::builder::SLOTS_DEFAULT));
+            let is_known = pools.sized.contains_key(pool) && !builder.external.contains(pool);
+            let part = if is_known { pools.part(pool, shard, self.cluster.shards) } else { 0 };
+            builder.pools.insert(pool.clone(), (part, slots));
+            builder.pools_least.remove(pool);
+        }
+    }
+
+    /// Starts what looks after the sizes of pools where a shard was opened: their parts of them, or, in the log of pools, the decisions.
+    fn size_pools(&self, parts: &Parts) {
+        if parts.shard == CAPACITY {
+            match Whole::start(&self.settings, self.places(), self.cluster.shards) {
+                Ok((whole, moved)) => autoscaler::start_with(parts, Arc::new(whole), moved),
+                Err(error) => tracing::error!(%error, "no policy sizes a pool"),
+            }
+            return;
+        }
+        let (parts, pools, shards) = (parts.clone(), self.pools.clone(), self.cluster.shards);
+        actix::spawn(Share { parts, pools, shards, external: Arc::new(self.builder.external.clone()) }.keep());
     }
 
     /// Goes on with a shard that was opened, if it is still wanted.
@@ -297,6 +330,7 @@ impl Lead {
                     follow(&parts, &self.pools.borrow());
                     self.fire_schedules(&parts);
                 }
+                self.size_pools(&parts);
                 self.leading.lock().insert(shard, (*parts).clone());
                 // Only from here on do registrations of workers reach it.
                 parts.writer.do_send(RecallWorkers);
@@ -339,7 +373,7 @@ impl Lead {
     }
 
     /// Where shards and their copies are.
-    fn places(&self) -> impl Fn(ShardId) -> Place + Send + 'static {
+    fn places(&self) -> impl Fn(ShardId) -> Place + Send + Sync + 'static {
         let (settings, data, options) = (Arc::clone(&self.settings), self.data.clone(), self.builder.options.clone());
         let cluster = self.cluster.id.clone();
         move |shard| Place::new(&settings, shard, &data, &options, &cluster)
@@ -488,10 +522,10 @@ impl Lead {
     }
 }
 
-/// Gives the pools of a shard their sizes and modes.
+/// Gives the pools of a shard their modes, and those that no policy sizes their sizes.
 fn follow(parts: &Parts, pools: &Pools) {
     let (by, reason) = ("capacity".to_owned(), format!("position {} of the capacity log", pools.at));
-    let sizes = pools.sizes.iter().map(|(pool, (replicas, slots))| {
+    let sizes = pools.sizes.iter().filter(|(pool, _)| !pools.sized.contains_key(*pool)).map(|(pool, (replicas, slots))| {
         let (pool, by, reason) = (pool.clone(), by.clone(), reason.clone());
         Proposal::DefinePool { pool, replicas: *replicas, slots: *slots, by, reason }
     });

@@ -40,6 +40,7 @@ pub mod refused;
 mod requests;
 mod settings;
 mod shard;
+mod share;
 mod snapshots;
 mod standby;
 pub mod status;
@@ -47,6 +48,7 @@ mod stuck;
 pub mod survey;
 pub mod topics;
 pub mod url;
+mod whole;
 
 pub use client::Settings;
 #[cfg(feature = "metrics")]

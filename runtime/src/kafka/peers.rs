@@ -99,6 +99,18 @@ impl Peers {
     }
 }
 
+/// Who leads the shards, asked now with this client, which is made where there is none. Blocks.
+///
+/// # Errors
+/// Why the brokers do not tell.
+pub(super) fn ask_leaders(
+    settings: &KafkaSettings,
+    client: &Mutex<Option<BaseProducer>>,
+    before: Option<&Leaders>,
+) -> Result<Leaders, String> {
+    Ok(Arc::unwrap_or_clone(ask(settings, client, before)?.leaders))
+}
+
 /// Asks the brokers. While shards move they tell of no member what it has, and what was known before is likelier right than nothing. Blocks.
 fn ask(settings: &KafkaSettings, client: &Mutex<Option<BaseProducer>>, before: Option<&Leaders>) -> Result<Known, String> {
     let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);

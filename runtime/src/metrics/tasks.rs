@@ -85,6 +85,9 @@ pub(super) fn families(runtime: &Runtime, labels: &mut Labels, form: Form) -> Ve
         add_pools(&tally, labels, &mut pools);
         add_schedules(&tally.control.schedules, &mut schedules);
     });
+    for (name, wanted) in runtime.wanted_of_others() {
+        pools.entry(labels.pools.label(&name).to_owned()).or_default().wanted = u64::from(wanted);
+    }
     families.extend(shown(&there, runtime.now(), form));
     families.extend(shown_pools(&pools, form));
     #[cfg(feature = "http")]

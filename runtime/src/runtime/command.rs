@@ -88,7 +88,8 @@ impl Runtime {
         self.propose_for_all(Proposal::SetPoolMode { pool, mode, by, reason }).await
     }
 
-    /// Lets a policy size a pool between two bounds, or takes the policy away that it has. On Kafka that is decided where sizes are.
+    /// Lets a policy size a pool between two bounds, or takes the policy away that it has. On Kafka that is decided where sizes are: a policy sizes
+    /// a pool over all shards, and each shard keeps its part of the size when the policy goes.
     ///
     /// # Errors
     /// [`SubmitError::Rejected`] when no pool of this name has a size, or a setting is out of range; otherwise as [`Runtime::resize_pool`].
@@ -103,6 +104,13 @@ impl Runtime {
         // Numbers and texts can always be written.
         let policy = policy.map(|policy| serde_json::to_string(policy).unwrap_or_default()).unwrap_or_default();
         let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        #[cfg(feature = "kafka")]
+        if let Front::Kafka(engine) = &self.inner.front
+            && policy.is_empty()
+        {
+            let shards = u32::from(engine.shards);
+            return engine.decide_for_all(Proposal::EndPolicy { pool, shards, by, reason }).await;
+        }
         let Bounds { min: least, max: most } = bounds;
         self.propose_for_all(Proposal::SetPolicy { pool, policy, least, most, by, reason }).await
     }

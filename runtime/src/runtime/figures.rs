@@ -36,6 +36,15 @@ impl Runtime {
         }
     }
 
+    /// On Kafka, how many replicas each pool should have that others start: all engines tell the same.
+    pub(crate) fn wanted_of_others(&self) -> Vec<(String, u32)> {
+        match &self.inner.front {
+            Front::Local(_) => Vec::new(),
+            #[cfg(feature = "kafka")]
+            Front::Kafka(engine) => engine.wanted_of_others(),
+        }
+    }
+
     /// Where the partitions of a shard end, on Kafka.
     #[cfg(feature = "kafka")]
     pub(crate) fn ends(&self, shard: ShardId) -> Option<crate::kafka::End> {

@@ -252,14 +252,14 @@ impl History {
         if self.decisions.expected.take() != found {
             self.decisions.difference.get_or_insert(envelope.position);
         }
-        let Event::PoolObserved { pool, readings } = &envelope.event else { return };
+        let Event::PoolObserved { pool, readings, work } = &envelope.event else { return };
         if Some(*pool) != self.id {
             return;
         }
         self.decisions.looks += 1;
         self.looks.push(envelope.recorded_at);
         let mut events = Vec::new();
-        if sizing::observe(&state.control, *pool, readings, envelope.recorded_at, &mut events).is_err() {
+        if sizing::observe(&state.control, *pool, (readings, work), envelope.recorded_at, &mut events).is_err() {
             self.decisions.difference.get_or_insert(envelope.position);
         }
         self.decisions.expected = events.iter().find_map(scaled);

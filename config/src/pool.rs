@@ -14,6 +14,10 @@ use crate::value::{Raw, show_duration, show_size};
 
 /// Keys of every pool, in the order of `default.toml`.
 const KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
+/// What an hour of a replica costs.
+const PRICE: &str = "price";
+/// Highest price, in thousandths.
+const PRICE_MAX: u32 = 1_000_000_000;
 /// The key of a pool that a policy of its own sizes.
 const POLICY: &str = "policy";
 /// Keys of pools whose replicas are processes.
@@ -36,7 +40,7 @@ pub(crate) fn knows(key: &str) -> bool {
 
 /// All keys that have one name.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain([POLICY]).chain(PROCESS_KEYS).chain(SERVER_KEYS)
+    KEYS.into_iter().chain([POLICY, PRICE]).chain(PROCESS_KEYS).chain(SERVER_KEYS)
 }
 
 /// `[pool.NAME]`.
@@ -64,6 +68,8 @@ pub struct Pool {
     pub concurrency: Concurrency,
     /// The label of workers of a new version, and of a thousand attempts how many they get.
     canary: (Option<(String, String)>, Option<u32>),
+    /// In thousandths.
+    price: Option<u32>,
     /// Bytes of memory that each of its processes may have.
     pub memory_max: Option<u64>,
 }
@@ -177,6 +183,7 @@ impl Default for Pool {
             gpus: Vec::new(),
             concurrency: Concurrency::Unsaid,
             canary: (None, None),
+            price: None,
             memory_max: None,
         }
     }
@@ -251,6 +258,11 @@ impl Pool {
         Some((name, value, share))
     }
 
+    /// What an hour of a replica costs, in whatever currency.
+    pub fn price(&self) -> Option<f64> {
+        self.price.map(|thousandths| f64::from(thousandths) / 1_000.0)
+    }
+
     /// Whether a worker looks for the number of attempts that it does best with.
     pub fn is_adaptive(&self) -> bool {
         match self.concurrency {
@@ -311,6 +323,10 @@ impl Pool {
             CANARY_SHARE => {
                 self.canary.1 = Some(raw.thousandths(0, 1_000).ok_or("a share from 0 to 1 such as 0.1, with up to three places")?)
             }
+            PRICE => {
+                let price = raw.thousandths(0, PRICE_MAX);
+                self.price = Some(price.ok_or("a price from 0 to 1000000 such as 2.5, with up to three places")?);
+            }
             "env" => {
                 let names = raw.texts().filter(|names| names.iter().all(|name| is_variable(name)));
                 parts.env = Some(names.ok_or("a list of names of variables such as [\"PATH\", \"HOME\"]")?);
@@ -333,7 +349,8 @@ impl Pool {
         let server = self.server.is_some().then_some(SERVER_KEYS).into_iter().flatten();
         let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
         let policy = self.policy.as_ref().map(|_| POLICY);
-        let processes = policy.into_iter().chain(processes).chain(canary);
+        let price = self.price.map(|_| PRICE);
+        let processes = policy.into_iter().chain(price).chain(processes).chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
         plain.chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
     }
@@ -350,6 +367,7 @@ impl Pool {
             (CANARY_LABEL, _) => self.canary().map(|(name, value, _)| format!("{name}={value}")).unwrap_or_default(),
             (CANARY_SHARE, _) => self.canary().map(|(.., share)| format!("{}", f64::from(share) / 1_000.0)).unwrap_or_default(),
             (POLICY, _) => self.policy.as_deref().unwrap_or(Path::new("")).display().to_string(),
+            (PRICE, _) => self.price().map(|price| price.to_string()).unwrap_or_default(),
             ("gpus", _) => format!("{:?}", self.gpus),
             ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
             ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),

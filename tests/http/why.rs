@@ -120,3 +120,54 @@ fn each_part_of_a_wait_has_its_cause_and_the_longest_the_setting_that_avoids_it(
     assert_eq!(offline, online);
     run(&["why", "0-999", "--data", data]).expect(6);
 }
+
+#[test]
+fn what_pools_cost_is_told_by_the_service_its_figures_and_the_directory() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("my.toml");
+    let config = format!(
+        "{CONFIG}[pool.dear]\nreplicas = 3\nprice = 7200\n[task.dear]\npool = \"dear\"\nexecutor = {{ process = [\"true\"] }}\n"
+    );
+    std::fs::write(home.path().join("more.toml"), "policy = \"rate\"\n").unwrap();
+    std::fs::write(&path, config).unwrap();
+    let path = path.to_str().unwrap();
+    let service = Service::start_with(home.path(), &["--config", path], &[]);
+    let of = |told: &Value, pool: &str| {
+        let pools = told["pools"].as_array().unwrap();
+        pools.iter().find(|known| known["pool"] == pool).unwrap_or_else(|| panic!("{pool}: {told}")).clone()
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    let told = service.get("/v1/cost").expect(200).json();
+    let dear = of(&told, "dear");
+    let seconds = dear["replica_seconds"].as_f64().unwrap();
+    // Three replicas for a second or a little more, at two a second.
+    assert!((3.0..30.0).contains(&seconds), "{dear}");
+    assert!((dear["cost"].as_f64().unwrap() - 2.0 * seconds).abs() < 1e-6, "{dear}");
+    let one = of(&told, "one");
+    assert!((one["replica_seconds"].as_f64().unwrap() * 3.0 - seconds).abs() < 0.1 && one["cost"].is_null(), "{told}");
+    // What was before a time does not count.
+    let since = told["until"].as_str().unwrap();
+    let later = of(&service.get(&format!("/v1/cost?since={since}")).expect(200).json(), "dear");
+    assert!(later["replica_seconds"].as_f64().unwrap() < seconds, "{later}");
+    service.get("/v1/cost?since=yesterday").expect(422);
+    let figures = service.get("/metrics").expect(200).text();
+    let line = figures.lines().find(|line| line.starts_with("ergate_replica_seconds_total{pool=\"dear\"}")).unwrap();
+    let counted: f64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+    assert!(counted >= seconds - 0.5 && counted < seconds + 30.0, "{line}");
+    let url = format!("http://{}", service.address);
+    let shown = run(&["pool", "cost", "--url", &url, "--since", "1"]).expect(0).out;
+    assert!(shown.contains("REPLICA HOURS") && shown.contains("dear"), "{shown}");
+    // A position is one also for a service.
+    run(&["why", "small", "--at", "40", "--url", &url]).expect(0);
+    service.signal("TERM");
+    assert_eq!(service.end(), Some(0));
+    let data = home.path().join("data");
+    let args = ["pool", "cost", "-o", "json", "--data", data.to_str().unwrap()];
+    let offline = of(&run(&[&args[..], &["--config", path]].concat()).expect(0).json(), "dear");
+    let seconds = offline["replica_seconds"].as_f64().unwrap();
+    assert!(seconds >= later["replica_seconds"].as_f64().unwrap() && offline["price"] == 7_200.0, "{offline}");
+    // It has ended, so a later look tells the same.
+    let dearer = of(&run(&[&args[..], &["--price", "3600"]].concat()).expect(0).json(), "dear");
+    assert!((dearer["cost"].as_f64().unwrap() - seconds).abs() < 1e-6, "{dearer}");
+    run(&[&args[..], &["--price", "-1"]].concat()).expect(2);
+}

@@ -1,6 +1,7 @@
 //! `ergate pool`: how large pools are, and how large they should be.
 
 use ergate::kafka::logs::shard_name;
+use ergate::look::fold::Source;
 use ergate::look::record::plain;
 use ergate::look::summary::{pool_json, pool_with_members, pools};
 use serde_json::{Map, Value};
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 use super::choice::{self, Side};
 use super::exit::Trouble;
 use super::logs::LogArgs;
+use super::moment::Moment;
 use super::remote::{Ask, Path};
 use super::table::{self, Table};
 use super::{Exit, Format, Globals, output};
@@ -24,6 +26,8 @@ pub(crate) enum PoolVerb {
     Show(ShowArgs),
     /// Set how large a pool of a service should be; what is not given stays
     Scale(ScaleArgs),
+    /// Say how long replicas were there, and what that has cost
+    Cost(CostArgs),
     /// Let a policy size a pool of a service, or none
     Set(SetArgs),
     /// Let a pool of a service start no tasks until it is resumed; its replicas stay, and what they run goes on
@@ -67,6 +71,24 @@ pub(crate) struct ScaleArgs {
     reason: Option<String>,
 }
 
+/// Since when, and at which price.
+#[derive(clap::Args)]
+pub(crate) struct CostArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    /// From a position or a time on, such as 1200 or 2030-01-31T12:00:00Z; from the first that the log can tell without this
+    #[arg(long, value_name = "MOMENT")]
+    since: Option<Moment>,
+    /// What an hour of a replica costs; else what the configuration says of each pool
+    #[arg(long, value_name = "NUMBER", value_parser = price)]
+    price: Option<f64>,
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price = text.parse().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| "write a number of at least 0, such as 2.5".to_owned())
+}
+
 /// Which policy sizes a pool, and why.
 #[derive(clap::Args)]
 pub(crate) struct SetArgs {
@@ -104,6 +126,7 @@ pub(crate) fn run(verb: PoolVerb, globals: &Globals) -> anyhow::Result<Exit> {
         PoolVerb::List(args) => list(&args, globals),
         PoolVerb::Show(args) => show(&args, globals),
         PoolVerb::Scale(args) => scale(&args, globals),
+        PoolVerb::Cost(args) => cost(&args, globals),
         PoolVerb::Set(args) => set(&args, globals),
         PoolVerb::Pause(args) => set_mode("pause", &args, globals),
         PoolVerb::Drain(args) => set_mode("drain", &args, globals),
@@ -164,6 +187,38 @@ fn scale(args: &ScaleArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let ask = Ask::patch(Path::new("/v1/pools").below(&args.name), &body.into());
     let pool: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
     print(&pool, globals.output)?;
+    Ok(Exit::Done)
+}
+
+fn cost(args: &CostArgs, globals: &Globals) -> anyhow::Result<Exit> {
+    let mut told: Value = match choice::side(globals, args.log.flag())? {
+        Side::Service(remote) => remote.get(Path::new("/v1/cost").with("since", args.since.map(|since| since.text())))?,
+        Side::Directory => {
+            let place = args.log.open_one(globals)?;
+            let config = super::config::settings(globals)?;
+            let prices = config.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.price()?))).collect();
+            let source = Source { reader: place.reader.as_ref(), snapshots: Some(&place.snapshots()) };
+            ergate::look::cost::cost(&source, args.since, None, &prices)?
+        }
+    };
+    if let (Some(price), Some(pools)) = (args.price, told["pools"].as_array_mut()) {
+        for pool in pools {
+            let hours = pool["replica_hours"].as_f64().unwrap_or_default();
+            (pool["price"], pool["cost"]) = (price.into(), (hours * price).into());
+        }
+    }
+    if globals.output == Format::Json {
+        output::json(&told)?;
+        return Ok(Exit::Done);
+    }
+    output::line(&format!("from {} to {}", plain(&told["since"]), plain(&told["until"])))?;
+    output::line("")?;
+    let mut table = Table::new(&["POOL", "REPLICA HOURS", "PRICE", "COST"]);
+    let number = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"));
+    for pool in told["pools"].as_array().into_iter().flatten() {
+        table.row([plain(&pool["pool"]), number(&pool["replica_hours"]), number(&pool["price"]), number(&pool["cost"])]);
+    }
+    table.print()?;
     Ok(Exit::Done)
 }
 

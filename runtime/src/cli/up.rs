@@ -117,6 +117,7 @@ fn service(args: &UpArgs, config: &Config) -> anyhow::Result<Option<ServerSettin
             body_timeout: http.body_timeout,
             streams_max: count(http.streams_max),
             peer_ca: http.peer_ca.clone(),
+            prices: config.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.price()?))).collect(),
         },
     }))
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let told: Value = match choice::side(globals, args.log.flag())? {
         Side::Service(remote) => {
             let path = Path::new("/v1/pools").below(&args.what).below("why");
-            remote.get(path.with("at", args.at.map(|at| at.to_string())).with("not", args.not))?
+            remote.get(path.with("at", args.at.map(|at| at.text())).with("not", args.not))?
         }
         Side::Directory => {
             let place = args.log.open_sizes(globals)?;

@@ -48,6 +48,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         report::checkpoint,
         why::ask,
         why::ask_task,
+        why::cost,
         why::set,
         workers::list,
         workers::register,
@@ -141,7 +142,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 37);
+        assert_eq!(paths.len(), 39);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

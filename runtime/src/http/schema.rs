@@ -292,6 +292,15 @@ describe! {
         /// Why there are not as many replicas as were asked about.
         not: Option<Value>,
     }
+    /// What pools have cost.
+    Cost {
+        /// From when on.
+        since: String,
+        /// Until when.
+        until: String,
+        /// Each pool with `replica_seconds`, `replica_hours` and, where it has a price, `price` of an hour and `cost`.
+        pools: Vec<Value>,
+    }
     /// Why a task waited.
     WhyTask {
         /// The task.

@@ -17,6 +17,7 @@ use super::forward::FORWARDS_MAX;
 use super::problem::{INVALID, NOT_FOUND, Problem, elsewhere, internal};
 use super::token::Tokens;
 use crate::Runtime;
+use crate::look::cost::Prices;
 use crate::shards::{CAPACITY, shard_named};
 use crate::whereabouts::Kept;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub streams_max: usize,
     /// The certificates by which other engines are trusted; without it, those that this machine trusts.
     pub peer_ca: Option<PathBuf>,
+    /// What an hour of a replica costs, by pool.
+    pub prices: Prices,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(10),
             streams_max: 64,
             peer_ca: None,
+            prices: Prices::new(),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::problem::{BUSY, INVALID, NOT_FOUND, Problem};
 use super::query::Parameters;
 use super::service::{Service, blocking, no_task, task_id};
 use super::token::Scope;
+use crate::look;
 use crate::look::fold::Source;
 use crate::look::moment::Moment;
 use crate::look::waits::waits;
@@ -34,7 +35,11 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     let folds = Arc::new(Semaphore::new(FOLDS_MAX));
     let task = web::get().to(move |request, id, service| ask_task(request, id, service, Arc::clone(&folds)));
     let task = guarded(led(task, Of::Task), Some(Scope::Read));
+    let folds = Arc::new(Semaphore::new(FOLDS_MAX));
+    let costs = web::get().to(move |request, service| cost(request, service, Arc::clone(&folds)));
+    let costs = guarded(led(costs, Of::Sizes), Some(Scope::Read));
     config
+        .service(web::resource("/cost").route(costs).default_service(not_that("GET")))
         .service(web::resource("/tasks/{id}/why").route(task).default_service(not_that("GET")))
         .service(
             web::resource("/pools/{name}/why")
@@ -110,6 +115,26 @@ pub(super) async fn ask_task(
     let mut told = told.await?;
     told["task"] = json!(id);
     Ok(HttpResponse::Ok().json(told))
+}
+
+/// Says what pools have cost.
+#[utoipa::path(get, path = "/v1/cost", tag = "pools", operation_id = "cost", params(("since" = Option<String>, Query, description = "A position such as 1200, or a time such as 2030-01-31T12:00:00Z; from the first that the log can tell without it")), responses((status = 200, description = "How long replicas were there, by pool", body = super::schema::Cost)), security(("bearer" = ["read"])))]
+pub(super) async fn cost(request: HttpRequest, service: Data<Service>, folds: Arc<Semaphore>) -> Result<HttpResponse, Problem> {
+    let given = Parameters::read(&request, &["since"])?;
+    let expected = "a position such as 1200, or a time such as 2030-01-31T12:00:00Z,";
+    let since = given.parsed("since", |text| text.parse::<Moment>().ok(), expected)?;
+    let shard = service.shard(service.sizes())?;
+    let (now, prices) = (service.runtime.now(), service.settings.prices.clone());
+    let folding = folds.try_acquire_owned();
+    let folding = folding
+        .map_err(|_| Problem::new(BUSY, "costs are being counted for another").retry_after(std::time::Duration::from_secs(1)))?;
+    let told = blocking(move || {
+        let source = Source { reader: shard.reader.as_ref(), snapshots: shard.snapshots.as_ref() };
+        let told = look::cost::cost(&source, since, Some(now), &prices)?;
+        drop(folding);
+        Ok::<_, Problem>(told)
+    });
+    Ok(HttpResponse::Ok().json(told.await?))
 }
 
 /// A policy for a pool; `null` takes it away.

@@ -36,6 +36,16 @@ impl FromStr for Moment {
     }
 }
 
+impl Moment {
+    /// As it is read again, by a service for one.
+    pub fn text(&self) -> String {
+        match self {
+            Moment::Position(position) => position.to_string(),
+            Moment::Time(at) => time(*at),
+        }
+    }
+}
+
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
 //! One process of a pool.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::Command;
 use std::time::Instant;
 
@@ -60,6 +60,11 @@ fn build(command: &WorkerCommand, role: &Role) -> Command {
     }));
     if let Some(gpu) = role.gpu {
         built.env("CUDA_VISIBLE_DEVICES", gpu.to_string());
+    }
+    // Its lines come through a pipe, and are read where those of the engine are.
+    let is_unsaid = matches!(std::env::var("ERGATE_LOG_FORMAT").as_deref(), Err(_) | Ok("" | "auto"));
+    if is_unsaid && std::io::stderr().is_terminal() {
+        built.env("ERGATE_LOG_FORMAT", "pretty");
     }
     built
 }

@@ -310,16 +310,20 @@ fn what_an_engine_gave_before_another_one_drained_the_worker_is_done() {
 fn what_is_on_its_way_when_a_worker_is_drained_is_done_and_only_then_does_it_leave() {
     let stub = Stub::start();
     let running = start(&[stub.url()], 4);
-    stub.until("it is asked", |said| said.asked.is_some());
+    gives(&stub, "0-4.1");
+    stub.until("it runs, and more is asked for", |said| said.gives.is_empty() && said.asked == Some(3));
     stub.set(|said| {
         said.on_their_way = vec![("0-3.1".to_owned(), "nap"), ("0-2.1".to_owned(), "nap"), ("0-1.1".to_owned(), "nap")];
         said.drains = true;
     });
+    // With the answer to its report it knows that it drains, and has nothing.
+    running.release.send_replace(true);
     assert!(running.thread.join().unwrap().is_ok());
     let said = stub.lock();
     let mut results: Vec<_> = said.outcomes.iter().map(|one| format!("{} {}", one["attempt"], one["result"])).collect();
     results.sort_unstable();
-    assert_eq!(results, ["0-1.1", "0-2.1", "0-3.1"].map(|id| format!("\"{id}\" \"rested\"")));
+    let expected = [("0-1.1", "rested"), ("0-2.1", "rested"), ("0-3.1", "rested"), ("0-4.1", "done")];
+    assert_eq!(results, expected.map(|(id, result)| format!("\"{id}\" \"{result}\"")));
     assert_eq!(said.verbs, ["leave"]);
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Said {
     pub(crate) elsewhere: Option<String>,
     /// Whether it gives the worker nothing more.
     pub(crate) drains: bool,
-    /// Attempts that are on their way since before the last question: given in the answers to the next ones, one each.
+    /// Attempts that are on their way since before the last question: given in the answers to questions for none, one each.
     pub(crate) on_their_way: Vec<(String, &'static str)>,
     pub(crate) registrations: Vec<Value>,
     /// For how many attempts the question asks that waits now.
@@ -182,7 +182,9 @@ impl Stub {
                 return None;
             }
             let is_given = !said.is_shut && slots > 0 && !said.gives.is_empty();
-            if is_given || said.is_draining() || !said.on_their_way.is_empty() || said.news.is_some() || began.elapsed() > WAIT {
+            let is_late = slots == 0 && !said.on_their_way.is_empty();
+            let is_last = said.is_draining() && said.on_their_way.is_empty();
+            if is_given || is_late || is_last || said.news.is_some() || began.elapsed() > WAIT {
                 break;
             }
             said = self.said.1.wait_timeout(said, Duration::from_millis(20)).unwrap().0;
@@ -190,7 +192,7 @@ impl Stub {
         said.asked = None;
         let count = if said.is_shut { 0 } else { said.gives.len().min(slots as usize) };
         let is_draining = said.is_draining();
-        let late = said.on_their_way.pop();
+        let late = if slots == 0 { said.on_their_way.pop() } else { None };
         let given = said.gives.drain(..count).chain(late);
         let attempts: Vec<Value> = given.map(|(id, task_type)| attempt(&id, task_type)).collect();
         let is_through = is_draining && said.on_their_way.is_empty();

@@ -294,9 +294,10 @@ fn what_an_engine_gave_before_another_one_drained_the_worker_is_done() {
     b.until("it is asked", |said| said.asked.is_some());
     gives(&a, "0-1.1");
     a.until("it runs, and more is asked for", |said| said.gives.is_empty() && said.asked > Some(0));
+    // In the answer to the question that waits, which says that it is the last one.
+    a.set(|said| said.gives_when_told = vec![("0-2.1".to_owned(), "hold")]);
     b.set(|said| said.drains = true);
     a.until("it knows that the worker drains", |said| said.verbs == ["drain"]);
-    gives(&a, "0-2.1");
     a.until("its last question is answered", |said| said.gives.is_empty());
     // Also where it takes a while.
     std::thread::sleep(Duration::from_millis(50));

@@ -23,6 +23,8 @@ pub(crate) struct Said {
     pub(crate) refuses: Option<u16>,
     /// Attempts to give, each of a task type; given at once when `gate` is open.
     pub(crate) gives: Vec<(String, &'static str)>,
+    /// The same, but given once it hears that the worker drains: in the answer to the question that waits then.
+    pub(crate) gives_when_told: Vec<(String, &'static str)>,
     pub(crate) is_shut: bool,
     /// Who is said to lead what is reported here.
     pub(crate) elsewhere: Option<String>,
@@ -157,6 +159,8 @@ impl Stub {
             }
             ("POST", _) => {
                 said.verbs.push("drain");
+                let given = std::mem::take(&mut said.gives_when_told);
+                said.gives.extend(given);
                 (200, json!({"stop": [], "drain": true}))
             }
             _ => {

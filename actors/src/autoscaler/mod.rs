@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use self::sight::{Seen, Sight};
 use self::signals::Measured;
 use crate::clock::Clock;
-use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedPool, Tail};
+use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedBy, SizedPool, Tail};
 use crate::proposal::Proposal;
 use crate::submission::SubmitError;
 
@@ -47,8 +47,16 @@ pub struct Autoscaler {
 /// What is known of a pool.
 struct Known {
     measured: Measured,
-    /// When it was decided last, and what there was.
-    decided: Option<(Timestamp, There)>,
+    /// When each of its policies decided last, and what there was.
+    decided: BTreeMap<Asked, (Timestamp, There)>,
+}
+
+/// A policy as it is asked: one that was set anew, and one of a pool that somebody holds or lets go, is asked at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    bit: u32,
+    set_at: Position,
+    held_at: Option<Position>,
 }
 
 /// The shard takes no more proposals.
@@ -86,17 +94,16 @@ impl Autoscaler {
                 (sized.ready, sized.running) = (all.ready, all.running);
                 sized.busy = (all.running.min(all.slots), all.slots);
             }
-            let entry = known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: None });
+            let entry =
+                known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: BTreeMap::new() });
             entry.measured.note(&sized, &seen, now);
-            let due = due(&sized, entry.decided);
-            if due <= now {
-                entry.decided = Some((now, there(&sized)));
-                let readings = entry.measured.readings(&sized, now);
-                for proposal in proposals(&sized, &seen, self.sight.shards(), readings) {
+            let (asked, due) = entry.asked(&sized, now);
+            next = next.min(due);
+            if !asked.is_empty() {
+                let readings = entry.measured.readings(&names(&asked), &sized, now);
+                for proposal in proposals(&sized, &seen, self.sight.shards(), (&asked, readings)) {
                     answers.push(self.propose(proposal).await?);
                 }
-            } else {
-                next = next.min(due);
             }
         }
         for answer in answers {
@@ -115,18 +122,62 @@ impl Autoscaler {
     }
 }
 
+impl Known {
+    /// The policies that are to decide now, and when the next one will want to.
+    fn asked<'a>(&mut self, sized: &'a SizedPool, now: Timestamp) -> (Vec<&'a SizedBy>, Timestamp) {
+        let held = sized.hold.filter(|(_, until)| now < *until);
+        let key = |policy: &SizedBy| {
+            let held_at = held.map(|(at, _)| at).filter(|_| policy.is_live());
+            Asked { bit: policy.bit, set_at: policy.set_at, held_at }
+        };
+        self.decided.retain(|known, _| sized.policies.iter().any(|policy| key(policy) == *known));
+        let (mut asked, mut next) = (Vec::new(), held.map_or(Timestamp::NEVER, |(_, until)| until));
+        for policy in &sized.policies {
+            let due = due(sized, policy, self.decided.get(&key(policy)).copied());
+            if due <= now {
+                self.decided.insert(key(policy), (now, there(sized)));
+                asked.push(policy);
+            } else {
+                next = next.min(due);
+            }
+        }
+        (asked, next)
+    }
+}
+
+/// The signals that these policies read, each once, in the order in which the core has them ([`Scaling::signals`]).
+///
+/// [`Scaling::signals`]: ergate_events::state::scaling::Scaling::signals
+fn names<'a>(asked: &[&'a SizedBy]) -> Vec<&'a str> {
+    let mut each: Vec<&str> = Vec::new();
+    for name in asked.iter().flat_map(|policy| &policy.signals) {
+        if !each.contains(&name.as_str()) {
+            each.push(name);
+        }
+    }
+    each
+}
+
 /// What is recorded of a look: first how far the shards were that it saw, and which replicas there are, where that is not in the same log.
-fn proposals(sized: &SizedPool, seen: &Seen, shards: Vec<ShardReading>, readings: Vec<Reading>) -> Vec<Proposal> {
+fn proposals(
+    sized: &SizedPool,
+    seen: &Seen,
+    shards: Vec<ShardReading>,
+    (asked, readings): (&[&SizedBy], Vec<Reading>),
+) -> Vec<Proposal> {
     let shards = Some(shards).filter(|shards| !shards.is_empty()).map(Proposal::ObserveShards);
     let up = seen.all.as_ref().map(|all| Proposal::CountReplicas { pool: sized.pool, up: all.up });
-    let work = seen.all.as_ref().map_or_else(Vec::new, |all| all.work.clone());
-    let observed = Proposal::ObservePool { pool: sized.pool, readings, work };
+    // Shadows move no replica, so nothing is shared out for them.
+    let all = seen.all.as_ref().filter(|_| asked.iter().any(|policy| policy.is_live()));
+    let work = all.map_or_else(Vec::new, |all| all.work.clone());
+    let asked = asked.iter().map(|policy| (policy.bit, policy.set_at)).collect();
+    let observed = Proposal::ObservePool { pool: sized.pool, asked, readings, work };
     shards.into_iter().chain(up).chain([observed]).collect()
 }
 
-/// When a pool is to be decided about next.
-fn due(sized: &SizedPool, decided: Option<(Timestamp, There)>) -> Timestamp {
-    decided.map_or(Timestamp(0), |last| looks::due(sized.cadence, last, there(sized), sized.most, sized.look_again))
+/// When a policy is to decide next.
+fn due(sized: &SizedPool, policy: &SizedBy, decided: Option<(Timestamp, There)>) -> Timestamp {
+    decided.map_or(Timestamp(0), |last| looks::due(policy.cadence, last, there(sized), sized.most, policy.look_again))
 }
 
 const fn there(sized: &SizedPool) -> There {

@@ -204,7 +204,7 @@ fn the_next_engine_goes_on_when_the_one_that_decides_is_killed_while_it_scales()
         if matches!(event, Event::Opened { .. }) {
             openings += 1;
             let crew = state.control.pool("crew").and_then(|(id, _)| state.control.scaling.get(&id));
-            remembered.push(crew.is_some_and(|crew| crew.last.is_some() && crew.bounds.max == 9));
+            remembered.push(crew.is_some_and(|crew| crew.live.last.is_some() && crew.bounds.max == 9));
         } else if matches!(event, Event::PolicySet { .. }) {
             policies += 1;
         } else if matches!(event, Event::PoolObserved { .. }) {

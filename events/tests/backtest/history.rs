@@ -225,8 +225,8 @@ impl Engine {
     fn next_look(&self) -> Option<u64> {
         let (there, most, _) = self.there()?;
         let scaling = &self.shard.state().control.scaling[&POOL];
-        let again = scaling.last.as_ref().and_then(|last| last.decision.look_again);
-        let due = |last| looks::due(scaling.policy().cadence(), last, there, most, again).0;
+        let again = scaling.live.last.as_ref().and_then(|last| last.decision.look_again);
+        let due = |last| looks::due(scaling.live.policy().cadence(), last, there, most, again).0;
         // Nobody looks for ever at a pool in which nothing happens any more.
         Some(self.asked.map_or(self.now, due)).filter(|_| !self.plans.is_empty())
     }
@@ -248,7 +248,7 @@ impl Engine {
             starts.last.iter().rev().take(new).for_each(|took| self.measure.replica_started(*took));
             self.starts = starts.count;
         }
-        let signals = self.shard.state().control.scaling[&POOL].signals().to_vec();
+        let signals = self.shard.state().control.scaling[&POOL].live.signals().to_vec();
         let read = |name: &String| match name.as_str() {
             names::READY => measure::count(there.ready),
             names::RUNNING => measure::count(there.running),

@@ -270,6 +270,9 @@ describe! {
         slots_up: u64,
         /// Attempts that run.
         running: u64,
+        /// Where a request has held the size of the pool: at how many replicas, until when and why.
+        #[schema(required = false)]
+        hold: Value,
     }
     /// Why a pool has the size that it has.
     Why {

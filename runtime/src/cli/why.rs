@@ -174,10 +174,13 @@ fn print(told: &Value) -> anyhow::Result<()> {
     output::line("")?;
     let replicas = &decision["replicas"];
     let there = ["live", "starting", "ready", "draining"].map(|name| format!("{} {name}", plain(&replicas[name])));
+    // A shadow has the bounds of its pool, which another event has set.
+    let whose = if told["shadow"].is_string() { "; the shadow was set" } else { ", set" };
+    let set = format!("{whose} at position {}", plain(&told["set_at"]));
     table::facts(&[
         ("decided", Some(plain(&decision["at"]))),
         ("policy", Some(plain(&told["policy"]["policy"]))),
-        ("bounds", Some(format!("{} to {}, set at position {}", told["min"], told["max"], plain(&told["set_at"])))),
+        ("bounds", Some(format!("{} to {}{set}", told["min"], told["max"]))),
         ("there were", Some(format!("{}, {} slots each", there.join(", "), plain(&replicas["slots"])))),
         ("looks again", decision["look_again"].as_str().map(str::to_owned)),
     ])?;

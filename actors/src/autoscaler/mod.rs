@@ -15,6 +15,7 @@ use actix::Addr;
 use ergate_events::event::ShardReading;
 use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::looks::{self, There};
+use ergate_events::scaling::needs;
 use ergate_events::scaling::signal::Reading;
 use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -100,7 +101,7 @@ impl Autoscaler {
             let (asked, due) = entry.asked(&sized, now);
             next = next.min(due);
             if !asked.is_empty() {
-                let readings = entry.measured.readings(&names(&asked), &sized, now);
+                let readings = entry.measured.readings(&signals_of(&asked), &sized, now);
                 for proposal in proposals(&sized, &seen, self.sight.shards(), (&asked, readings)) {
                     answers.push(self.propose(proposal).await?);
                 }
@@ -145,17 +146,9 @@ impl Known {
     }
 }
 
-/// The signals that these policies read, each once, in the order in which the core has them ([`Scaling::signals`]).
-///
-/// [`Scaling::signals`]: ergate_events::state::scaling::Scaling::signals
-fn names<'a>(asked: &[&'a SizedBy]) -> Vec<&'a str> {
-    let mut each: Vec<&str> = Vec::new();
-    for name in asked.iter().flat_map(|policy| &policy.signals) {
-        if !each.contains(&name.as_str()) {
-            each.push(name);
-        }
-    }
-    each
+/// The signals that these policies read.
+fn signals_of<'a>(asked: &[&'a SizedBy]) -> Vec<&'a str> {
+    needs::each_once(asked.iter().map(|policy| policy.signals.as_slice()))
 }
 
 /// What is recorded of a look: first how far the shards were that it saw, and which replicas there are, where that is not in the same log.
@@ -182,4 +175,77 @@ fn due(sized: &SizedPool, policy: &SizedBy, decided: Option<(Timestamp, There)>)
 
 const fn there(sized: &SizedPool) -> There {
     There { ready: sized.ready, running: sized.running, wanted: sized.wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergate_events::scaling::Cadence;
+    use ergate_events::state::scaling::Scaling;
+    use ergate_events::time::Micros;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn sized() -> SizedPool {
+        let by = |bit, signals: &[&str], cadence| {
+            let signals = signals.iter().map(|name| (*name).to_owned()).collect();
+            SizedBy { bit, set_at: Position(7), signals, cadence, look_again: None }
+        };
+        SizedPool {
+            pool: PoolId(0),
+            name: "models".to_owned(),
+            policies: vec![
+                by(Scaling::LIVE, &["ready"], Cadence::Every(Micros::from_secs(30))),
+                by(2, &["ready", "lag"], Cadence::EVENTS),
+            ],
+            wanted: 1,
+            most: 4,
+            ready: 0,
+            running: 0,
+            busy: (0, 0),
+            seen: None,
+            hold: None,
+        }
+    }
+
+    fn asked(known: &mut Known, sized: &SizedPool, second: u64) -> (Vec<u32>, u64) {
+        let (asked, next) = known.asked(sized, Timestamp(second * SECOND));
+        (asked.iter().map(|policy| policy.bit).collect(), next.0 / SECOND)
+    }
+
+    #[test]
+    fn each_policy_is_asked_by_its_own_cadence_whatever_others_there_are() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        assert_eq!(asked(&mut known, &sized, 100).0, [1, 2], "nobody was asked yet");
+        assert_eq!(asked(&mut known, &sized, 101), (vec![], 115));
+        // Work came: that is for the shadow, and not for the policy with its period.
+        sized.ready = 3;
+        assert_eq!(asked(&mut known, &sized, 102), (vec![2], 130));
+        sized.ready = 0;
+        assert_eq!(asked(&mut known, &sized, 110).0, [2]);
+        assert_eq!(asked(&mut known, &sized, 130).0, [1, 2]);
+        // One that was set anew is asked at once.
+        sized.policies[0].set_at = Position(9);
+        assert_eq!(asked(&mut known, &sized, 131).0, [1]);
+        assert_eq!(signals_of(&sized.policies.iter().collect::<Vec<_>>()), ["ready", "lag"]);
+    }
+
+    #[test]
+    fn the_policy_of_a_pool_is_asked_when_a_hold_begins_and_when_it_ends() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        asked(&mut known, &sized, 100);
+        sized.hold = Some((Position(8), Timestamp(105 * SECOND)));
+        assert_eq!(asked(&mut known, &sized, 101), (vec![1], 105), "and is looked at again when it is over");
+        assert_eq!(asked(&mut known, &sized, 104), (vec![], 105));
+        assert_eq!(asked(&mut known, &sized, 105).0, [1]);
+        assert_eq!(asked(&mut known, &sized, 106).0, [0_u32; 0]);
+        // Somebody holds it, and lets it go.
+        sized.hold = Some((Position(9), Timestamp(900 * SECOND)));
+        assert_eq!(asked(&mut known, &sized, 107).0, [1]);
+        sized.hold = None;
+        assert_eq!(asked(&mut known, &sized, 108).0, [1]);
+    }
 }

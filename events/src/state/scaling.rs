@@ -6,9 +6,9 @@ use bincode::{Decode, Encode};
 
 pub use super::decider::{Decider, Look};
 use crate::id::Position;
-use crate::scaling::Memory;
 use crate::scaling::decision::{By, Decision, LimitKind};
 use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
+use crate::scaling::{Memory, needs};
 use crate::sharing;
 use crate::time::Timestamp;
 
@@ -72,15 +72,8 @@ impl Scaling {
 
     /// The signals that these policies read, each once: the order of readings.
     pub fn signals(&self, asked: u32) -> Vec<&str> {
-        let mut each: Vec<&str> = Vec::new();
-        for (_, _, decider) in self.deciders().filter(|(bit, ..)| asked & bit != 0) {
-            for name in decider.signals() {
-                if !each.contains(&name.as_str()) {
-                    each.push(name);
-                }
-            }
-        }
-        each
+        let asked = self.deciders().filter(|(bit, ..)| asked & bit != 0);
+        needs::each_once(asked.map(|(_, _, decider)| decider.signals()))
     }
 
     /// The hold that counts at a moment.

@@ -208,7 +208,8 @@ fn a_hold_counts_at_once_and_until_its_end_whatever_the_policy_wants() {
     let held = decision.limits.iter().find(|limit| limit.kind == LimitKind::Hold).expect("it was held");
     assert_eq!((held.to, matches!(held.by, By::Hold(_))), (5, true), "{decision:?}");
     assert_eq!(look(&mut story, LIVE, &seen(1)), ["observed pool-0 5"], "the same wish is not told again");
-    assert_eq!(look(&mut story, LIVE, &seen(600)), ["observed pool-0 5", "scaled pool-0 5"], "another one is");
+    assert_eq!(look(&mut story, LIVE, &seen(90)), ["observed pool-0 5", "scaled pool-0 5"], "another one is");
+    assert_eq!(look(&mut story, LIVE, &seen(600)), ["observed pool-0 5", "scaled pool-0 5"], "as one that a bound cuts");
     let wish = last(&story).limits.iter().find(|limit| limit.kind == LimitKind::Hold).map(|limit| limit.from);
     assert_eq!(wish, Some(8));
     story.pass(59_000);
@@ -303,7 +304,12 @@ fn a_shadow_that_counts_its_changes_hears_that_it_made_none() {
     const SLOW: &str = r#"{"policy":"hpa","metrics":[{"source":{"external":{}},"name":"ready","target":{"average_value_milli":2000}}],
         "behavior":{"scale_up":{"stabilization":0,"policies":[{"kind":"Pods","value":1,"period":60000000}]}}}"#;
     let mut story = Story::with(&plain());
-    story.tell(&Command::DefinePool { pool: "models", replicas: 1, slots: 2, by: "me", reason: "" }).expect("it is in range");
+    // Two more replicas are on their way out, which nobody wants.
+    for replicas in [3, 1] {
+        story.tell(&Command::DefinePool { pool: "models", replicas, slots: 2, by: "me", reason: "" }).expect("it is in range");
+        story.pass(1);
+    }
+    assert_eq!(story.shard.state().control.replicas.len(), 3);
     story.tell(&set(RATE, 1, 8)).expect("it is a policy");
     story.tell(&shadow("slow", SLOW)).expect("it is a policy");
     story.news();
@@ -318,6 +324,20 @@ fn a_shadow_that_counts_its_changes_hears_that_it_made_none() {
         story.pass(15_000);
     }
     assert_eq!(size(&story), 1);
+}
+
+#[test]
+fn nothing_is_shared_out_over_shards_for_a_shadow() {
+    let mut story = pool(RATE);
+    story.tell(&shadow("more", ONE_MORE)).expect("it is a policy");
+    let parts = |story: &Story| story.shard.state().control.scaling[&POOL].parts.clone();
+    let observe = |story: &mut Story, asked, readings: &[Reading], work: &[u64]| {
+        story.tell(&Command::ObservePool { pool: POOL, readings, work, asked }).expect("it is asked as it wants to be");
+        parts(story)
+    };
+    assert_eq!(observe(&mut story, LIVE, &seen(4), &[4, 0]), [1, 0]);
+    assert_eq!(observe(&mut story, 2, &[count(4)], &[0, 4]), [1, 0]);
+    assert_eq!(observe(&mut story, LIVE, &seen(4), &[0, 4]), [0, 1]);
 }
 
 #[test]

@@ -83,7 +83,12 @@ async fn all_in(service: Data<Service>, shard: ShardId) -> Result<Value, Problem
 /// The same request to every shard, and to the log of pools.
 fn everywhere(service: &Service, request: &HttpRequest) -> Vec<(ShardId, Asked)> {
     let shards = (0..service.runtime.shards()).map(ShardId).chain([CAPACITY]);
-    shards.map(|shard| (shard, Asked::get(request, target(request, shard, None)))).collect()
+    let path = request.path();
+    // What is posted to a pool is a verb below it, and what shards tell is the pool.
+    let is_verb = request.method() == actix_web::http::Method::POST;
+    let of_pool = path.rsplit_once('/').filter(|_| is_verb).map_or(path, |(pool, _)| pool);
+    let target = |shard| format!("{of_pool}{}", target(request, shard, None).strip_prefix(path).unwrap_or_default());
+    shards.map(|shard| (shard, Asked::get(request, target(shard)))).collect()
 }
 
 /// One pool of what shards have of it: its size as the log of pools has it, and what is there, summed.

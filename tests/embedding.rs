@@ -465,7 +465,7 @@ fn a_program_gives_a_pool_shadows_holds_its_size_and_lets_it_go() {
     use ergate::scaling::AnyPolicy;
     use ergate::scaling::rate::Rate;
 
-    block_on(async {
+    block_on(LIMIT, async {
         let policy = AnyPolicy::Rate(Rate::default());
         let builder = Runtime::builder().memory().task("double", double).pool_between("default", 0, 4, 2);
         let runtime = builder.policy("default", policy.clone()).shadow("default", "same", policy.clone()).start().await.unwrap();

@@ -36,6 +36,7 @@ use super::{act, copy, dead, follow, health, look, pools, redrive, report, sched
         pools::pause,
         pools::drain,
         pools::resume,
+        pools::release,
         schedules::list,
         schedules::show,
         schedules::foresee,
@@ -51,6 +52,7 @@ use super::{act, copy, dead, follow, health, look, pools, redrive, report, sched
         why::ask_task,
         why::cost,
         why::set,
+        why::set_shadow,
         workers::list,
         workers::register,
         workers::show,
@@ -143,7 +145,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 40);
+        assert_eq!(paths.len(), 42);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

@@ -1,0 +1,17 @@
+//! Kernels on NVIDIA GPUs: devices, memory, compilation, batches. Knows no tasks, and runs without a GPU on CPU twins.
+//!
+//! CUDA is loaded at run time and lies behind [`backend::Backend`]; everything above it is plain Rust and is tested without a device.
+
+pub mod backend;
+pub mod device;
+pub mod dtype;
+pub mod error;
+pub mod geometry;
+
+pub use backend::{
+    Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,
+};
+pub use device::{DeviceInfo, Limits};
+pub use dtype::{ArraySpec, Dtype, Element};
+pub use error::{Class, GpuError, Sticky};
+pub use geometry::Launch;

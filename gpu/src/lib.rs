@@ -6,6 +6,7 @@ pub mod backend;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod formula;
 pub mod geometry;
 
 pub use backend::{
@@ -14,4 +15,5 @@ pub use backend::{
 pub use device::{DeviceInfo, Limits};
 pub use dtype::{ArraySpec, Dtype, Element};
 pub use error::{Class, GpuError, Sticky};
-pub use geometry::Launch;
+pub use formula::Formula;
+pub use geometry::{Geometry, Launch};

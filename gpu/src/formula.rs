@@ -236,7 +236,9 @@ impl<'a> Parser<'a> {
         let node = match name {
             "ceil" => match first {
                 Node::Binary(Operator::Divide, left, right) => Node::Ceil(left, right),
-                _ => return Err("ceil takes one quotient, as in ceil(n / 256)".to_owned()),
+                Node::Number(_) | Node::Name(_) | Node::Ceil(..) | Node::Binary(..) => {
+                    return Err("ceil takes one quotient, as in ceil(n / 256)".to_owned());
+                }
             },
             "min" | "max" => {
                 self.expect(',')?;

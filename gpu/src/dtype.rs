@@ -65,6 +65,11 @@ impl Dtype {
         }
     }
 
+    /// The type of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// Whether it can hold NaN and infinities.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)
@@ -140,3 +145,37 @@ macro_rules! elements {
 
 elements!(u8 => U8, i8 => I8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, u64 => U64, half::f16 => F16,
     half::bf16 => Bf16, f32 => F32, f64 => F64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_rust_types() {
+        fn size<T: Element>() -> bool {
+            T::DTYPE.size() == size_of::<T>() as u64 && align_of::<T>() == size_of::<T>()
+        }
+        assert!(size::<u8>() && size::<i8>() && size::<i16>() && size::<u16>() && size::<i32>() && size::<u32>());
+        assert!(size::<i64>() && size::<u64>() && size::<half::f16>() && size::<half::bf16>() && size::<f32>() && size::<f64>());
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
+        }
+        assert_eq!(Dtype::from_name("float"), None);
+    }
+
+    #[test]
+    fn products_that_do_not_fit_are_refused() {
+        let bytes = |shape: &[u64]| ArraySpec::new(Dtype::F64, shape).bytes();
+        assert_eq!(bytes(&[]), Ok(8));
+        assert_eq!(bytes(&[3, 5]), Ok(120));
+        assert_eq!(bytes(&[1 << 40, 0, 1 << 40]), Ok(0));
+        assert_eq!(bytes(&[1 << 60]), Ok(1 << 63));
+        assert!(bytes(&[1 << 61]).is_err());
+        assert!(bytes(&[1 << 40, 1 << 40]).is_err());
+        assert!(ArraySpec::new(Dtype::U8, [1 << 32, 1 << 32]).bytes().is_err());
+    }
+}

@@ -2,11 +2,15 @@
 //!
 //! CUDA is loaded at run time and lies behind [`backend::Backend`]; everything above it is plain Rust and is tested without a device.
 
+pub mod array;
 pub mod backend;
+pub mod bind;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod formula;
 pub mod geometry;
+pub mod kernel;
 
 pub use backend::{
     Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,
@@ -14,4 +18,6 @@ pub use backend::{
 pub use device::{DeviceInfo, Limits};
 pub use dtype::{ArraySpec, Dtype, Element};
 pub use error::{Class, GpuError, Sticky};
-pub use geometry::Launch;
+pub use formula::Formula;
+pub use geometry::{Geometry, Launch};
+pub use kernel::KernelSpec;

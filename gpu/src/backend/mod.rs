@@ -4,8 +4,12 @@
 //! returns; events order streams among each other and tell the host what is done. Memory is named by handles, so that nothing here can dangle.
 
 mod args;
+mod bounds;
+pub mod fault;
+mod host;
 
 pub use args::{Twin, TwinArgs};
+pub use host::Host;
 
 use crate::{DeviceInfo, Dtype, GpuError, Launch};
 

@@ -2,6 +2,7 @@
 //!
 //! CUDA is loaded at run time and lies behind [`backend::Backend`]; everything above it is plain Rust and is tested without a device.
 
+pub mod aggregate;
 pub mod array;
 pub mod backend;
 pub mod bind;
@@ -11,6 +12,8 @@ pub mod error;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
+pub mod top_k;
+pub mod workspace;
 
 pub use backend::{
     Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,
@@ -21,3 +24,4 @@ pub use error::{Class, GpuError, Sticky};
 pub use formula::Formula;
 pub use geometry::{Geometry, Launch};
 pub use kernel::KernelSpec;
+pub use workspace::Workspace;

@@ -13,11 +13,13 @@
 //! Stability of Numerical Algorithms, 4.2). NaN, or infinities of both signs, give NaN; a sum of nothing but -0.0 gives 0.0; partial sums
 //! beyond the range of double give an infinity or NaN, which may then depend on the order.
 
+mod choice;
 mod plan;
 mod source;
 mod twin;
 
-pub use plan::{Aggregation, Choice, Groups, Hints, Input, Sample};
+pub use choice::{Choice, Hints, Sample};
+pub use plan::{Aggregation, Groups, Input};
 pub use source::{ENTRIES, program};
 pub use twin::aggregate;
 
@@ -175,12 +177,7 @@ impl Column {
         macro_rules! values {
             ($variant:ident, $rust:ty) => {
                 Ok(Self::$variant(
-                    bytes
-                        .as_chunks::<{ size_of::<$rust>() }>()
-                        .0
-                        .iter()
-                        .map(|chunk| <$rust>::from_le_bytes(*chunk))
-                        .collect(),
+                    bytes.as_chunks::<{ size_of::<$rust>() }>().0.iter().map(|chunk| <$rust>::from_le_bytes(*chunk)).collect(),
                 ))
             };
         }

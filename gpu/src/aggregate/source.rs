@@ -64,7 +64,10 @@ fn macros(spec: &AggregateSpec, layout: &Layout) -> String {
     );
     let step = |(index, word): (usize, &Word)| word.column.map(|column| format!("X({index}, {column}, {})", word.operation));
     list("AGGREGATE_STEPS", indexed().filter_map(step).collect());
-    list("AGGREGATE_COUNTS", indexed().filter(|(_, word)| word.column.is_none()).map(|(index, _)| format!("X({index})")).collect());
+    list(
+        "AGGREGATE_COUNTS",
+        indexed().filter(|(_, word)| word.column.is_none()).map(|(index, _)| format!("X({index})")).collect(),
+    );
     list("AGGREGATE_INITIAL", indexed().map(|(index, word)| format!("X({index}, {})", word.operation)).collect());
     let outputs = layout.outputs.iter().enumerate();
     list("AGGREGATE_OUTPUTS", outputs.map(|(output, (c, expression))| format!("X({output}, {c}, {expression})")).collect());
@@ -126,7 +129,8 @@ fn extreme(
     let operation = if dtype.is_float() { float } else { int };
     let word = Word { operation, column: Some(column), mark: (dtype != Dtype::I64).then_some(empty) };
     let index = share(words, word);
-    let expression = if dtype.is_float() { format!("{operation}::value(word[{index}])") } else { format!("from_ordered(word[{index}])") };
+    let expression =
+        if dtype.is_float() { format!("{operation}::value(word[{index}])") } else { format!("from_ordered(word[{index}])") };
     (c_type(dtype), expression)
 }
 
@@ -135,14 +139,8 @@ fn c_type(dtype: Dtype) -> &'static str {
         Dtype::I32 => "int",
         Dtype::F32 => "float",
         Dtype::F64 => "double",
-        Dtype::I64
-        | Dtype::U8
-        | Dtype::I8
-        | Dtype::I16
-        | Dtype::U16
-        | Dtype::U32
-        | Dtype::U64
-        | Dtype::F16
-        | Dtype::Bf16 => "long long",
+        Dtype::I64 | Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::U16 | Dtype::U32 | Dtype::U64 | Dtype::F16 | Dtype::Bf16 => {
+            "long long"
+        }
     }
 }

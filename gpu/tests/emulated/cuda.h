@@ -4,7 +4,6 @@
 // of the warp. Who goes first is drawn anew for every block, so that what relies on an order shows. Shared memory is filled with a
 // pattern before every block. Lanes that wait for one that has ended, operations that differ among the lanes of a warp, and wide
 // accesses at odd addresses end the program with a sentence. It knows nothing of time, caches or races within one statement.
-#pragma once
 #include <cmath>
 #include <csetjmp>
 #include <cstdint>

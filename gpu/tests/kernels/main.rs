@@ -1,0 +1,37 @@
+//! The built-in kernels against their twins: emulated on the CPU, and on a device where there is one. What could not run is said aloud.
+#![allow(clippy::print_stderr, reason = "what did not run is said aloud")]
+
+mod aggregate;
+mod aggregate_edges;
+mod data;
+#[path = "../emulated/mod.rs"]
+mod emulated;
+mod emulation;
+mod top_k;
+mod top_k_edges;
+
+use emulated::Emulated;
+use ergate_gpu::{Backend, Slice, Workspace};
+
+/// Whatever can run kernels here, by name.
+fn backends(seed: u64) -> Vec<(&'static str, Box<dyn Backend>)> {
+    let mut backends: Vec<(&'static str, Box<dyn Backend>)> = Vec::new();
+    if emulated::compiler().is_some() {
+        backends.push(("emulated", Box::new(Emulated::new(seed))));
+    } else {
+        eprintln!("note: there is no C++ compiler (g++, or CXX): the kernels were not emulated");
+    }
+    backends
+}
+
+/// Bytes of the host on the device, in a buffer that has no byte more.
+fn upload(backend: &mut dyn Backend, bytes: &[u8]) -> Slice {
+    let buffer = backend.alloc(bytes.len().max(1) as u64).unwrap();
+    let slice = Slice { buffer, offset: 0, bytes: bytes.len() as u64 };
+    if !bytes.is_empty() {
+        let mut workspace = Workspace::default();
+        workspace.write(backend, slice, bytes).unwrap();
+        workspace.release(backend).unwrap();
+    }
+    slice
+}

@@ -28,6 +28,8 @@ typedef unsigned long long size_type;
 #define WARPS 8
 #define ALL_LANES 0xffffffffu
 #define LIST (32 * TOP_K_PER_LANE)
+// Blocks of `top_k_one` that a multiprocessor has registers for; the plan starts no more, so that all begin at once.
+#define ONE_BLOCKS (TOP_K_PER_LANE > 2 ? 3 : 4)
 #define NO_SCORE 0x7fc00000u
 
 #if TOP_K_BF16
@@ -227,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // One query against all rows: four rows a warp at a time, 8 lanes a row. candidates: [blocks, k].
 // Dynamic shared memory: the query, pitch * 4 bytes.
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(256, ONE_BLOCKS)
     top_k_one(const kept_t* __restrict__ matrix, const float* __restrict__ inverse_norms, size_type rows, unsigned pieces,
               const float* __restrict__ query, unsigned k, entry_t* candidates) {
   DYNAMIC_SHARED(float4, shared_query);

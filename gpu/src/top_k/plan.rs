@@ -11,8 +11,6 @@ use crate::{Arg, Backend, Buffer, Dtype, Gemm, GpuError, Kernel, Launch, Module,
 const BLOCK: u32 = 256;
 /// Rows that a block loads at once: a warp each.
 const WARPS: u64 = 8;
-/// Blocks of a multiprocessor that search for one query; its registers allow four.
-const BLOCKS_EACH: u32 = 4;
 /// Rows that a block scores at once: four a warp.
 const ROWS_AT_ONCE: u64 = 32;
 
@@ -263,7 +261,9 @@ impl TopK {
         entries: Slice,
     ) -> Result<(), GpuError> {
         let shape = &matrix.shape;
-        let most = u64::from(backend.device().multiprocessors.max(1) * BLOCKS_EACH);
+        // As in the kernel: so many as its registers allow at once.
+        let blocks_each = if variant.per_lane > 2 { 3 } else { 4 };
+        let most = u64::from(backend.device().multiprocessors.max(1) * blocks_each);
         let blocks = shape.rows.div_ceil(ROWS_AT_ONCE).min(most);
         let candidates = self.workspace.part(backend, "candidates", blocks * u64::from(search.k) * 8)?;
         let launch = Launch::linear(blocks * u64::from(BLOCK), BLOCK)?.shared(shape.pitch() * 4);

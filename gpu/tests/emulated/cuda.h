@@ -1,7 +1,8 @@
 // CUDA on the CPU, for tests of kernels without a device: the kernel's own text is compiled as C++ after this header.
 //
 // A block is run at a time, its threads as fibers that go on until they wait for each other: at a barrier of the block or an operation
-// of the warp. Who goes first is drawn anew for every block, so that what relies on an order shows. Shared memory is filled with a
+// of the warp. Who goes first is drawn anew for every block, some warps lag behind, and threads make way before an atomic by chance, so
+// that what relies on an order shows. Shared memory is filled with a
 // pattern before every block. Lanes that wait for one that has ended, operations that differ among the lanes of a warp, and wide
 // accesses at odd addresses end the program with a sentence. It knows nothing of time, caches or races within one statement.
 #include <cmath>
@@ -78,6 +79,12 @@ inline uint64_t random() {
 __attribute__((noinline)) inline void yield() {
   if (!_setjmp(current->at)) _longjmp(scheduler, 1);
 }
+// Lets others go first, one time in 8.
+inline void make_way() {
+  if (random() % 8) return;
+  ++progress;
+  yield();
+}
 inline void enter() {
   body(body_argument);
   current->ended = true;
@@ -137,11 +144,20 @@ inline void run_block() {
   std::vector<unsigned> order(threads);
   for (unsigned i = 0; i < threads; ++i) order[i] = i;
   for (unsigned i = threads; i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  // How many passes of 16 a warp sits out.
+  std::vector<unsigned> lag(warps.size());
+  for (unsigned& of : lag) of = (const unsigned[]){0, 8, 14}[random() % 3];
+  std::vector<bool> out(warps.size());
   unsigned live = threads;
   while (live) {
     uint64_t before = progress;
+    bool all = true;
+    for (size_t w = 0; w < out.size(); ++w) {
+      out[w] = random() % 16 < lag[w];
+      all = all && !out[w];
+    }
     for (unsigned i : order)
-      if (!fibers[i].ended) resume(&fibers[i]);
+      if (!fibers[i].ended && !out[i / LANES]) resume(&fibers[i]);
     live = 0;
     for (unsigned i = 0; i < threads; ++i) live += !fibers[i].ended;
     if (live && whole.arrived == live) {
@@ -151,7 +167,7 @@ inline void run_block() {
       ++whole.generation;
       ++progress;
     }
-    if (live && progress == before) stop("threads wait for threads that have ended or wait elsewhere");
+    if (live && all && progress == before) stop("threads wait for threads that have ended or wait elsewhere");
   }
 }
 
@@ -263,6 +279,7 @@ inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask,
 
 template <class T, class F> T emulated_atomic(T* at, F change) {
   emulated::check_aligned(at);
+  emulated::make_way();
   T before = *at;
   *at = change(before);
   return before;

@@ -1,11 +1,11 @@
 //! `gpu.aggregate` where it is likely to break.
 
-use ergate_gpu::aggregate::{Aggregate, AggregateSpec, Column, Hints};
-use ergate_gpu::{Class, Dtype};
+use ergate_gpu::aggregate::{Aggregate, AggregateSpec, Column, Hints, program};
+use ergate_gpu::{Arg, Class, Dtype, Launch, Scalar, Stream, Workspace};
 
 use crate::aggregate::{check, run, specs};
-use crate::backends;
 use crate::data::{Draw, Keys, column, keys};
+use crate::{backends, upload};
 
 fn spec(columns: &[Dtype], aggregates: &[Aggregate]) -> AggregateSpec {
     AggregateSpec::new(columns, aggregates).unwrap()
@@ -139,6 +139,34 @@ fn zeros_infinities_and_nan_are_as_documented() {
             assert_eq!((least[2], most[2]), (3.0, 4.0));
             assert!(least[3].is_nan() && most[3].is_nan() && sums[5].is_nan());
             assert_eq!((least[6], most[6]), (-inf, -inf));
+        }
+    }
+}
+
+#[test]
+fn the_places_of_more_runs_than_a_block_has_threads_are_right() {
+    let mut draw = Draw(10);
+    for (runs, dense) in [(1u32, 0u32), (1023, 1023), (1024, 1), (1025, 1024), (5000, 3000)] {
+        let counts: Vec<u32> = (0..runs).map(|_| draw.below(2049) as u32).collect();
+        for (_, mut backend) in backends(u64::from(runs)) {
+            let backend = &mut *backend;
+            let module = backend.load(&program(&specs()[0])).unwrap();
+            let kernel = backend.kernel(module, "aggregate_places").unwrap();
+            let bytes: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+            let (places, status) = (upload(backend, &bytes), upload(backend, &[0xff; 64]));
+            let launch = Launch { grid: [1, 1, 1], block: [1024, 1, 1], shared_bytes: 0 };
+            let number = |value: u32| Arg::Scalar(Scalar::U32(value));
+            let args = [Arg::Slice(places), number(runs), number(dense), Arg::Slice(status)];
+            backend.launch(Stream::Compute, kernel, &launch, &args).unwrap();
+            let mut workspace = Workspace::default();
+            let found: Vec<u32> =
+                workspace.read(backend, places).unwrap().as_chunks().0.iter().map(|&place| u32::from_le_bytes(place)).collect();
+            let sums: Vec<u32> = (0..runs as usize).map(|run| counts[..run].iter().sum()).collect();
+            assert_eq!(found, sums);
+            let words = workspace.read(backend, status).unwrap();
+            let word = |index: usize| u64::from_le_bytes(words[index * 8..index * 8 + 8].try_into().unwrap());
+            let all = |runs: u32| u64::from(counts[..runs as usize].iter().sum::<u32>());
+            assert_eq!((word(2), word(3)), (all(dense), all(runs)));
         }
     }
 }

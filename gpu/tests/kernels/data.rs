@@ -71,7 +71,7 @@ pub(crate) fn keys(draw: &mut Draw, rows: usize, spread: Keys) -> Vec<i64> {
 /// Values of all sizes, with NaN, infinities and zeros of both signs where `wild`.
 pub(crate) fn column(draw: &mut Draw, rows: usize, dtype: Dtype, wild: bool) -> Column {
     let odd = |draw: &mut Draw| match draw.below(40) {
-        0 => Some(f64::NAN),
+        0 => Some(if draw.below(2) == 0 { f64::NAN } else { -f64::NAN }),
         1 => Some(f64::INFINITY),
         2 => Some(f64::NEG_INFINITY),
         3 => Some(-0.0),

@@ -105,7 +105,7 @@ fn check(shape: &Shape, search: &Search, matrix: &[f32], query: &[f32], rows: &[
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernels_agree_with_the_true_scores(

@@ -1,6 +1,6 @@
 //! The built-in kernels compile for every architecture they are meant for, without a word from the compiler, and the hot ones keep their
 //! values in registers. Needs NVRTC but no device; says aloud when there is none. `ERGATE_NVRTC` names the library where it is not found.
-#![allow(clippy::print_stderr, reason = "what did not run is said aloud")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says aloud what did not run")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -153,7 +153,8 @@ fn every_kernel_compiles_for_every_architecture_and_the_hot_ones_spill_nothing()
             let usages = usages(&log);
             let mut found: Vec<&str> = usages.iter().map(|usage| usage.entry.as_str()).collect();
             let mut wanted = entries.clone();
-            (found.sort_unstable(), wanted.sort_unstable());
+            found.sort_unstable();
+            wanted.sort_unstable();
             assert_eq!(found, wanted, "{name} for {architecture}");
             for usage in usages.iter().filter(|usage| HOT.contains(&usage.entry.as_str())) {
                 assert!(usage.stack == 0 && usage.spills == 0, "{name} for {architecture}: {usage:?}");

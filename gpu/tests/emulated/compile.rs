@@ -28,7 +28,10 @@ impl Library {
             text.push_str(&format!("EMULATED_KERNEL({name})\n"));
         }
         let digest = blake3::hash(text.as_bytes()).to_hex();
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // A test that was carried to another machine has no folder of its own there.
+        let folder = if built.exists() { built.to_owned() } else { std::env::temp_dir() };
+        let folder = folder.as_path();
         let path = folder.join(format!("emulated-{}.so", &digest[..16]));
         if !path.exists() {
             compile(&text, folder, &path)?;

@@ -93,7 +93,7 @@ fn bounds(keys: &[i64], column: &Column, groups: &[i64]) -> Vec<f64> {
         sums[group] += match column {
             Column::F32(values) => f64::from(values[row]).abs(),
             Column::F64(values) => values[row].abs(),
-            _ => 0.0,
+            Column::I32(_) | Column::I64(_) | Column::U64(_) => 0.0,
         };
     }
     rows.iter().zip(&sums).map(|(rows, sum)| rows * f64::EPSILON / 2.0 * sum).collect()

@@ -87,6 +87,9 @@ pub(crate) fn column(draw: &mut Draw, rows: usize, dtype: Dtype, wild: bool) -> 
         // Sums of these fit: rows are few.
         Dtype::I64 => Column::I64((0..rows).map(|_| (draw.next() as i64 >> 20) >> draw.below(44)).collect()),
         Dtype::F32 => Column::F32((0..rows).map(|_| float(draw) as f32).collect()),
-        _ => Column::F64((0..rows).map(|_| float(draw)).collect()),
+        Dtype::F64 => Column::F64((0..rows).map(|_| float(draw)).collect()),
+        Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::U16 | Dtype::U32 | Dtype::U64 | Dtype::F16 | Dtype::Bf16 => {
+            panic!("no values of {dtype:?} are drawn")
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The built-in kernels against their twins: emulated on the CPU, and on a device where there is one. What could not run is said aloud.
-#![allow(clippy::print_stderr, reason = "what did not run is said aloud")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says aloud what did not run")]
 
 mod aggregate;
 mod aggregate_edges;

@@ -148,7 +148,7 @@ proptest! {
         rows in 1..2500u64,
         dimension in 1..40u32,
         queries in 1..4u32,
-        k in 1..=128u32,
+        k in prop_oneof![1..=8u32, 1..=128u32],
         bf16: bool,
         seed: u64,
     ) {

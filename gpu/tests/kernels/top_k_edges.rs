@@ -29,7 +29,7 @@ fn among_equals_the_lower_row_is_first() {
         for (kept, queries) in TYPES.iter().flat_map(|&kept| [(kept, 1), (kept, 2)]) {
             let shape = Shape::new(1500, 4, kept, Metric::Dot).unwrap();
             let search = Search::new(queries, 9).unwrap();
-            for (_, mut backend) in backends(2) {
+            for (_, mut backend) in (0..6).flat_map(backends) {
                 let found = run(&mut *backend, &shape, &search, &matrix, &vec![1.0; 4 * queries as usize], Some(1));
                 assert_eq!(found.rows[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8], "{kept:?}, {queries} queries");
             }

@@ -28,9 +28,9 @@ impl Library {
             text.push_str(&format!("EMULATED_KERNEL({name})\n"));
         }
         let digest = blake3::hash(text.as_bytes()).to_hex();
-        let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // A test that was carried to another machine has no folder of its own there.
-        let folder = if built.exists() { built.to_owned() } else { std::env::temp_dir() };
+        // Where tests have their scratch files, when cargo says so; carried to another machine, they have none there.
+        let built = option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from).filter(|folder| folder.exists());
+        let folder = built.unwrap_or_else(std::env::temp_dir);
         let folder = folder.as_path();
         let path = folder.join(format!("emulated-{}.so", &digest[..16]));
         if !path.exists() {

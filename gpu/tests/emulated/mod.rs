@@ -2,7 +2,7 @@
 //!
 //! Memory ends at a page that nobody may touch, is filled with a pattern, and a strip behind each buffer is looked at after every launch.
 
-mod compile;
+pub(crate) mod compile;
 mod memory;
 
 use std::collections::BTreeMap;
@@ -14,7 +14,6 @@ use ergate_gpu::{
     Staging, Stream,
 };
 
-pub(crate) use compile::compiler;
 use compile::{Entry, Library};
 use memory::Region;
 

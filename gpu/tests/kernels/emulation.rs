@@ -4,7 +4,8 @@ use std::process::Command;
 
 use ergate_gpu::{Arg, Backend, Dtype, GpuError, Launch, Program, Scalar, Slice, Stream, Workspace};
 
-use crate::emulated::{Emulated, compiler};
+use crate::emulated::Emulated;
+use crate::emulated::compile::compiler;
 use crate::upload;
 
 /// Runs a kernel of this body on 64 words; what they hold then.

@@ -16,7 +16,7 @@ use ergate_gpu::{Backend, Slice, Workspace};
 /// Whatever can run kernels here, by name.
 fn backends(seed: u64) -> Vec<(&'static str, Box<dyn Backend>)> {
     let mut backends: Vec<(&'static str, Box<dyn Backend>)> = Vec::new();
-    if emulated::compiler().is_some() {
+    if emulated::compile::compiler().is_some() {
         backends.push(("emulated", Box::new(Emulated::new(seed))));
     } else {
         eprintln!("note: there is no C++ compiler (g++, or CXX): the kernels were not emulated");

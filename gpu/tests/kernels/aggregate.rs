@@ -5,7 +5,7 @@ use ergate_gpu::{Backend, Dtype, GpuError};
 use proptest::prelude::*;
 
 use crate::data::{Draw, Keys, column, keys};
-use crate::{backends, upload};
+use crate::{backends, cases, upload};
 
 /// The specs that are compiled: each type and each aggregate, groups marked by every kind of word.
 pub(crate) fn specs() -> Vec<AggregateSpec> {
@@ -116,7 +116,7 @@ fn row_counts() -> impl Strategy<Value = usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernels_agree_with_the_twin(

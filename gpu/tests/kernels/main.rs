@@ -13,10 +13,17 @@ mod top_k_edges;
 use emulated::Emulated;
 use ergate_gpu::{Backend, Slice, Workspace};
 
-/// Whatever can run kernels here, by name.
+/// Random cases of a test, where PROPTEST_CASES does not say another number.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
+/// Whatever can run kernels here, by name; ERGATE_EMULATED=0 leaves the emulation out.
 fn backends(seed: u64) -> Vec<(&'static str, Box<dyn Backend>)> {
     let mut backends: Vec<(&'static str, Box<dyn Backend>)> = Vec::new();
-    if emulated::compile::compiler().is_some() {
+    if std::env::var_os("ERGATE_EMULATED").is_some_and(|value| value == "0") {
+        eprintln!("note: ERGATE_EMULATED=0: the kernels were not emulated");
+    } else if emulated::compile::compiler().is_some() {
         backends.push(("emulated", Box::new(Emulated::new(seed))));
     } else {
         eprintln!("note: there is no C++ compiler (g++, or CXX): the kernels were not emulated");

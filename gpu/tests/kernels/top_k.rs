@@ -5,7 +5,7 @@ use ergate_gpu::{Backend, Dtype, Slice};
 use proptest::prelude::*;
 
 use crate::data::Draw;
-use crate::{backends, upload};
+use crate::{backends, cases, upload};
 
 /// Makes the matrix resident in two parts, searches twice, and wants the same twice.
 pub(crate) fn run(
@@ -105,7 +105,7 @@ fn check(shape: &Shape, search: &Search, matrix: &[f32], query: &[f32], rows: &[
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernels_agree_with_the_true_scores(

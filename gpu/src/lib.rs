@@ -6,7 +6,11 @@ pub mod aggregate;
 pub mod array;
 pub mod backend;
 pub mod bind;
+pub mod cache;
+#[cfg(feature = "cuda")]
+pub mod compile;
 pub mod device;
+pub mod digest;
 pub mod dtype;
 pub mod error;
 pub mod formula;
@@ -19,6 +23,7 @@ pub use backend::{
     Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,
 };
 pub use device::{DeviceInfo, Limits};
+pub use digest::Digest;
 pub use dtype::{ArraySpec, Dtype, Element};
 pub use error::{Class, GpuError, Sticky};
 pub use formula::Formula;

@@ -4,11 +4,19 @@
 //! returns; events order streams among each other and tell the host what is done. Memory is named by handles, so that nothing here can dangle.
 
 mod args;
+#[cfg(feature = "cuda")]
+mod blas;
 mod bounds;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod driver;
 pub mod fault;
 mod host;
 
 pub use args::{Twin, TwinArgs};
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use host::Host;
 
 use crate::{DeviceInfo, Dtype, GpuError, Launch};

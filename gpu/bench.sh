@@ -46,11 +46,11 @@ for test in "$built"/test-*; do run "$(basename "$test")" "$test"; done
 step "checkers"
 if command -v compute-sanitizer >/dev/null; then
   # On the device only, and few random cases: every launch is slow there.
-  export ERGATE_EMULATED=0 PROPTEST_CASES=4
+  export ERGATE_EMULATED=0 ERGATE_LARGE=0 PROPTEST_CASES=4
   for tool in memcheck racecheck initcheck; do
     run "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$built/test-kernels" --test-threads=1
   done
-  unset ERGATE_EMULATED PROPTEST_CASES
+  unset ERGATE_EMULATED ERGATE_LARGE PROPTEST_CASES
 else
   echo "FAILED  there is no compute-sanitizer"; failed=1
 fi

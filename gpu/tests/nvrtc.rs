@@ -1,5 +1,6 @@
 //! The built-in kernels compile for every architecture they are meant for, without a word from the compiler, and the hot ones keep their
-//! values in registers. Needs NVRTC but no device; says aloud when there is none. `ERGATE_NVRTC` names the library where it is not found.
+//! values in registers. Needs NVRTC but no device; says aloud when there is none. `ERGATE_NVRTC` names the library, or its folder, where it is not
+//! found.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says aloud what did not run")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -33,9 +34,12 @@ struct Usage {
 
 impl Nvrtc {
     fn open() -> Option<Self> {
-        let named = std::env::var_os("ERGATE_NVRTC").map(PathBuf::from);
         let names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(PathBuf::from);
-        let candidates: Vec<PathBuf> = named.map_or(names.to_vec(), |path| vec![path]);
+        let candidates = match std::env::var_os("ERGATE_NVRTC").map(PathBuf::from) {
+            Some(folder) if folder.is_dir() => names.iter().map(|name| folder.join(name)).collect(),
+            Some(file) => vec![file],
+            None => names.to_vec(),
+        };
         for path in &candidates {
             let builtins = path.parent().and_then(builtins);
             // SAFETY: NVRTC and its builtins run no code of ours when they are loaded.

@@ -58,7 +58,10 @@ fn open(emulated: bool) -> Result<Box<dyn Backend>, GpuError> {
     if emulated {
         return Ok(Box::new(emulated::Emulated::new(1)));
     }
-    Err(GpuError::refused("this build has no backend for CUDA"))
+    #[cfg(feature = "cuda")]
+    return Ok(Box::new(ergate_gpu::backend::Cuda::open(0, None)?));
+    #[cfg(not(feature = "cuda"))]
+    Err(GpuError::refused("this was built without CUDA: build it with the feature `cuda`"))
 }
 
 /// The median of the milliseconds that `work` takes on the host until the device is done, warm.

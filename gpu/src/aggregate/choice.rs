@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn few_groups_and_hot_keys_are_added_up_in_shared_memory() {
         let few = Choice::of(&spec(), 100_000_000, &sample(i64::MIN, 7, 300, 20), &Hints::default());
-        assert_eq!((few.private_capacity, few.capacity), (Some(2048), 2048));
+        assert_eq!((few.private_capacity, few.capacity), (Some(2048), 4096));
         let hot = Choice::of(&spec(), 100_000_000, &sample(i64::MIN, 7, 2100, 65), &Hints::default());
         assert!(hot.private_capacity.is_some());
     }

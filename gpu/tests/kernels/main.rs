@@ -7,6 +7,7 @@ mod data;
 #[path = "../emulated/mod.rs"]
 mod emulated;
 mod emulation;
+mod large;
 mod top_k;
 mod top_k_edges;
 
@@ -27,6 +28,11 @@ fn backends(seed: u64) -> Vec<(&'static str, Box<dyn Backend>)> {
         backends.push(("emulated", Box::new(Emulated::new(seed))));
     } else {
         eprintln!("note: there is no C++ compiler (g++, or CXX): the kernels were not emulated");
+    }
+    #[cfg(feature = "cuda")]
+    match ergate_gpu::backend::Cuda::open(0, None) {
+        Ok(cuda) => backends.push(("cuda", Box::new(cuda))),
+        Err(error) => eprintln!("note: the kernels were not run on a device: {error}"),
     }
     backends
 }

@@ -49,3 +49,18 @@ pub(crate) fn figures(backend: &mut dyn Backend, sizes: &Sizes) -> Result<(), Gp
     upload.release(backend)?;
     aggregation.release(backend)
 }
+
+/// A small aggregation from nothing: kernels, memory, a run, the sums on the host.
+pub(crate) fn first(backend: &mut dyn Backend) -> Result<(), GpuError> {
+    const ROWS: u64 = 10_000;
+    let mut aggregation = Aggregation::load(backend, AggregateSpec::new([Dtype::F64], [Aggregate::Sum(0)])?)?;
+    let upload = Upload::new(backend)?;
+    let (keys, values) = (buffer(backend, ROWS * 8)?, buffer(backend, ROWS * 8)?);
+    upload.fill(backend, keys, |index| data::group(index, 100).to_le_bytes())?;
+    upload.fill(backend, values, |_| 1f64.to_le_bytes())?;
+    let groups = aggregation.run(backend, &Input { keys, columns: vec![values], rows: ROWS }, &Hints::default())?;
+    let table = aggregation.read(backend, &groups)?;
+    let Column::F64(sums) = &table.columns[0] else { return Err(GpuError::failed("a sum of f64 that is none")) };
+    let sum: f64 = sums.iter().sum();
+    if sum == ROWS as f64 { Ok(()) } else { Err(GpuError::failed(format!("{ROWS} rows of 1.0 sum up to {sum}"))) }
+}

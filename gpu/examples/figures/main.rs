@@ -1,4 +1,5 @@
 //! Takes the figures of the built-in kernels on a device: `figures`, or `figures --emulated` to see that it works without one.
+//! `figures --cold FOLDER` takes only the cold start, with FOLDER as the cache of kernels.
 //!
 //! Prints a line of JSON a figure: what was measured, the medians in milliseconds, and checksums by which `gpu/bench.py` knows that it
 //! measured others on the same data. `gpu/bench.sh` runs both and prints the table.
@@ -10,12 +11,15 @@ mod data;
 mod emulated;
 mod top_k;
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ergate_gpu::{Backend, GpuError, Slice, Staging, Stream};
 
 /// Bytes that are copied to the device at once.
 const CHUNK: u64 = 64 << 20;
+/// The cache of kernels, in bytes.
+#[cfg(feature = "cuda")]
+const CACHE_BYTES_MAX: u64 = 1 << 30;
 
 /// How large the inputs are.
 pub(crate) struct Sizes {
@@ -34,14 +38,19 @@ fn main() {
     } else {
         Sizes { rows: 100_000_000, groups: 1_000_000, matrix_rows: 4_000_000, dimension: 256, queries: 1024, repeats: 15 }
     };
-    let mut backend = match open(emulated) {
+    let cache = std::env::args().skip_while(|arg| arg != "--cold").nth(1);
+    let mut backend = match open(emulated, cache.as_deref()) {
         Ok(backend) => backend,
         Err(error) => {
-            println!("{{\"missing\": \"all figures of the kernels\", \"why\": {:?}}}", error.to_string());
+            let what = if cache.is_some() { "cold start" } else { "all figures of the kernels" };
+            println!("{{\"missing\": {what:?}, \"why\": {:?}}}", error.to_string());
             std::process::exit(1);
         }
     };
     let backend = &mut *backend;
+    if cache.is_some() {
+        return cold(backend);
+    }
     let device = backend.device();
     println!(
         "{{\"device\": {:?}, \"multiprocessors\": {}, \"l2_bytes\": {}}}",
@@ -54,14 +63,31 @@ fn main() {
     }
 }
 
-fn open(emulated: bool) -> Result<Box<dyn Backend>, GpuError> {
+fn open(emulated: bool, cache: Option<&str>) -> Result<Box<dyn Backend>, GpuError> {
     if emulated {
         return Ok(Box::new(emulated::Emulated::new(1)));
     }
     #[cfg(feature = "cuda")]
-    return Ok(Box::new(ergate_gpu::backend::Cuda::open(0, None)?));
+    {
+        let cache = cache.map(|folder| ergate_gpu::cache::Cache::open(std::path::Path::new(folder), CACHE_BYTES_MAX));
+        Ok(Box::new(ergate_gpu::backend::Cuda::open(0, cache.transpose()?)?))
+    }
     #[cfg(not(feature = "cuda"))]
-    Err(GpuError::refused("this was built without CUDA: build it with the feature `cuda`"))
+    Err(GpuError::refused(format!("this was built without CUDA (cache {cache:?}): build it with the feature `cuda`")))
+}
+
+/// The first result of a process: from the moment in ERGATE_STARTED_NS (nanoseconds since 1970, by who started it) to sums on the host.
+fn cold(backend: &mut dyn Backend) {
+    let outcome = aggregate::first(backend);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let started = std::env::var("ERGATE_STARTED_NS").ok().and_then(|text| text.parse::<u128>().ok());
+    match (outcome, started) {
+        (Ok(()), Some(started)) => {
+            println!("{{\"figure\": \"cold start\", \"ms\": {}}}", now.saturating_sub(started) as f64 / 1e6)
+        }
+        (Ok(()), None) => println!("{{\"missing\": \"cold start\", \"why\": \"ERGATE_STARTED_NS does not say when it began\"}}"),
+        (Err(error), _) => println!("{{\"missing\": \"cold start\", \"why\": {:?}}}", error.to_string()),
+    }
 }
 
 /// The median of the milliseconds that `work` takes on the host until the device is done, warm.

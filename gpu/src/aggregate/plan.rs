@@ -21,9 +21,9 @@ const STATUS_WORDS: usize = 8;
 /// The rows of one run, on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// Keys: [rows] i64.
+    /// Keys: `[rows]` i64.
     pub keys: Slice,
-    /// Value columns: [rows] each, of the spec's types.
+    /// Value columns: `[rows]` each, of the spec's types.
     pub columns: Vec<Slice>,
     /// How many rows.
     pub rows: u64,

@@ -4,6 +4,7 @@
 
 pub mod array;
 pub mod backend;
+pub mod batch;
 pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
@@ -15,6 +16,10 @@ pub mod error;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
+pub mod memory;
+pub mod pinned;
+pub mod quarantine;
+pub mod resident;
 
 pub use backend::{
     Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,

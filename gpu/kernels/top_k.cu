@@ -274,7 +274,8 @@ extern "C" __global__ void __launch_bounds__(256)
       size_type at = base + (i * 256 + threadIdx.x) * 4;
       value[i] = make_float4(__uint_as_float(NO_SCORE), __uint_as_float(NO_SCORE), __uint_as_float(NO_SCORE), __uint_as_float(NO_SCORE));
       if (at < to) {
-        value[i] = __ldcs((const float4*)(mine + at));
+        // Kept in L2: the next tile is written over it, and lines that were put out before would go to memory for nothing.
+        value[i] = __ldcg((const float4*)(mine + at));
 #if TOP_K_COSINE
         // The tile fills up to whole tiles of 8 rows, of which those past the end have no norm.
         if (first_row + at + 3 < rows) {

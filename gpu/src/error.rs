@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Digest;
+
 /// Why something on a device did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
@@ -33,6 +35,16 @@ pub enum GpuError {
         sticky: Sticky,
         /// The call in which it showed, and the kernel where known.
         during: String,
+    },
+    /// It was in a batch that killed the context, and which member did it cannot be known: it is to be run alone.
+    #[error("one of {batch_size} attempts of kernel {digest} killed the device ({sticky}); this one is to be run alone")]
+    Suspect {
+        /// What the driver said.
+        sticky: Sticky,
+        /// The kernel.
+        digest: Digest,
+        /// How many were in the batch.
+        batch_size: usize,
     },
     /// Not run, through no fault of its own: may be given to another process.
     #[error("returned without having run: {0}")]
@@ -80,6 +92,8 @@ pub enum Class {
     Failed,
     /// End the process; return the others.
     Sticky,
+    /// Give it to another process, alone; it counts for nothing.
+    Suspect,
     /// Give it to another process; it counts for nothing.
     Returned,
 }
@@ -92,6 +106,7 @@ impl GpuError {
             Self::OutOfMemory { .. } => Class::OutOfMemory,
             Self::Failed(_) => Class::Failed,
             Self::Sticky { .. } => Class::Sticky,
+            Self::Suspect { .. } => Class::Suspect,
             Self::Returned(_) => Class::Returned,
         }
     }

@@ -5,6 +5,7 @@
 pub mod aggregate;
 pub mod array;
 pub mod backend;
+pub mod batch;
 pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
@@ -16,6 +17,10 @@ pub mod error;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
+pub mod memory;
+pub mod pinned;
+pub mod quarantine;
+pub mod resident;
 pub mod top_k;
 pub mod workspace;
 

@@ -43,6 +43,9 @@ const PRIVATE_BYTES: u64 = 32 << 10;
 /// A key of more than one row in this many queues up at its address unless shared memory adds up first.
 const HOT_KEY: u64 = 64;
 
+/// Entries that a sort takes, at least.
+const SORTED_MIN: u64 = 2048;
+
 /// The table of one run and how rows get into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -94,6 +97,19 @@ impl Choice {
     pub fn table_bytes(&self, spec: &AggregateSpec) -> (u64, u64) {
         (self.slots() * source::words(spec) * 8, self.capacity * 8)
     }
+}
+
+/// The most memory on the device, in bytes, that an aggregation of so many rows takes beside its input, whatever its keys: what is to be
+/// reserved before it is run.
+pub fn scratch_bytes_max(spec: &AggregateSpec, rows: u64) -> u64 {
+    let words = source::words(spec);
+    let dense = (DENSE_BYTES_MAX / (8 * words)).min(rows.saturating_mul(4).max(4096));
+    let most = Choice { lo: 0, span: dense, capacity: capacity(u64::MAX, rows), private_capacity: None };
+    let (accumulators, table) = most.table_bytes(spec);
+    let listed = rows.next_power_of_two().max(SORTED_MIN) + rows;
+    let result = rows * 8 * (1 + spec.aggregates().len() as u64);
+    let small = 4096 + most.slots() / 64;
+    accumulators + table + listed * 12 + result + small
 }
 
 fn capacity(wanted: u64, rows: u64) -> u64 {

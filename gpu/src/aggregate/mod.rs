@@ -18,7 +18,7 @@ mod plan;
 mod source;
 mod twin;
 
-pub use choice::{Choice, Hints, Sample};
+pub use choice::{Choice, Hints, Sample, scratch_bytes_max};
 pub use plan::{Aggregation, Groups, Input};
 pub use source::{ENTRIES, program};
 pub use twin::aggregate;

@@ -14,7 +14,7 @@ mod source;
 mod tiles;
 mod twin;
 
-pub use plan::{Matrix, Results, TopK};
+pub use plan::{Matrix, Results, TopK, scratch_bytes_max};
 pub use source::{ENTRIES, Variant, program};
 pub use tiles::{Tile, Tiles};
 pub use twin::top_k;

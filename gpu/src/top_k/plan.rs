@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ENTRIES, Found, Search, Shape, Tiles, Variant, program, refused};
 use crate::backend::GemmKind;
 use crate::workspace::{Workspace, within};
-use crate::{Arg, Backend, Buffer, Dtype, Gemm, GpuError, Kernel, Launch, Module, Scalar, Slice, Stream};
+use crate::{Arg, Backend, Buffer, DeviceInfo, Dtype, Gemm, GpuError, Kernel, Launch, Module, Scalar, Slice, Stream};
 
 /// Threads of a block.
 const BLOCK: u32 = 256;
@@ -73,6 +73,28 @@ pub struct Results {
     pub rows: Slice,
     /// Scores: [queries, k] f32, NaN for none.
     pub scores: Slice,
+}
+
+/// The most memory on `device`, in bytes, that a search takes beside the matrix and the queries: what is to be reserved before it is run.
+/// `tile_bytes` as in [`TopK`].
+pub fn scratch_bytes_max(shape: &Shape, search: &Search, device: &DeviceInfo, tile_bytes: Option<u64>) -> u64 {
+    let (queries, k, kept) = (u64::from(search.queries), u64::from(search.k), u64::from(search.kept()));
+    let ready = queries * u64::from(shape.pitch()) * (4 + shape.kept.size());
+    let found = queries * k * (8 + 8 + 4);
+    if shape.rows == 0 {
+        return found;
+    }
+    if search.queries == 1 {
+        let blocks = u64::from(device.multiprocessors.max(1) * blocks_each(search.k.div_ceil(32)));
+        return ready + found + blocks * k * 8;
+    }
+    let tiles = Tiles::of(shape, search, device.l2_bytes, tile_bytes);
+    ready + found + queries * (tiles.tile_rows * 4 + (u64::from(tiles.runs) + 1) * kept * 8)
+}
+
+/// Blocks of `top_k_one` that a multiprocessor runs at once, as in the kernel: its registers allow so many.
+fn blocks_each(per_lane: u32) -> u32 {
+    if per_lane > 2 { 3 } else { 4 }
 }
 
 struct Loaded {
@@ -261,9 +283,7 @@ impl TopK {
         entries: Slice,
     ) -> Result<(), GpuError> {
         let shape = &matrix.shape;
-        // As in the kernel: so many as its registers allow at once.
-        let blocks_each = if variant.per_lane > 2 { 3 } else { 4 };
-        let most = u64::from(backend.device().multiprocessors.max(1) * blocks_each);
+        let most = u64::from(backend.device().multiprocessors.max(1) * blocks_each(variant.per_lane));
         let blocks = shape.rows.div_ceil(ROWS_AT_ONCE).min(most);
         let candidates = self.workspace.part(backend, "candidates", blocks * u64::from(search.k) * 8)?;
         let launch = Launch::linear(blocks * u64::from(BLOCK), BLOCK)?.shared(shape.pitch() * 4);

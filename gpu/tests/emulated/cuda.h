@@ -306,6 +306,7 @@ template <class T> T __ldcs(const T* at) {
   emulated::check_aligned(at);
   return *at;
 }
+template <class T> T __ldcg(const T* at) { return __ldcs(at); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return (unsigned long long)(((unsigned __int128)a * b) >> 64);
 }

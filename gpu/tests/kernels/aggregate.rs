@@ -1,6 +1,8 @@
 //! `gpu.aggregate` against its twin, with random shapes and keys.
 
-use ergate_gpu::aggregate::{Aggregate, AggregateSpec, Aggregation, Column, Groups, Hints, Input, Table, aggregate};
+use ergate_gpu::aggregate::{
+    Aggregate, AggregateSpec, Aggregation, Column, Groups, Hints, Input, Table, aggregate, scratch_bytes_max,
+};
 use ergate_gpu::{Backend, Dtype, GpuError};
 use proptest::prelude::*;
 
@@ -45,6 +47,8 @@ pub(crate) fn run(
             assert!(sum_of_floats || one.to_bytes() == two.to_bytes(), "column {index} of a second run differs");
         }
     }
+    let most = scratch_bytes_max(spec, input.rows);
+    assert!(aggregation.scratch_bytes() <= most, "{} bytes are held, {most} were foretold", aggregation.scratch_bytes());
     backend.free(input.keys.buffer)?;
     input.columns.iter().try_for_each(|column| backend.free(column.buffer))?;
     aggregation.release(backend)?;

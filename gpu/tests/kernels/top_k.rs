@@ -1,6 +1,6 @@
 //! `gpu.top_k` against its twin, with random shapes.
 
-use ergate_gpu::top_k::{Found, Matrix, Metric, Search, Shape, TopK, product_error, score_error, top_k};
+use ergate_gpu::top_k::{Found, Matrix, Metric, Search, Shape, TopK, product_error, score_error, scratch_bytes_max, top_k};
 use ergate_gpu::{Backend, Dtype, Slice};
 use proptest::prelude::*;
 
@@ -31,6 +31,8 @@ pub(crate) fn run(
     let again = find(&mut kernels, backend, &resident, search, queries);
     assert_eq!(found.rows, again.rows, "rows of a second search");
     assert_eq!(bits(&found.scores), bits(&again.scores), "scores of a second search");
+    let most = scratch_bytes_max(shape, search, backend.device(), tile_bytes);
+    assert!(kernels.scratch_bytes() <= most, "{} bytes are held, {most} were foretold", kernels.scratch_bytes());
     for slice in [sources[0], sources[1], queries] {
         backend.free(slice.buffer).unwrap();
     }

@@ -26,7 +26,7 @@ run() {
   else
     echo "FAILED  $name: exit status $code; the end of $out/$name.log:"; tail -n 15 "$out/$name.log"; failed=1
   fi
-  grep -h '^note:' "$out/$name.log" | sort -u
+  grep -hoE 'note: (there is|the kernels|ERGATE_|[0-9]+ bytes|no ).*' "$out/$name.log" | sort -u
 }
 
 [ -d "$built" ] || { echo "there is no $built: run gpu/build-for-bench.sh where cargo is"; exit 1; }
@@ -41,14 +41,14 @@ step "the machine"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo "there is no device"; failed=1; }
 
 step "tests"
-for test in "$built"/test-*; do run "$(basename "$test")" "$test"; done
+for test in "$built"/test-*; do run "$(basename "$test")" "$test" --nocapture; done
 
 step "checkers"
 if command -v compute-sanitizer >/dev/null; then
   # On the device only, and few random cases: every launch is slow there.
   export ERGATE_EMULATED=0 ERGATE_LARGE=0 PROPTEST_CASES=4
   for tool in memcheck racecheck initcheck; do
-    run "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$built/test-kernels" --test-threads=1
+    run "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$built/test-kernels" --test-threads=1 --nocapture
   done
   unset ERGATE_EMULATED ERGATE_LARGE PROPTEST_CASES
 else

@@ -104,7 +104,9 @@ fn usages(log: &str) -> Vec<Usage> {
     let numbers =
         |line: &str| -> Vec<u64> { line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect() };
     for line in log.lines().filter(|line| !line.trim().is_empty()) {
-        let report = line.strip_prefix("ptxas").unwrap_or_else(|| panic!("the compiler says: {line}\n{log}"));
+        // Some versions put a kernel's frame on a line of its own.
+        let report = line.strip_prefix("ptxas").or_else(|| line.contains("bytes stack frame").then_some(line));
+        let report = report.unwrap_or_else(|| panic!("the compiler says: {line}\n{log}"));
         if let Some(entry) = line.split_once("entry function '").and_then(|(_, rest)| rest.split_once('\'')) {
             usages.push(Usage { entry: entry.0.to_owned(), ..Usage::default() });
         } else if report.contains("bytes stack frame") {

@@ -9,12 +9,14 @@
 //! others as there are candidates have true scores that differ from its own by less than twice [`product_error`]. What is equal within
 //! these bounds may come in another order than the true scores have.
 
+mod matrix;
 mod plan;
 mod source;
 mod tiles;
 mod twin;
 
-pub use plan::{Matrix, Results, TopK, scratch_bytes_max};
+pub use matrix::Matrix;
+pub use plan::{Results, TopK, scratch_bytes_max};
 pub use source::{ENTRIES, Variant, program};
 pub use tiles::{Tile, Tiles};
 pub use twin::top_k;

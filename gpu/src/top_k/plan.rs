@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{ENTRIES, Found, Search, Shape, Tiles, Variant, program, refused};
+use super::{ENTRIES, Found, Matrix, Search, Shape, Tiles, Variant, program, refused};
 use crate::backend::GemmKind;
 use crate::workspace::{Workspace, within};
-use crate::{Arg, Backend, Buffer, DeviceInfo, Dtype, Gemm, GpuError, Kernel, Launch, Module, Scalar, Slice, Stream};
+use crate::{Arg, Backend, DeviceInfo, Dtype, Gemm, GpuError, Kernel, Launch, Module, Scalar, Slice, Stream};
 
 /// Threads of a block.
 const BLOCK: u32 = 256;
@@ -13,56 +13,6 @@ const BLOCK: u32 = 256;
 const WARPS: u64 = 8;
 /// Rows that a block scores at once: four a warp.
 const ROWS_AT_ONCE: u64 = 32;
-
-/// A matrix on the device, with the lengths of its rows.
-#[derive(Debug)]
-pub struct Matrix {
-    shape: Shape,
-    buffer: Buffer,
-    values: Slice,
-    inverse_norms: Slice,
-}
-
-impl Matrix {
-    /// Memory for a matrix of this shape, filled by [`TopK::keep`].
-    ///
-    /// # Errors
-    ///
-    /// Out of memory.
-    pub fn alloc(backend: &mut dyn Backend, shape: Shape) -> Result<Self, GpuError> {
-        let (values, norms) = shape.bytes();
-        let start = values.next_multiple_of(256);
-        let buffer = backend.alloc((start + norms).max(1))?;
-        let matrix = Self {
-            shape,
-            buffer,
-            values: Slice { buffer, offset: 0, bytes: values },
-            inverse_norms: Slice { buffer, offset: start, bytes: norms },
-        };
-        if shape.rows > 0 {
-            // The rows that fill up to eight, of which there are at most seven.
-            let row = u64::from(shape.pitch()) * shape.kept.size();
-            let first = shape.rows_kept().saturating_sub(8);
-            backend.fill(Stream::Compute, within(matrix.values, first * row, 8 * row), 0)?;
-            backend.fill(Stream::Compute, within(matrix.inverse_norms, first * 4, 8 * 4), 0)?;
-        }
-        Ok(matrix)
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Gives its memory back.
-    ///
-    /// # Errors
-    ///
-    /// What earlier work met.
-    pub fn release(self, backend: &mut dyn Backend) -> Result<(), GpuError> {
-        backend.free(self.buffer)
-    }
-}
 
 /// What a search found, on the device, valid until the next search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,11 +41,12 @@ impl Variant {
 pub fn program(variant: &Variant) -> Program {
     let flag = u8::from;
     let source = format!(
-        "#define TOP_K_PER_LANE {}\n#define TOP_K_BF16 {}\n#define TOP_K_SOURCE_BF16 {}\n#define TOP_K_COSINE {}\n{}",
+        "#define TOP_K_PER_LANE {}\n#define TOP_K_BF16 {}\n#define TOP_K_SOURCE_BF16 {}\n#define TOP_K_COSINE {}\n{}{}",
         variant.per_lane,
         flag(variant.bf16),
         flag(variant.source_bf16),
         flag(variant.cosine),
+        include_str!("../../kernels/top_k_entries.cu"),
         include_str!("../../kernels/top_k.cu")
     );
     Program { name: "top_k.cu".into(), source, options: vec!["--std=c++17".into()] }

@@ -14,7 +14,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Memory for a matrix of this shape, filled by [`TopK::keep`].
+    /// Memory for a matrix of this shape, filled by [`TopK::keep`](super::TopK::keep).
     ///
     /// # Errors
     ///

@@ -9,17 +9,22 @@ pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
 pub mod compile;
+pub mod desk;
 pub mod device;
 pub mod digest;
 pub mod dtype;
 pub mod error;
+mod flight;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
+pub mod kernel_work;
 pub mod memory;
+pub mod owner;
 pub mod pinned;
 pub mod quarantine;
 pub mod resident;
+pub mod work;
 
 pub use backend::{
     Arg, Backend, Buffer, Event, Gemm, Kernel, MemoryInfo, Module, Program, Scalar, Slice, Staging, Stream, Twin, TwinArgs,

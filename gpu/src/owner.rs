@@ -333,7 +333,10 @@ impl<'a> Loop<'a> {
                 (vec![id], false)
             } else if let Some(batch) = self.ready() {
                 (batch, false)
-            } else if let (true, Some(id)) = (self.flights.is_empty(), self.alone.pop_front()) {
+            } else if !self.flights.is_empty() {
+                // Who is to be alone stays in the queue until the device is empty.
+                break;
+            } else if let Some(id) = self.alone.pop_front() {
                 (vec![id], true)
             } else {
                 break;
@@ -435,26 +438,20 @@ impl<'a> Loop<'a> {
 
     /// A batch could not be begun: its members are tried again singly, or alone if memory was short, and one that was is answered.
     fn failed(&mut self, ids: Vec<u64>, lone: bool, error: &GpuError) {
-        let again = match error.class() {
-            Class::OutOfMemory if !self.flights.is_empty() => {
-                self.held = Some(Vec::new());
-                true
-            }
-            Class::OutOfMemory => !lone,
-            Class::Refused | Class::Failed => ids.len() > 1,
-            Class::Sticky | Class::Suspect | Class::Returned => false,
-        };
-        if again {
+        let short = error.class() == Class::OutOfMemory;
+        let beside = !self.flights.is_empty();
+        let split = ids.len() > 1 && matches!(error.class(), Class::Refused | Class::Failed);
+        if short && (beside || !lone) || split {
             let mut state = self.desk.lock();
             for id in &ids {
                 if let Some(open) = state.open.get_mut(id) {
                     open.running = None;
                 }
             }
-            match &mut self.held {
-                Some(held) => held.extend(ids),
-                None if error.class() == Class::OutOfMemory => self.alone.extend(ids),
-                None => self.singly.extend(ids),
+            match (short, beside) {
+                (true, true) => self.held = Some(ids),
+                (true, false) => self.alone.extend(ids),
+                (false, _) => self.singly.extend(ids),
             }
             return;
         }

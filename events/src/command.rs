@@ -98,9 +98,15 @@ pub enum Command<'a> {
     ChangeConcurrency { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
     /// Let a policy, as JSON, size a pool between two bounds; none where the text is empty.
     SetPolicy { pool: PoolRef<'a>, policy: &'a str, least: u32, most: u32, by: &'a str, reason: &'a str },
-    /// Decide about the size of a pool; one reading for each signal that its policy names. Where shards share it, `work` has its tasks that are ready or
-    /// running in each of them.
-    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64] },
+    /// Decide about the size of a pool; one reading for each signal that one of the asked policies names ([`Scaling::signals`]). Where shards share it,
+    /// `work` has its tasks that are ready or running in each of them.
+    ///
+    /// [`Scaling::signals`]: crate::state::scaling::Scaling::signals
+    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64], asked: u32 },
+    /// Let a policy, as JSON, decide beside the one of the pool, without any effect; not any more where the text is empty.
+    SetShadow { pool: PoolRef<'a>, shadow: &'a str, policy: &'a str, by: &'a str, reason: &'a str },
+    /// Hold a pool that a policy sizes at so many replicas until a moment; let it go where there is no number.
+    HoldSize { pool: PoolRef<'a>, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
 }
 
 /// A pool by its name; by its id in an audit.
@@ -181,7 +187,13 @@ impl<'a> Command<'a> {
             Event::PolicySet { pool, ref policy, least, most, by, reason } => {
                 Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
             }
-            Event::PoolObserved { pool, ref readings, ref work } => Command::ObservePool { pool, readings, work },
+            Event::PoolObserved { pool, ref readings, ref work, asked } => Command::ObservePool { pool, readings, work, asked },
+            Event::ShadowSet { pool, shadow, ref policy, by, reason } => {
+                Command::SetShadow { pool: PoolRef::Id(pool), shadow, policy, by, reason }
+            }
+            Event::SizeHeld { pool, replicas, until, by, reason } => {
+                Command::HoldSize { pool: PoolRef::Id(pool), replicas, until, by, reason }
+            }
             Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
                 Command::ChangeConcurrency { replica, before, concurrency, reason }
             }

@@ -124,7 +124,15 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::SetPolicy { pool, policy, least, most, by, reason } => {
             sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
         }
-        Command::ObservePool { pool, readings, work } => sizing::observe(&state.control, pool, (readings, work), at, out),
+        Command::ObservePool { pool, readings, work, asked } => {
+            sizing::observe(&state.control, (pool, asked), (readings, work), at, out)
+        }
+        Command::SetShadow { pool, shadow, policy, by, reason } => {
+            sizing::set_shadow(&state.control, pool, (shadow, policy), (by, reason), out)
+        }
+        Command::HoldSize { pool, replicas, until, by, reason } => {
+            sizing::hold(&state.control, pool, (replicas, until), (by, reason), at, out)
+        }
         Command::ChangeConcurrency { replica, before, concurrency, reason } => {
             leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use actix::{Context, Handler, Message};
 use ergate_events::event::PoolMode;
-use ergate_events::id::PoolId;
+use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::signal::Observation;
 use ergate_events::scaling::{Cadence, Policy};
 use ergate_events::state::State;
+use ergate_events::state::scaling::{Decider, Scaling};
 use ergate_events::time::Timestamp;
 
 use super::LogWriter;
@@ -24,10 +25,8 @@ pub struct SizedPool {
     pub pool: PoolId,
     /// Its name.
     pub name: String,
-    /// The signals that its policy reads.
-    pub signals: Vec<String>,
-    /// When its policy wants to decide.
-    pub cadence: Cadence,
+    /// Its policy and the shadows beside it.
+    pub policies: Vec<SizedBy>,
     /// How many replicas it should have.
     pub wanted: u32,
     /// How many it may have.
@@ -38,10 +37,32 @@ pub struct SizedPool {
     pub running: u64,
     /// Busy slots of replicas that take work, and all of theirs.
     pub busy: (u64, u64),
-    /// When its policy wanted to look again at the latest.
-    pub look_again: Option<Timestamp>,
-    /// What was seen last, by whoever looked then.
+    /// What was seen last for its policy, by whoever looked then.
     pub seen: Option<Observation>,
+    /// At which event somebody began to hold its size, and until when that is so.
+    pub hold: Option<(Position, Timestamp)>,
+}
+
+/// A policy of a pool.
+#[derive(Clone, Debug)]
+pub struct SizedBy {
+    /// The bit by which it is asked.
+    pub bit: u32,
+    /// The event that set it.
+    pub set_at: Position,
+    /// The signals that it reads.
+    pub signals: Vec<String>,
+    /// When it wants to decide.
+    pub cadence: Cadence,
+    /// When it wanted to look again at the latest.
+    pub look_again: Option<Timestamp>,
+}
+
+impl SizedBy {
+    /// Whether it sizes the pool; a shadow does not.
+    pub const fn is_live(&self) -> bool {
+        self.bit == Scaling::LIVE
+    }
 }
 
 impl Handler<LookAtPools> for LogWriter {
@@ -99,16 +120,25 @@ fn sized(state: &State) -> Vec<SizedPool> {
         Some(SizedPool {
             pool: *pool,
             name: size.name.clone(),
-            signals: scaling.signals().to_vec(),
-            cadence: scaling.policy().cadence(),
+            policies: scaling.deciders().map(|(bit, _, decider)| sized_by(bit, decider)).collect(),
             wanted: size.replicas,
             most: scaling.bounds.max,
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
-            look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
-            seen: scaling.last.as_ref().map(|last| last.seen.clone()),
+            seen: scaling.live.last.as_ref().map(|last| last.seen.clone()),
+            hold: scaling.hold.as_ref().map(|hold| (hold.set_at, hold.until)),
         })
     });
     pools.collect()
+}
+
+fn sized_by(bit: u32, decider: &Decider) -> SizedBy {
+    SizedBy {
+        bit,
+        set_at: decider.set_at,
+        signals: decider.signals().to_vec(),
+        cadence: decider.policy().cadence(),
+        look_again: decider.last.as_ref().and_then(|last| last.decision.look_again),
+    }
 }

@@ -412,9 +412,19 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
         Event::PolicySet { pool, policy, least, most, .. } if policy.is_empty() => format!("no policy {pool} {least} {most}"),
         Event::PolicySet { pool, least, most, .. } => format!("policy {pool} {least} {most}"),
-        Event::PoolObserved { pool, readings, work } if work.is_empty() => format!("observed {pool} {}", readings.len()),
-        Event::PoolObserved { pool, readings, work } => format!("observed {pool} {} in {work:?}", readings.len()),
+        Event::PoolObserved { pool, readings, work, asked } => {
+            let of = if *asked == 1 { String::new() } else { format!(" for {asked:b}") };
+            let work = if work.is_empty() { String::new() } else { format!(" in {work:?}") };
+            format!("observed {pool} {}{work}{of}", readings.len())
+        }
+        Event::PoolScaled { pool, replicas, shadow: Some(shadow), .. } => format!("shadow {pool} {shadow} {replicas}"),
         Event::PoolScaled { pool, replicas, .. } => format!("scaled {pool} {replicas}"),
+        Event::ShadowSet { pool, shadow, policy, .. } if policy.is_empty() => format!("no shadow {pool} {shadow}"),
+        Event::ShadowSet { pool, shadow, .. } => format!("shadow set {pool} {shadow}"),
+        Event::SizeHeld { pool, replicas: Some(replicas), until, .. } => {
+            format!("held {pool} {replicas} for {}", until.since(envelope.recorded_at))
+        }
+        Event::SizeHeld { pool, replicas: None, .. } => format!("released {pool}"),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
             format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
@@ -544,7 +554,18 @@ fn sizes(story: &mut Story) {
     let readings: Vec<Reading> = numbers.into_iter().chain([Reading::Failed("nobody answers".to_owned())]).collect();
     if !story.shard.state().control.pools.is_empty() {
         story.tell(&set(policy)).expect("it is a policy");
-        story.tell(&Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300] }).expect("there are five");
+        let observe = |asked| Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300], asked };
+        story.tell(&observe(1)).expect("there are five");
+        let pool = PoolRef::Id(PoolId(0));
+        let shadow = |policy| Command::SetShadow { pool, shadow: "eager", policy, by: "me", reason: "to see" };
+        story.tell(&shadow(r#"{"policy":"rate","reserve":2}"#)).expect("it is a policy");
+        story.tell(&observe(3)).expect("both name the same signals");
+        let until = story.now.after(Micros::from_secs(60));
+        let hold = |replicas| Command::HoldSize { pool, replicas, until, by: "me", reason: "the launch" };
+        story.tell(&hold(Some(2))).expect("a policy sizes the pool");
+        story.tell(&observe(1)).expect("there are five");
+        story.tell(&hold(None)).expect("it is held");
+        story.tell(&shadow("")).expect("it is there");
         story.tell(&set("")).expect("none is fine");
     }
 }

@@ -147,12 +147,18 @@ fn of_scaling() -> impl Strategy<Value = Event<'static>> {
             Event::PolicySet { pool, policy: policy.into(), least, most, by, reason }
         }),
         (pool_id(), proptest::collection::vec(reading(), 0..4), proptest::collection::vec(proptest::prelude::any::<u64>(), 0..4))
-            .prop_map(|(pool, readings, work)| Event::PoolObserved { pool, readings, work }),
-        (pool_id(), count(), text()).prop_map(|(pool, replicas, decision)| Event::PoolScaled {
+            .prop_map(|(pool, readings, work)| Event::PoolObserved { pool, asked: readings.len() as u32, readings, work }),
+        (pool_id(), count(), text(), of(text())).prop_map(|(pool, replicas, decision, shadow)| Event::PoolScaled {
             pool,
             replicas,
-            decision: decision.into()
+            decision: decision.into(),
+            shadow: shadow.map(Into::into),
         }),
+        (pool_id(), text(), text(), text(), text()).prop_map(|(pool, shadow, policy, by, reason)| {
+            Event::ShadowSet { pool, shadow, policy: policy.into(), by, reason }
+        }),
+        (pool_id(), of(count()), moment(), text(), text())
+            .prop_map(|(pool, replicas, until, by, reason)| { Event::SizeHeld { pool, replicas, until, by, reason } }),
     ]
 }
 

@@ -281,11 +281,13 @@ fn ready(state: &State, task: &Task) -> Cause {
 
 /// The bound that keeps a pool from growing.
 fn bound(scaling: &Scaling, pool: &str) -> Option<Cause> {
-    let decision = &scaling.last.as_ref()?.decision;
+    let decision = &scaling.live.last.as_ref()?.decision;
     let limit = decision.limits.iter().find(|limit| limit.to < limit.from)?;
     let more = limit.from - limit.to;
     let setting = if limit.kind == LimitKind::Max {
         format!("pool.{pool}.replicas.max = {}", limit.from)
+    } else if limit.kind == LimitKind::Hold {
+        format!("ergate pool release {pool}")
     } else {
         format!("{} of the policy of the pool {pool:?}", why::named(limit.kind))
     };

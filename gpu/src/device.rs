@@ -70,7 +70,7 @@ pub fn list() -> Result<Vec<DeviceInfo>, GpuError> {
 }
 
 /// Why there is no device: `code` is what the driver answered, or none if it is not there.
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "asked where there is a driver"))]
+#[cfg_attr(not(any(feature = "cuda", test)), expect(dead_code, reason = "asked where there is a driver"))]
 pub(crate) fn why_none(code: Option<u32>, visible: Option<&str>, refused: bool) -> GpuError {
     let why = match (code, visible) {
         (None, _) => {

@@ -10,18 +10,23 @@ pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
 pub mod compile;
+pub mod desk;
 pub mod device;
 pub mod digest;
 pub mod dtype;
 pub mod error;
+mod flight;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
+pub mod kernel_work;
 pub mod memory;
+pub mod owner;
 pub mod pinned;
 pub mod quarantine;
 pub mod resident;
 pub mod top_k;
+pub mod work;
 pub mod workspace;
 
 pub use backend::{

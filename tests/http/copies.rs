@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -119,6 +120,8 @@ fn a_log_whose_beginning_is_gone_is_copied_with_the_state_that_it_goes_on_from()
     });
     let made = copy(&url, &to);
     assert!(at(&made["from"]) > 0, "{made}");
+    let mode = std::fs::metadata(&to).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "payloads are for the owner of the copy alone: {mode:o}");
     let verified = run(&["log", "verify", "--decisions", "--data", to.to_str().unwrap(), "-o", "json"]).expect(0).json();
     assert!(verified["events"].as_u64() > Some(0), "{verified}");
     run(&["log", "verify", "--decisions", "--url", &url]).expect(0);

@@ -51,7 +51,7 @@ pub(super) async fn download(request: HttpRequest, service: Data<Service>) -> Re
     })?;
     let source = blocking(move || Source::open(&shard, from)).await?;
     let (pieces, bytes) = mpsc::channel(AHEAD);
-    rt::spawn(send(source, pieces, room));
+    rt::spawn(send(service, source, pieces, room));
     let mut response = HttpResponse::Ok();
     // Blocks are compressed already.
     response.content_type("application/vnd.ergate.log").insert_header((header::CONTENT_ENCODING, "identity"));
@@ -91,9 +91,8 @@ impl Source {
         while bytes.len() < TOGETHER_BYTES {
             if let Some(file) = &mut self.snapshot {
                 let mut part = Vec::new();
-                let path = || std::path::PathBuf::from("the base snapshot");
                 let read = file.take(PART_BYTES as u64).read_to_end(&mut part);
-                read.map_err(|source| LogError::Io { step: "read", path: path(), source })?;
+                read.map_err(|source| LogError::Io { step: "read", path: "the base snapshot".into(), source })?;
                 if part.is_empty() {
                     self.snapshot = None;
                 } else {
@@ -116,15 +115,13 @@ impl Source {
 
 /// The snapshot that a log goes on from whose beginning is gone.
 fn base(snapshots: &SnapshotStore, first: Position) -> Result<std::fs::File, Problem> {
-    std::fs::File::open(snapshots.path(first)).map_err(|error| {
-        tracing::error!(%error, position = first.0, "the snapshot that the log goes on from cannot be read");
-        internal(&error)
-    })
+    std::fs::File::open(snapshots.path(first)).map_err(|error| internal(&error))
 }
 
 /// Sends all of it; a client that is too slow, and a log that cannot be read on, end the connection, and the client sees that the end is missing.
-async fn send(mut source: Source, pieces: mpsc::Sender<Piece>, _room: OwnedSemaphorePermit) {
-    loop {
+async fn send(service: Data<Service>, mut source: Source, pieces: mpsc::Sender<Piece>, _room: OwnedSemaphorePermit) {
+    // A service that ends does not wait for whoever copies: the copy goes on later.
+    while !service.is_stopping() {
         let read = blocking(move || {
             let bytes = source.read();
             Ok((source, bytes))

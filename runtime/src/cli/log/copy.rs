@@ -1,7 +1,8 @@
 //! `ergate log copy`: keeps a copy of a running service's log, and brings it up to date when it is asked again.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ergate::events::block::{Block, Hash};
@@ -20,8 +21,6 @@ use crate::cli::{Exit, Format, Globals, choice, output};
 
 /// Bytes of blocks that are written before the disk is waited for.
 const SYNC_BYTES: usize = 32 << 20;
-/// A file of the copy is never longer, so that retention and repair have something to hold on to.
-const LOW_WATER_BYTES: u64 = 16 << 20;
 
 #[derive(clap::Args)]
 pub(crate) struct CopyArgs {
@@ -83,10 +82,7 @@ fn known(dir: &Path) -> anyhow::Result<Option<(StoreId, Box<dyn EventLog>)>> {
     let is_empty =
         std::fs::read_dir(dir).map_or(true, |mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_begun(&entry.path()))));
     match identity(dir) {
-        Ok(found) => {
-            let options = Options { low_water_bytes: LOW_WATER_BYTES, ..Options::default() };
-            Ok(Some((found.id, directory::open(dir, &options)?.0)))
-        }
+        Ok(found) => Ok(Some((found.id, directory::open(dir, &Options::default())?.0))),
         Err(LogError::NotFound { .. }) if is_empty && (dir.is_dir() || !dir.exists()) => Ok(None),
         Err(LogError::NotFound { .. }) => {
             let text = format!("{} is no empty directory and no log; name a directory for the copy alone", dir.display());
@@ -94,6 +90,11 @@ fn known(dir: &Path) -> anyhow::Result<Option<(StoreId, Box<dyn EventLog>)>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes a directory that nobody else reads, as those of logs are: payloads are in it.
+fn for_its_owner(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Whether this is what a copy leaves that ended before its first block.
@@ -150,7 +151,7 @@ impl Taking<'_> {
         let file = match &mut self.snapshot {
             Some(file) => file,
             None => {
-                path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(unwritable)?;
+                path.parent().map_or(Ok(()), for_its_owner).map_err(unwritable)?;
                 self.snapshot.insert(File::create(&path).map_err(unwritable)?)
             }
         };
@@ -164,7 +165,7 @@ impl Taking<'_> {
             let store_id = Some(StoreId(begin.store));
             let options =
                 Options { create: true, engine: Some(Engine::File), store_id, begin: self.base(begin)?, ..Options::default() };
-            let (log, recovery) = directory::open(self.dir, &Options { low_water_bytes: LOW_WATER_BYTES, ..options })?;
+            let (log, recovery) = directory::open(self.dir, &options)?;
             self.known = Some((recovery.store, log));
         }
         let (_, log) = self.known.as_mut().expect("it was made above");

@@ -124,7 +124,12 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::SetPolicy { pool, policy, least, most, by, reason } => {
             sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
         }
-        Command::ObservePool { pool, readings, work } => sizing::observe(&state.control, pool, (readings, work), at, out),
+        Command::ObservePool { pool, readings, work, seen } => {
+            sizing::observe(&state.control, pool, sizing::Seen { readings, work, replicas: seen }, at, out)
+        }
+        Command::SetResources { pool, resources, by, reason } => {
+            sizing::set_resources(&state.control, pool, resources, (by, reason), out)
+        }
         Command::ChangeConcurrency { replica, before, concurrency, reason } => {
             leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
         }
@@ -629,6 +634,9 @@ fn define_pool<'a>(
         }
         None => PoolId(u16::try_from(state.control.pools.len()).expect("POOLS_MAX is below 65,536")),
     };
+    // A policy makes the pool smaller by itself; its floor has to fit.
+    let floor = state.control.scaling.get(&pool).map_or(replicas, |scaling| scaling.bounds.min);
+    sizing::fits(state.control.resources.get(&pool).map(|known| &known.resources), slots, floor)?;
     out.push(Event::PoolDefined { pool, name, replicas, slots, by, reason });
     Ok(())
 }

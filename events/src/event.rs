@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use crate::limit::LimitSettings;
+use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
+use crate::scaling::usage::ReplicaReading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -300,10 +302,12 @@ pub enum Event<'a> {
     /// Input: a pool got a policy that sizes it between two bounds, or lost it: then the text is empty. The text is JSON.
     PolicySet { pool: PoolId, policy: Cow<'a, str>, least: u32, most: u32, by: &'a str, reason: &'a str },
     /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order; and where shards share the pool, how many of
-    /// its tasks are ready or running in each of them, by number.
-    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64> },
+    /// its tasks are ready or running in each of them, by number. Where its policy looks at replicas one by one, what was seen of each.
+    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64>, seen: Vec<ReplicaReading> },
     /// Derived: the policy of a pool decided something else than before, or for another reason. The decision is JSON, and has every number that led to it.
     PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str> },
+    /// Input: somebody said what one replica of a pool asks for, and how much all of them may ask for together.
+    PoolResourcesSet { pool: PoolId, resources: Box<PoolResources>, by: &'a str, reason: &'a str },
 }
 
 /// How far a shard is.
@@ -402,6 +406,7 @@ impl Event<'_> {
             Event::PolicySet { .. } => "policy_set",
             Event::PoolObserved { .. } => "pool_observed",
             Event::PoolScaled { .. } => "pool_scaled",
+            Event::PoolResourcesSet { .. } => "pool_resources_set",
         }
     }
 
@@ -450,6 +455,7 @@ impl Event<'_> {
             | Event::ConcurrencyChanged { .. }
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -489,6 +495,7 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
@@ -593,6 +600,7 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => None,
         }
     }
@@ -620,6 +628,7 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

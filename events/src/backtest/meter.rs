@@ -4,7 +4,7 @@ use super::fleet::Fleet;
 use super::queue::Ready;
 use super::signals::{Known, Needs, names};
 use crate::scaling::measure::{self, Measure};
-use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage, names as live};
+use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Requested, Signal, Usage, names as live};
 use crate::scaling::{AnyPolicy, Observation};
 use crate::time::{Micros, Timestamp};
 
@@ -29,7 +29,7 @@ pub(super) struct Now<'a> {
 impl Meter {
     pub(super) fn new(window: Micros, began: Timestamp) -> Meter {
         let (bounds, replicas) = (Bounds { min: 0, max: 0 }, Replicas::default());
-        let observation = Observation { at: began, bounds, replicas, signals: Vec::new(), pods: None };
+        let observation = Observation { at: began, bounds, replicas, ceiling: None, signals: Vec::new(), pods: None };
         let mut measure = Measure::over(window);
         measure.begin(began);
         Meter { known: Vec::new(), observation, began, measure }
@@ -126,7 +126,7 @@ impl Meter {
                 is_deleted: false,
                 started: is_ready.then_some(since),
                 ready: is_ready.then_some((true, since)),
-                request_milli: Some(1_000),
+                requests: vec![Requested { metric: names::CPU.to_owned(), milli: 1_000 }],
                 usage,
             });
         });

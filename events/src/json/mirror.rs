@@ -12,7 +12,9 @@ use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
 use crate::limit::LimitSettings;
+use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
+use crate::scaling::usage::ReplicaReading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -86,9 +88,11 @@ fields! {
     reason: Text<'a>,
     replica: ReplicaId,
     replicas: u32,
+    resources: Box<PoolResources>,
     result: Bytes<'a>,
     rules: RuleVersions,
     schedule: ScheduleId,
+    seen: Vec<ReplicaReading>,
     settings: Box<TypeSettings>,
     shards: Vec<ShardReading>,
     signal: u8,
@@ -215,8 +219,9 @@ events! {
     ProcessExited { replica, code, signal, note, wait },
     ConcurrencyChanged { replica, before, concurrency, reason },
     PolicySet { pool, policy, least, most, by, reason },
-    PoolObserved { pool, readings, work },
+    PoolObserved { pool, readings, work, seen },
     PoolScaled { pool, replicas, decision },
+    PoolResourcesSet { pool, resources, by, reason },
 }
 
 /// What the message of an unknown event begins with.
@@ -292,6 +297,8 @@ same!(
     u64,
     Vec<u64>,
     Vec<ShardReading>,
+    Vec<ReplicaReading>,
+    Box<PoolResources>,
     Timestamp,
     Outcome,
     Timeout,

@@ -65,6 +65,7 @@ impl State {
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolScaled { .. } => {
                 self.control.apply(envelope);
                 self.unsettled = true;

@@ -6,8 +6,10 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use crate::id::Position;
+use crate::resources::{Asked, Fit};
 use crate::scaling::decision::Decision;
 use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
+use crate::scaling::usage::{self, ReplicaReading};
 use crate::scaling::{AnyPolicy, Memory, Policy, needs};
 use crate::sharing;
 use crate::time::Timestamp;
@@ -30,6 +32,8 @@ pub struct Scaling {
     policy: AnyPolicy,
     /// The signals that it reads, in the order of readings. They follow from the policy and are not written.
     signals: Vec<String>,
+    /// Whether it looks at replicas one by one. That follows from the policy as well.
+    reads_replicas: bool,
 }
 
 impl Eq for Scaling {}
@@ -47,7 +51,7 @@ impl Scaling {
     /// A policy that has seen nothing yet; `None` for a text that is none, which only a newer build can have written.
     pub(crate) fn new(text: &str, least: u32, most: u32, set_at: Position) -> Option<Scaling> {
         let policy: AnyPolicy = serde_json::from_str(text).ok()?;
-        let signals = needs::signals(&policy);
+        let (signals, reads_replicas) = (needs::signals(&policy), needs::replicas(&policy));
         let bounds = Bounds { min: least, max: most };
         Some(Scaling {
             text: text.to_owned(),
@@ -58,6 +62,7 @@ impl Scaling {
             memory: Memory::default(),
             policy,
             signals,
+            reads_replicas,
         })
     }
 
@@ -71,13 +76,28 @@ impl Scaling {
         &self.signals
     }
 
-    pub(crate) fn observation(&self, readings: &[Reading], replicas: Replicas, at: Timestamp) -> Option<Observation> {
+    /// Whether it is shown replicas one by one.
+    pub const fn reads_replicas(&self) -> bool {
+        self.reads_replicas
+    }
+
+    pub(crate) fn observation(
+        &self,
+        readings: &[Reading],
+        (seen, asked): (&[ReplicaReading], &Asked),
+        replicas: Replicas,
+        ceiling: Option<Fit>,
+        at: Timestamp,
+    ) -> Option<Observation> {
         if readings.len() != self.signals.len() {
             return None;
         }
         let signals = self.signals.iter().zip(readings);
         let signals = signals.map(|(name, reading)| Signal { name: name.clone(), reading: reading.clone() }).collect();
-        Some(Observation { at, bounds: self.bounds, replicas, signals, pods: None })
+        // Where nobody looked at replicas that is something else than none.
+        let pods = self.reads_replicas.then(|| usage::pods(seen, asked));
+        let max = ceiling.map_or(self.bounds.max, |fit| fit.replicas());
+        Some(Observation { at, bounds: Bounds { max, ..self.bounds }, ceiling, replicas, signals, pods })
     }
 
     /// What the policy would decide; nothing is remembered of it.

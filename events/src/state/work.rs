@@ -256,6 +256,7 @@ impl Work {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => {}
         }
         self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::setup::Change;
 use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{Ordinal, PoolId, Position, ReplicaId};
+use crate::scaling::signal::Bounds;
 use crate::sizing;
 use crate::slab::Phase;
 use crate::state::State;
@@ -252,14 +253,14 @@ impl History {
         if self.decisions.expected.take() != found {
             self.decisions.difference.get_or_insert(envelope.position);
         }
-        let Event::PoolObserved { pool, readings, work } = &envelope.event else { return };
+        let Event::PoolObserved { pool, readings, work, seen } = &envelope.event else { return };
         if Some(*pool) != self.id {
             return;
         }
         self.decisions.looks += 1;
         self.looks.push(envelope.recorded_at);
-        let mut events = Vec::new();
-        if sizing::observe(&state.control, *pool, (readings, work), envelope.recorded_at, &mut events).is_err() {
+        let (mut events, seen) = (Vec::new(), sizing::Seen { readings, work, replicas: seen });
+        if sizing::observe(&state.control, *pool, seen, envelope.recorded_at, &mut events).is_err() {
             self.decisions.difference.get_or_insert(envelope.position);
         }
         self.decisions.expected = events.iter().find_map(scaled);
@@ -276,11 +277,15 @@ impl History {
         }
         if self.slots.last() != Some(&size.slots) {
             self.slots.push(size.slots);
+            if state.control.ceiling(id).is_some() {
+                // As many slots fit as before, and another number of replicas.
+                self.learn_policy(state, id, at);
+            }
         }
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other events say nothing of who works in a pool or sizes it")]
         match event {
             Event::Opened { .. } => self.restarts += 1,
-            Event::PolicySet { pool, .. } if *pool == id => self.learn_policy(state, id, at),
+            Event::PolicySet { pool, .. } | Event::PoolResourcesSet { pool, .. } if *pool == id => self.learn_policy(state, id, at),
             Event::PoolModeSet { pool, mode, .. } if *pool == id => {
                 self.changes.push((at, Change::Runs(*mode == PoolMode::Running)));
             }
@@ -308,7 +313,9 @@ impl History {
     fn learn_policy(&mut self, state: &State, id: PoolId, at: Timestamp) {
         let change = state.control.scaling.get(&id).map_or(Change::NoPolicy, |scaling| {
             let policy = Box::new(scaling.policy().clone());
-            Change::Policy(policy, scaling.bounds)
+            // What fits under the ceiling is all that it may have.
+            let max = state.control.fit(id).map_or(scaling.bounds.max, |fit| fit.replicas().min(scaling.bounds.max));
+            Change::Policy(policy, Bounds { max, ..scaling.bounds })
         });
         self.changes.push((at, change));
     }

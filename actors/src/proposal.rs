@@ -7,7 +7,9 @@ use ergate_events::event::{Departure, PoolMode, ShardReading};
 use ergate_events::firing::Firing;
 use ergate_events::id::{LimitId, Ordinal, PoolId, ReplicaId, ScheduleId, TypeId};
 use ergate_events::limit::LimitSettings;
+use ergate_events::resources::PoolResources;
 use ergate_events::scaling::signal::Reading;
+use ergate_events::scaling::usage::ReplicaReading;
 use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::{Control, ReplicaPhase};
@@ -148,6 +150,19 @@ pub enum Proposal {
         readings: Vec<Reading>,
         /// Tasks that are ready or running, by shard, where shards share the pool.
         work: Vec<u64>,
+        /// Each replica, where the policy looks at them one by one.
+        seen: Vec<ReplicaReading>,
+    },
+    /// See [`Command::SetResources`].
+    SetResources {
+        /// The pool.
+        pool: String,
+        /// What is said of its resources.
+        resources: PoolResources,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
     },
     /// So many replicas of a pool have come up in all shards and not ended. A log of pools has none of its own: those that it has asked for become
     /// ready, and end, as the number rises and falls.
@@ -362,7 +377,12 @@ impl Proposal {
             Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
                 vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
             }
-            Proposal::ObservePool { pool, ref readings, ref work } => vec![Command::ObservePool { pool, readings, work }],
+            Proposal::ObservePool { pool, ref readings, ref work, ref seen } => {
+                vec![Command::ObservePool { pool, readings, work, seen }]
+            }
+            Proposal::SetResources { ref pool, ref resources, ref by, ref reason } => {
+                vec![Command::SetResources { pool: PoolRef::Name(pool), resources, by, reason }]
+            }
             Proposal::CountReplicas { pool, up } => count_replicas(&state.control, pool, up),
             Proposal::EndPolicy { ref pool, shards, ref by, ref reason } => {
                 let end = Command::SetPolicy { pool: PoolRef::Name(pool), policy: "", least: 0, most: 0, by, reason };

@@ -177,6 +177,7 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "PolicySet",
         "PoolObserved",
         "PoolScaled",
+        "PoolResourcesSet",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }

@@ -4,6 +4,7 @@
 //! core does, with what is recorded, so that an audit decides the same. What it measures itself (how fast tasks come, how long they take) is forgotten
 //! with the process, and until it has measured enough what was recorded last stands for it; what policies remember is in the log.
 
+pub mod fleet;
 pub mod sight;
 mod signals;
 
@@ -16,6 +17,7 @@ use ergate_events::event::ShardReading;
 use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::looks::{self, There};
 use ergate_events::scaling::signal::Reading;
+use ergate_events::scaling::usage::ReplicaReading;
 use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -25,6 +27,7 @@ use crate::clock::Clock;
 use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedPool, Tail};
 use crate::proposal::Proposal;
 use crate::submission::SubmitError;
+use crate::workers::Hub;
 
 /// Longest time between two looks: for starts of replicas, whose readiness is measured by them, and for policies that were just set.
 const LOOK_MAX: Duration = Duration::from_millis(250);
@@ -42,6 +45,8 @@ pub struct Autoscaler {
     pub moved: watch::Receiver<()>,
     /// Sees pools.
     pub sight: Arc<dyn Sight>,
+    /// Knows workers, and what they use.
+    pub workers: Arc<Hub>,
 }
 
 /// What is known of a pool.
@@ -88,11 +93,15 @@ impl Autoscaler {
             }
             let entry = known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: None });
             entry.measured.note(&sized, &seen, now);
+            let up = seen.all.as_ref().map(|all| all.up);
             let due = due(&sized, entry.decided);
             if due <= now {
                 entry.decided = Some((now, there(&sized)));
-                let readings = entry.measured.readings(&sized, now);
-                for proposal in proposals(&sized, &seen, self.sight.shards(), readings) {
+                let fleet = sized.fleet.as_ref().map(|fleet| fleet.read(&sized.name, &self.workers, up, now));
+                let replicas = fleet.unwrap_or_default();
+                let readings = entry.measured.readings(&sized, &replicas, now);
+                let seen_of_each = if sized.reads_replicas { replicas } else { Vec::new() };
+                for proposal in proposals(&sized, &seen, self.sight.shards(), (readings, seen_of_each)) {
                     answers.push(self.propose(proposal).await?);
                 }
             } else {
@@ -116,11 +125,11 @@ impl Autoscaler {
 }
 
 /// What is recorded of a look: first how far the shards were that it saw, and which replicas there are, where that is not in the same log.
-fn proposals(sized: &SizedPool, seen: &Seen, shards: Vec<ShardReading>, readings: Vec<Reading>) -> Vec<Proposal> {
+fn proposals(sized: &SizedPool, seen: &Seen, shards: Vec<ShardReading>, (readings, each): (Vec<Reading>, Vec<ReplicaReading>)) -> Vec<Proposal> {
     let shards = Some(shards).filter(|shards| !shards.is_empty()).map(Proposal::ObserveShards);
     let up = seen.all.as_ref().map(|all| Proposal::CountReplicas { pool: sized.pool, up: all.up });
     let work = seen.all.as_ref().map_or_else(Vec::new, |all| all.work.clone());
-    let observed = Proposal::ObservePool { pool: sized.pool, readings, work };
+    let observed = Proposal::ObservePool { pool: sized.pool, readings, work, seen: each };
     shards.into_iter().chain(up).chain([observed]).collect()
 }
 

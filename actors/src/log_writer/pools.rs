@@ -6,11 +6,13 @@ use actix::{Context, Handler, Message};
 use ergate_events::event::PoolMode;
 use ergate_events::id::PoolId;
 use ergate_events::scaling::signal::Observation;
-use ergate_events::scaling::{Cadence, Policy};
+use ergate_events::scaling::{Cadence, Policy, usage};
 use ergate_events::state::State;
+use ergate_events::state::scaling::Scaling;
 use ergate_events::time::Timestamp;
 
 use super::LogWriter;
+use crate::autoscaler::fleet::Fleet;
 
 /// From the autoscaler: the pools that have a policy and run, as the accepted state has them.
 #[derive(Message)]
@@ -40,6 +42,10 @@ pub struct SizedPool {
     pub busy: (u64, u64),
     /// When its policy wanted to look again at the latest.
     pub look_again: Option<Timestamp>,
+    /// What its replicas are, where its policy wants to know what they use or how busy each is.
+    pub fleet: Option<Fleet>,
+    /// Whether its policy is shown replicas one by one.
+    pub reads_replicas: bool,
     /// What was seen last, by whoever looked then.
     pub seen: Option<Observation>,
 }
@@ -102,13 +108,20 @@ fn sized(state: &State) -> Vec<SizedPool> {
             signals: scaling.signals().to_vec(),
             cadence: scaling.policy().cadence(),
             wanted: size.replicas,
-            most: scaling.bounds.max,
+            most: control.ceiling(*pool).map_or(scaling.bounds.max, |fit| fit.replicas()),
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
             look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
+            fleet: wants_usage(scaling).then(|| Fleet::of(state, *pool, &size.name)),
+            reads_replicas: scaling.reads_replicas(),
             seen: scaling.last.as_ref().map(|last| last.seen.clone()),
         })
     });
     pools.collect()
+}
+
+/// Whether a policy wants to know what replicas use, or how busy each of them is.
+fn wants_usage(scaling: &Scaling) -> bool {
+    scaling.reads_replicas() || scaling.signals().iter().any(|name| usage::is_usage(name))
 }

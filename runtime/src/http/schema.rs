@@ -470,6 +470,8 @@ describe! {
         stop: Vec<Value>,
         /// Whether it is given nothing more.
         drain: bool,
+        /// How often it is to say what it uses.
+        usage_every: String,
         /// Where the engines of the group are, this one first; not there where there is only one.
         engines: Option<Vec<String>>,
     }
@@ -511,6 +513,22 @@ describe! {
         /// How many attempts at a time it does best with, where that has changed.
         #[schema(required = false)]
         concurrency: Option<WorkConcurrency>,
+        /// What it uses, its descendants included.
+        #[schema(required = false)]
+        usage: Option<WorkUsage>,
+    }
+    /// What a worker uses.
+    #[serde(deny_unknown_fields)]
+    WorkUsage {
+        /// CPU, in cores, on average over the span.
+        #[schema(required = false, minimum = 0)]
+        cpu_cores: Option<f64>,
+        /// Memory, in bytes.
+        #[schema(required = false)]
+        memory_bytes: Option<u64>,
+        /// Over how long the CPU was measured, such as `1.7s`.
+        #[schema(required = false)]
+        over: Option<String>,
     }
     /// How many attempts at a time a worker does best with.
     #[serde(deny_unknown_fields)]
@@ -588,6 +606,9 @@ describe! {
         /// How many attempts at a time it does best with, where it finds that out.
         #[schema(required = false)]
         concurrency: Option<u32>,
+        /// What it said last that it uses, where that is not long ago.
+        #[schema(required = false)]
+        usage: Option<Value>,
     }
     /// Why a request was not done (RFC 9457). Some problems have more members.
     ProblemDocument {

@@ -1,5 +1,7 @@
 //! Why a pool has the size that it has: the last decision of its policy in a state, with every number that led to it.
 
+use ergate_events::id::PoolId;
+use ergate_events::resources::Fit;
 use ergate_events::scaling::decision::{Answer, By, Decision, Limit, LimitKind};
 use ergate_events::scaling::signal::{Bounds, Reading};
 use ergate_events::scaling::{AnyPolicy, Policy};
@@ -17,13 +19,26 @@ pub fn why(state: &State, pool: &str) -> Option<Value> {
         "policy": serde_json::from_str::<Value>(&scaling.text).unwrap_or_default(),
         "min": scaling.bounds.min, "max": scaling.bounds.max, "set_at": scaling.set_at.0.to_string(),
     });
+    if let Some(resources) = resources(state, id) {
+        told["resources"] = resources;
+    }
     if let Some(look) = &scaling.last {
-        told["decision"] = decision(scaling, look);
+        told["decision"] = decision(state, id, scaling, look);
     }
     Some(told)
 }
 
-fn decision(scaling: &Scaling, Look { seen, decision }: &Look) -> Value {
+/// What is said of a pool's resources, and how many replicas fit; `None` where nothing is said.
+pub fn resources(state: &State, pool: PoolId) -> Option<Value> {
+    let said = state.control.resources.get(&pool)?;
+    let mut told = json!({ "asked": said.resources.asked, "ceiling": said.resources.ceiling, "set_at": said.set_at.0.to_string() });
+    if let Some(fit) = state.control.fit(pool) {
+        told["fit"] = json!({ "replicas": fit.replicas(), "by": fit.of.name(), "because": fit.to_string() });
+    }
+    Some(told)
+}
+
+fn decision(state: &State, pool: PoolId, scaling: &Scaling, Look { seen, decision }: &Look) -> Value {
     let signals = seen.signals.iter().map(|signal| match &signal.reading {
         Reading::Value(value) => json!({ "name": signal.name, "value": value.real(), "text": value.to_string() }),
         Reading::Failed(reason) => json!({ "name": signal.name, "failed": reason }),
@@ -31,7 +46,7 @@ fn decision(scaling: &Scaling, Look { seen, decision }: &Look) -> Value {
     let limits = decision
         .limits
         .iter()
-        .map(|limit| json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": origin(scaling, limit) }));
+        .map(|limit| json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": origin(state, pool, scaling, limit) }));
     json!({
         "at": seen.at.rfc3339(), "from": decision.from, "wanted": decision.wanted, "reason": decision.reason,
         "sentence": decision.sentence(|input| scaling.policy().input(input)),
@@ -58,8 +73,9 @@ fn inputs(policy: &AnyPolicy, decision: &Decision) -> Vec<Value> {
 }
 
 /// The event that set a bound.
-pub(super) fn origin(scaling: &Scaling, limit: &Limit) -> String {
+pub(super) fn origin(state: &State, pool: PoolId, scaling: &Scaling, limit: &Limit) -> String {
     match limit.by {
+        By::Ceiling(fit) => format!("{fit}, {}", said_at(state, pool)),
         By::Pool => format!("policy_set at position {}", scaling.set_at.0),
         By::Policy => format!("a setting of the policy, policy_set at position {}", scaling.set_at.0),
         By::Rule { rule, start, since: Some(since) } => {
@@ -70,13 +86,33 @@ pub(super) fn origin(scaling: &Scaling, limit: &Limit) -> String {
     }
 }
 
+/// The event that set the ceiling of a pool.
+fn said_at(state: &State, pool: PoolId) -> String {
+    let said = state.control.resources.get(&pool);
+    said.map_or_else(|| "pool_resources_set before".to_owned(), |said| format!("pool_resources_set at position {}", said.set_at.0))
+}
+
+/// Why so many replicas do not fit.
+fn too_many(state: &State, pool: PoolId, fit: Fit, count: u32) -> String {
+    format!(
+        "{} fit under the pool's ceiling of {fit} ({}); raise `ceiling.{}` to {}",
+        fit.replicas(),
+        said_at(state, pool),
+        fit.of.name(),
+        fit.needed(count)
+    )
+}
+
 /// Why a pool does not have so many replicas, and what would have to be otherwise.
 pub fn why_not(state: &State, pool: &str, count: u32) -> Option<String> {
     let (id, _) = state.control.pool(pool)?;
     let scaling = state.control.scaling.get(&id)?;
     let Bounds { min, max } = scaling.bounds;
-    if count > max {
-        return Some(format!("the pool may have {max} at most (policy_set at position {}); raise `max`", scaling.set_at.0));
+    let by_max =
+        (count > max).then(|| format!("the pool may have {max} at most (policy_set at position {}); raise `max`", scaling.set_at.0));
+    let by_ceiling = state.control.fit(id).filter(|fit| count > fit.replicas()).map(|fit| too_many(state, id, fit, count));
+    if by_max.is_some() || by_ceiling.is_some() {
+        return Some(by_max.into_iter().chain(by_ceiling).collect::<Vec<_>>().join("; and "));
     }
     if count < min {
         return Some(format!("the pool has {min} at least (policy_set at position {}); lower `min`", scaling.set_at.0));
@@ -88,7 +124,7 @@ pub fn why_not(state: &State, pool: &str, count: u32) -> Option<String> {
     let is_more = count > decision.wanted;
     let in_the_way = decision.limits.iter().find(|limit| (limit.to < limit.from) == is_more && reaches(limit, count, is_more));
     if let Some(limit) = in_the_way {
-        let by = origin(scaling, limit);
+        let by = origin(state, id, scaling, limit);
         return Some(format!(
             "{} made {} of {} ({by}); without it there would be as many",
             named(limit.kind),

@@ -98,6 +98,33 @@ impl Fleet {
     }
 }
 
+/// What the replicas of a pool use together that have told lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Told {
+    /// How many have told.
+    pub replicas: u64,
+    /// CPU, in cores.
+    pub cpu_cores: f64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Told {
+    /// What workers of this engine have told, and what the engine itself uses where `has_threads` says that it has replicas of the pool.
+    pub fn of(pool: &str, hub: &Hub, has_threads: bool, now: Timestamp) -> Told {
+        let mut told = Told::default();
+        let own = has_threads.then(|| hub.own().read(now)).flatten();
+        let sessions = hub.sessions().into_iter().filter(|session| &*session.spec().pool == pool);
+        let of_workers = sessions.filter_map(|session| session.usage(TOLD_WITHIN.to_std()));
+        for one in own.into_iter().chain(of_workers.map(|(usage, ago)| used(&usage, ago, now))) {
+            told.replicas += 1;
+            told.cpu_cores += one.cpu_milli.unwrap_or_default() as f64 / 1_000.0;
+            told.memory_bytes = told.memory_bytes.saturating_add(one.memory_bytes.unwrap_or_default());
+        }
+        told
+    }
+}
+
 const fn before(now: Timestamp, ago: Micros) -> Timestamp {
     Timestamp(now.0.saturating_sub(ago.0))
 }

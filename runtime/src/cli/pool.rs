@@ -1,5 +1,6 @@
 //! `ergate pool`: how large pools are, and how large they should be.
 
+use ergate::events::resources::Resource;
 use ergate::kafka::logs::shard_name;
 use ergate::look::fold::Source;
 use ergate::look::record::plain;
@@ -249,11 +250,29 @@ fn set_mode(verb: &str, args: &ModeArgs, globals: &Globals) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
+/// What a replica asks for, how many fit under the ceiling, and what those that told lately use.
+fn resources(pool: &Value) -> Vec<(&'static str, Option<String>)> {
+    let (asked, usage) = (&pool["resources"]["asked"], &pool["usage"]);
+    let cpu = asked["cpu_milli"].as_u64().map(|milli| Resource::Cpu.amount(milli));
+    let memory = asked["memory_bytes"].as_u64().map(|bytes| Resource::Memory.amount(bytes));
+    let each = [cpu, memory].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let fit = &pool["resources"]["fit"];
+    let fits = fit["because"].as_str().map(|because| format!("{} replicas: {because}", plain(&fit["replicas"])));
+    let used = usage["told"].as_u64().map(|told| {
+        let (cores, bytes) = (usage["cpu_cores"].as_f64().unwrap_or_default(), usage["memory_bytes"].as_f64().unwrap_or_default());
+        format!("{cores:.2} cores, {:.0} MiB ({told} told lately)", bytes / f64::from(1 << 20))
+    });
+    let all = [("each asks for", (!each.is_empty()).then_some(each)), ("ceiling", fits), ("they use", used)];
+    all.into_iter().filter(|(_, value)| value.is_some()).collect()
+}
+
 fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::json(pool);
     }
-    table::facts(&FACTS.map(|name| (name, pool.get(name).map(plain))))?;
+    let mut facts = FACTS.map(|name| (name, pool.get(name).map(plain))).to_vec();
+    facts.extend(resources(pool));
+    table::facts(&facts)?;
     let Some(members) = pool["members"].as_array().filter(|members| !members.is_empty()) else { return Ok(()) };
     output::line("")?;
     let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED", "WORKER"]);

@@ -270,6 +270,12 @@ describe! {
         slots_up: u64,
         /// Attempts that run.
         running: u64,
+        /// What one replica asks for, what all of them may have, and how many fit; not there where nothing is said.
+        #[schema(required = false)]
+        resources: Option<Value>,
+        /// What replicas use together that have told this engine lately, and how many those are.
+        #[schema(required = false)]
+        usage: Option<Value>,
     }
     /// Why a pool has the size that it has.
     Why {
@@ -279,6 +285,9 @@ describe! {
         replicas: Option<u32>,
         /// Whether it starts tasks.
         mode: Option<String>,
+        /// What one replica asks for, what all of them may have, and how many fit; not there where nothing is said.
+        #[schema(required = false)]
+        resources: Option<Value>,
         /// The policy as it was set.
         policy: Value,
         /// The fewest replicas.

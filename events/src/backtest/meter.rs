@@ -99,6 +99,8 @@ impl Meter {
                 let working = f64::from(now.fleet.counts().running - now.fleet.counts().leaving);
                 measure::real(if slots > 0.0 { working / slots * 100.0 } else { 0.0 })
             }
+            Known::CpuPercent if ready == 0 => Reading::Failed("no replica takes work, so there is no CPU to measure".to_owned()),
+            Known::CpuPercent => self.read(Known::Busy, name, now),
             Known::Measured => {
                 let unknown = || Reading::Failed("a back-test does not know this signal".to_owned());
                 self.measure.read(name, self.observation.at).unwrap_or_else(unknown)

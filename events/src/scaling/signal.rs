@@ -60,6 +60,34 @@ pub mod names {
     pub const LAG: &str = "lag";
     /// How many more of them there are each second, over the last minute; 0 where they become fewer.
     pub const LAG_GROWTH: &str = "lag_growth_per_s";
+
+    /// All of them.
+    pub const ALL: [&str; 24] = [
+        READY,
+        RUNNING,
+        OLDEST,
+        IDLE,
+        WAIT_P50,
+        WAIT_P95,
+        WAIT_P99,
+        RUN_P50,
+        RUN_P95,
+        RUN_P99,
+        WORK,
+        BUSY,
+        CPU,
+        CPU_MEAN,
+        CPU_PERCENT,
+        MEMORY,
+        MEMORY_MEAN,
+        MEMORY_PERCENT,
+        ARRIVALS,
+        GROWTH,
+        SERVICE,
+        START,
+        LAG,
+        LAG_GROWTH,
+    ];
 }
 
 /// Everything a decision about a pool used, as it was at one moment.

@@ -235,6 +235,7 @@ executor = { process = ["true"] }
     let detail = "5 replicas do not fit under the pool's ceiling: 8 slots at 2 slots each are 4; lower the count, or raise `ceiling.slots` to 10 slots";
     assert_eq!((&refused["detail"], &refused["fit"], &refused["ceiling"]), (&json!(detail), &json!(4), &json!("slots")), "{refused}");
     patch("hand", 4).expect(200);
+    patch("crew", 4).expect(422);
     let policy = json!({"policy": {"policy": "rate"}, "min": 4, "max": 20});
     let refused = put(&service, "/v1/pools/crew/policy", &policy).expect(422).json();
     assert!(refused["detail"].as_str().unwrap().starts_with("4 replicas do not fit under the pool's ceiling: 7 cores"), "{refused}");

@@ -634,9 +634,9 @@ fn define_pool<'a>(
         }
         None => PoolId(u16::try_from(state.control.pools.len()).expect("POOLS_MAX is below 65,536")),
     };
-    // A policy makes the pool smaller by itself; its floor has to fit.
-    let floor = state.control.scaling.get(&pool).map_or(replicas, |scaling| scaling.bounds.min);
-    sizing::fits(state.control.resources.get(&pool).map(|known| &known.resources), slots, floor)?;
+    // The policy's floor has to fit as well: more slots each are fewer replicas.
+    let floor = state.control.scaling.get(&pool).map_or(0, |scaling| scaling.bounds.min);
+    sizing::fits(state.control.resources.get(&pool).map(|known| &known.resources), slots, replicas.max(floor))?;
     out.push(Event::PoolDefined { pool, name, replicas, slots, by, reason });
     Ok(())
 }

@@ -109,6 +109,7 @@ fn a_floor_that_does_not_fit_is_refused_with_the_numbers_wherever_it_comes_from(
     story.refuses(&size(5, 2), refused(5));
     story.tell(&size(4, 2)).expect("four fit");
     story.tell(&set(KPA, 4, 20)).expect("four fit");
+    story.refuses(&size(5, 2), refused(5));
     // With more slots each, fewer fit under a ceiling of slots; and a ceiling is refused under which the floor does not fit.
     let fit = BY_SLOTS.fit(2).expect("there is a ceiling");
     story.refuses(&say(&BY_SLOTS), Rejection::Ceiling { wanted: 4, fit });

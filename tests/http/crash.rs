@@ -99,7 +99,14 @@ fn serve(listener: &TcpListener, keys: &Mutex<Vec<String>>) {
 fn a_thousand_commands_and_calls_survive_a_kill_and_none_runs_twice_with_one_fence() {
     let home = tempfile::tempdir().unwrap();
     let (script, effects) = (home.path().join("work.sh"), home.path().join("effects"));
-    let work = format!("#!/bin/sh\necho \"$ERGATE_TASK-$ERGATE_FENCE\" >> {}\nsleep 0.02\n", effects.display());
+    // A command that begins while there is a file of that name runs on until it is gone: at the kill one surely runs.
+    let (hold, held) = (home.path().join("hold"), home.path().join("held"));
+    let work = format!(
+        "#!/bin/sh\necho \"$ERGATE_TASK-$ERGATE_FENCE\" >> {}\nsleep 0.02\nwhile [ -e {} ]; do : > {}; sleep 0.02; done\n",
+        effects.display(),
+        hold.display(),
+        held.display()
+    );
     std::fs::write(&script, work).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -120,7 +127,10 @@ fn a_thousand_commands_and_calls_survive_a_kill_and_none_runs_twice_with_one_fen
         let ended = service.get("/v1/tasks?outcome=SUCCEEDED&limit=100").expect(200).json()["tasks"].as_array().unwrap().len();
         ended >= 50 && keys.lock().unwrap().len() >= 100
     });
+    std::fs::write(&hold, "").unwrap();
+    until("a command is held", || held.exists());
     service.kill();
+    std::fs::remove_file(&hold).unwrap();
     let begun = keys.lock().unwrap().len();
     assert!(begun < 500, "all calls were made before the kill, which then proves nothing");
     let service = start();

@@ -138,6 +138,7 @@ fn what_pools_cost_is_told_by_the_service_its_figures_and_the_directory() {
     };
     std::thread::sleep(Duration::from_secs(1));
     let told = service.get("/v1/cost").expect(200).json();
+    assert!(told["since"].as_str().unwrap() > "2000", "a log begins with its first event, not with time itself: {told}");
     let dear = of(&told, "dear");
     let seconds = dear["replica_seconds"].as_f64().unwrap();
     // Three replicas for a second or a little more, at two a second.

@@ -222,8 +222,9 @@ impl LogWriter {
         let results = self.intake.as_mut().map(|intake| (&mut intake.results, id));
         let (effects, waiters) = (&mut self.open.effects, &self.waiters);
         let mut collector = Collector { effects, waiters, results, fresh: self.fresh, last_failure: None };
-        // Until the log is taken over, time stands where it ended: downtime is nobody's running time.
-        let now = if self.opened { self.clock.now() } else { Timestamp(0) };
+        // Until the log is taken over, time stands where it ended: downtime is nobody's running time. A log that begins has no end to stand at.
+        let is_new = self.shard.state().position == Position(0);
+        let now = if self.opened || is_new { self.clock.now() } else { Timestamp(0) };
         self.shard.batch(now, commands, answers, &mut collector)
     }
 

@@ -26,7 +26,7 @@ pub fn cost(source: &Source<'_>, since: Option<Moment>, now: Option<Timestamp>, 
     let from = since.unwrap_or(Moment::Position(source.reader.span().first));
     let mut state = source.fold(from, &mut |_| {})?;
     // What was there at a time counts from that, however long ago the last event was.
-    let begin = match from {
+    let mut begin = match from {
         Moment::Time(at) => at.max(state.last_at),
         Moment::Position(_) => state.last_at,
     };
@@ -37,6 +37,10 @@ pub fn cost(source: &Source<'_>, since: Option<Moment>, now: Option<Timestamp>, 
             let record = record?;
             if record.envelope.position < state.position {
                 continue;
+            }
+            if begin == Timestamp::default() {
+                // The log begins here.
+                begin = record.envelope.recorded_at;
             }
             state.apply(&record.envelope);
             time.apply(&record.envelope);

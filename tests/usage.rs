@@ -210,7 +210,10 @@ executor = { process = ["true"] }
     assert!(sentence.contains("the pool's ceiling of 7 cores at 2 cores each makes 3 of "), "{sentence}");
     assert_eq!(told["resources"]["fit"], json!({"replicas": 3, "by": "cpu", "because": "7 cores at 2 cores each"}), "{told}");
     let not = service.get("/v1/pools/crew/why?not=9").expect(200).json()["not"]["because"].as_str().unwrap().to_owned();
-    assert!(not.starts_with("3 fit under the pool's ceiling of 7 cores at 2 cores each (pool_resources_set at position "), "{not}");
+    assert!(
+        not.starts_with("3 fit under the pool's ceiling of 7 cores at 2 cores each (pool_resources_set at position "),
+        "{not}"
+    );
     assert!(not.ends_with("; raise `ceiling.cpu` to 18 cores"), "{not}");
     let not = service.get("/v1/pools/crew/why?not=25").expect(200).json()["not"]["because"].as_str().unwrap().to_owned();
     assert!(not.contains("raise `max`; and 3 fit under"), "{not}");
@@ -222,7 +225,10 @@ executor = { process = ["true"] }
     // A task that waits is told that the ceiling keeps it, and which setting would not.
     let waits = service.get(&format!("/v1/tasks/{}/why", ids.last().unwrap())).expect(200).json();
     assert!(waits["by_cause_us"]["bound"].as_u64() > Some(0), "{waits}");
-    assert!(waits["parts"].as_array().unwrap().iter().any(|part| part["because"].as_str().unwrap().contains("and ceiling made it 3")), "{waits}");
+    assert!(
+        waits["parts"].as_array().unwrap().iter().any(|part| part["because"].as_str().unwrap().contains("and ceiling made it 3")),
+        "{waits}"
+    );
     let remedy = waits["remedy"]["setting"].as_str().unwrap();
     assert!(remedy.starts_with("pool.crew.ceiling.cpu = "), "{waits}");
 
@@ -233,12 +239,19 @@ executor = { process = ["true"] }
     };
     let refused = patch("hand", 5).expect(422).json();
     let detail = "5 replicas do not fit under the pool's ceiling: 8 slots at 2 slots each are 4; lower the count, or raise `ceiling.slots` to 10 slots";
-    assert_eq!((&refused["detail"], &refused["fit"], &refused["ceiling"]), (&json!(detail), &json!(4), &json!("slots")), "{refused}");
+    assert_eq!(
+        (&refused["detail"], &refused["fit"], &refused["ceiling"]),
+        (&json!(detail), &json!(4), &json!("slots")),
+        "{refused}"
+    );
     patch("hand", 4).expect(200);
     patch("crew", 4).expect(422);
     let policy = json!({"policy": {"policy": "rate"}, "min": 4, "max": 20});
     let refused = put(&service, "/v1/pools/crew/policy", &policy).expect(422).json();
-    assert!(refused["detail"].as_str().unwrap().starts_with("4 replicas do not fit under the pool's ceiling: 7 cores"), "{refused}");
+    assert!(
+        refused["detail"].as_str().unwrap().starts_with("4 replicas do not fit under the pool's ceiling: 7 cores"),
+        "{refused}"
+    );
     assert_eq!(service.get("/v1/pools/crew").expect(200).json()["replicas_up"], 3);
     for id in ids {
         let _ = service.post(&format!("/v1/tasks/{id}/kill"), "{}");
@@ -252,7 +265,9 @@ executor = { process = ["true"] }
     let data = home.path().join("data");
     let up = |config: &str| {
         std::fs::write(&path, config).unwrap();
-        command::Ended::of(&ergate(&["up", "--data", data.to_str().unwrap(), "--config", path.to_str().unwrap()]).output().unwrap())
+        command::Ended::of(
+            &ergate(&["up", "--data", data.to_str().unwrap(), "--config", path.to_str().unwrap()]).output().unwrap(),
+        )
     };
     let ended = up(&config.replace("min = 0", "min = 4"));
     assert_ne!(ended.code, Some(0));

@@ -77,7 +77,8 @@ mod tests {
             let answers = [0, 1].map(|min| policy.check(Bounds { min, max: 20 }));
             assert!(answers.contains(&Ok(())), "{}: {answers:?}", path.display());
             // An engine reads all that it names, or shows it replicas one by one.
-            let unknown: Vec<_> = needs::signals(&policy).into_iter().filter(|name| !names::ALL.contains(&name.as_str())).collect();
+            let unknown: Vec<_> =
+                needs::signals(&policy).into_iter().filter(|name| !names::ALL.contains(&name.as_str())).collect();
             assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
         }
     }

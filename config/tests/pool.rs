@@ -126,7 +126,10 @@ fn a_ceiling_that_makes_no_sense_or_is_below_the_floor_is_refused() {
             "the pool has 5 replicas at least, and 4 fit: 8 cores at 2 cores each; lower `replicas.min`, or raise the ceiling to 10 cores",
         ),
         // Without a policy its size is its floor.
-        ("replicas = 3\nslots = 4\nceiling = { slots = 8 }", "the pool has 3 replicas at least, and 2 fit: 8 slots at 4 slots each"),
+        (
+            "replicas = 3\nslots = 4\nceiling = { slots = 8 }",
+            "the pool has 3 replicas at least, and 2 fit: 8 slots at 4 slots each",
+        ),
     ] {
         let error = read(&format!("[pool.p]\n{pool}\n"), &[]).unwrap().resources().unwrap_err().to_string();
         assert!(error.contains(reason) && error.contains("pool.p.ceiling."), "{error}");

@@ -185,9 +185,7 @@ impl<'a> Command<'a> {
             Event::PolicySet { pool, ref policy, least, most, by, reason } => {
                 Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
             }
-            Event::PoolObserved { pool, ref readings, ref work, ref seen } => {
-                Command::ObservePool { pool, readings, work, seen }
-            }
+            Event::PoolObserved { pool, ref readings, ref work, ref seen } => Command::ObservePool { pool, readings, work, seen },
             Event::PoolResourcesSet { pool, ref resources, by, reason } => {
                 Command::SetResources { pool: PoolRef::Id(pool), resources, by, reason }
             }

@@ -79,7 +79,8 @@ impl PoolResources {
             (Resource::Cpu, ceiling.cpu_milli, asked.cpu_milli),
             (Resource::Memory, ceiling.memory_bytes, asked.memory_bytes),
         ];
-        let fits = parts.into_iter().filter_map(|(of, most, each)| Some(Fit { of, most: most?, each: each.filter(|each| *each > 0)? }));
+        let fits =
+            parts.into_iter().filter_map(|(of, most, each)| Some(Fit { of, most: most?, each: each.filter(|each| *each > 0)? }));
         fits.min_by_key(|fit| fit.replicas())
     }
 

@@ -120,8 +120,10 @@ fn a_floor_that_does_not_fit_is_refused_with_the_numbers_wherever_it_comes_from(
     let fit = BY_SLOTS.fit(3).expect("there is a ceiling");
     story.refuses(&size(2, 3), Rejection::Ceiling { wanted: 2, fit });
     // What makes no sense, and a pool that is not there.
-    static SENSELESS: PoolResources =
-        PoolResources { asked: Asked { cpu_milli: None, memory_bytes: None }, ceiling: Ceiling { slots: None, cpu_milli: Some(1), memory_bytes: None } };
+    static SENSELESS: PoolResources = PoolResources {
+        asked: Asked { cpu_milli: None, memory_bytes: None },
+        ceiling: Ceiling { slots: None, cpu_milli: Some(1), memory_bytes: None },
+    };
     assert!(matches!(story.tell(&say(&SENSELESS)), Err(Rejection::OutOfRange { what: "ceiling.cpu", .. })));
     let elsewhere = Command::SetResources { pool: PoolRef::Name("nowhere"), resources: &NONE, by: "", reason: "" };
     story.refuses(&elsewhere, Rejection::UnknownPool);
@@ -138,7 +140,8 @@ fn a_ceiling_that_comes_down_shrinks_a_pool_with_a_policy_at_once_and_one_that_g
     let live = |story: &Story| story.shard.state().control.replicas.len();
     for replica in 0..20 {
         // Those that were asked for and go again at once are gone when they say so.
-        let _ = story.tell(&Command::StopReplica { replica: ReplicaId(replica), departure: ergate_events::event::Departure::Drained });
+        let _ = story
+            .tell(&Command::StopReplica { replica: ReplicaId(replica), departure: ergate_events::event::Departure::Drained });
     }
     story.pass(1);
     assert_eq!(live(&story), 4);

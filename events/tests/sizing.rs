@@ -66,7 +66,12 @@ fn a_decision_has_every_number_and_a_burst_asks_for_all_at_once_up_to_the_most()
         }
     };
     let now = story.now.after(ergate_events::time::Micros(1));
-    story.shard.batch(now, &[Command::ObservePool { pool: POOL, readings: &readings, work: &[], seen: &[] }], &mut Vec::new(), &mut hear);
+    story.shard.batch(
+        now,
+        &[Command::ObservePool { pool: POOL, readings: &readings, work: &[], seen: &[] }],
+        &mut Vec::new(),
+        &mut hear,
+    );
     let decision: Decision = decided.expect("it decided");
     // 600 in 30 s are 20 a second, of a second each: 20 busy slots, of which each replica has 2 for 70 % of the time.
     assert_eq!((decision.from, decision.wanted, decision.reason), (0, 8, Reason::Woken), "{decision:?}");
@@ -102,7 +107,10 @@ fn what_is_no_policy_or_does_not_fit_is_refused() {
     story.tell(&set(RATE, 0, 8)).expect("it is the same");
     story.expect(&[]);
     let readings = seen(1, 0, 0, 0);
-    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &readings[1..], work: &[], seen: &[] }).is_err(), "one is missing");
+    assert!(
+        story.tell(&Command::ObservePool { pool: POOL, readings: &readings[1..], work: &[], seen: &[] }).is_err(),
+        "one is missing"
+    );
     story.refuses(&Command::ObservePool { pool: PoolId(1), readings: &readings, work: &[], seen: &[] }, Rejection::UnknownPool);
     story.tell(&set("", 0, 0)).expect("none is fine");
     story.expect(&["no policy pool-0 0 0"]);

@@ -23,12 +23,12 @@ use ergate_events::id::{Epoch, Position, ShardId, TypeId};
 use ergate_events::log::index::TaskIndex;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{LogError, LogReader};
+use ergate_events::resources::PoolResources;
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
+use ergate_events::state::control::PoolSize;
 use ergate_events::time::Timestamp;
 use ergate_events::view::{Progress, Tally};
-use ergate_events::resources::PoolResources;
-use ergate_events::state::control::PoolSize;
 use ergate_events::worker::WORKER_FIRST;
 use tokio::sync::{mpsc, oneshot, watch};
 

@@ -125,7 +125,12 @@ impl Autoscaler {
 }
 
 /// What is recorded of a look: first how far the shards were that it saw, and which replicas there are, where that is not in the same log.
-fn proposals(sized: &SizedPool, seen: &Seen, shards: Vec<ShardReading>, (readings, each): (Vec<Reading>, Vec<ReplicaReading>)) -> Vec<Proposal> {
+fn proposals(
+    sized: &SizedPool,
+    seen: &Seen,
+    shards: Vec<ShardReading>,
+    (readings, each): (Vec<Reading>, Vec<ReplicaReading>),
+) -> Vec<Proposal> {
     let shards = Some(shards).filter(|shards| !shards.is_empty()).map(Proposal::ObserveShards);
     let up = seen.all.as_ref().map(|all| Proposal::CountReplicas { pool: sized.pool, up: all.up });
     let work = seen.all.as_ref().map_or_else(Vec::new, |all| all.work.clone());

@@ -26,7 +26,9 @@ fn is_own(place: &Path, family: &BTreeSet<u32>) -> bool {
     let Some(processes) = text(place.join("cgroup.procs")) else { return false };
     let has_none_below = text(place.join("cgroup.stat")).is_some_and(|stat| value(&stat, "nr_descendants") == Some(0));
     let mut processes = processes.split_whitespace().map(str::parse::<u32>).peekable();
-    has_none_below && processes.peek().is_some() && processes.all(|process| process.is_ok_and(|process| family.contains(&process)))
+    has_none_below
+        && processes.peek().is_some()
+        && processes.all(|process| process.is_ok_and(|process| family.contains(&process)))
 }
 
 fn measure(place: &Path) -> Option<Group> {

@@ -30,8 +30,8 @@ pub use self::canary::Canary;
 use self::canary::Share;
 use self::engines::Engines;
 use self::session::Begun;
-use crate::usage::Own;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
+use crate::usage::Own;
 
 /// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
 pub const WORKERS_MAX: usize = 10_000;

@@ -157,7 +157,8 @@ impl Meaning {
             Form::Percent => {
                 let setting = self.setting;
                 let asked = (self.asked)(asked).filter(|asked| *asked > 0);
-                let asked = asked.ok_or_else(|| format!("nobody said how much {what} a replica asks for: set `{setting}` of the pool"))?;
+                let asked = asked
+                    .ok_or_else(|| format!("nobody said how much {what} a replica asks for: set `{setting}` of the pool"))?;
                 measure::real(mean / asked as f64 * 100.0)
             }
         })

@@ -258,7 +258,13 @@ impl State {
             state.control.scaling = take(&mut rest)?;
             state.control.resources = take(&mut rest)?;
         }
-        if state.control.scaling.keys().chain(state.control.resources.keys()).any(|pool| usize::from(pool.0) >= state.control.pools.len()) {
+        if state
+            .control
+            .scaling
+            .keys()
+            .chain(state.control.resources.keys())
+            .any(|pool| usize::from(pool.0) >= state.control.pools.len())
+        {
             return Err(ImageError::Inconsistent("the pool of a policy or of resources is not listed"));
         }
         if !rest.is_empty() {

@@ -427,7 +427,11 @@ fn a_decision_that_does_not_follow_is_named_with_its_position() {
     let policy = r#"{"policy":"rate"}"#.into();
     follow(&mut history, &mut state, Event::PolicySet { pool: POOL, policy, least: 0, most: 5, by: "", reason: "" });
     let readings = [3, 0, 1, 1, 1].map(measure::count).to_vec();
-    follow(&mut history, &mut state, Event::PoolObserved { pool: POOL, readings: readings.clone(), work: Vec::new(), seen: Vec::new() });
+    follow(
+        &mut history,
+        &mut state,
+        Event::PoolObserved { pool: POOL, readings: readings.clone(), work: Vec::new(), seen: Vec::new() },
+    );
     assert_eq!(history.decisions().difference, None);
     follow(&mut history, &mut state, Event::PoolScaled { pool: POOL, replicas: 5, decision: "{}".into() });
     assert_eq!(history.decisions().difference.map(|at| at.0), Some(4));

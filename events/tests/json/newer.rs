@@ -3,8 +3,8 @@
 use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{LimitId, ScheduleId};
 use ergate_events::limit::{LimitSettings, Rate};
-use ergate_events::scaling::real::Real;
 use ergate_events::resources::{Asked, Ceiling, PoolResources};
+use ergate_events::scaling::real::Real;
 use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::scaling::usage::{ReplicaReading, Stage, Used};
 use ergate_events::schedule::{CatchUp, Label, Overlap, PassedOver, ScheduleSettings, When};
@@ -150,8 +150,12 @@ fn seen() -> impl Strategy<Value = ReplicaReading> {
     let stage = prop_oneof![Just(Stage::Starting), Just(Stage::Ready), Just(Stage::Draining)];
     let used = (amount(), amount(), moment(), span());
     let used = used.prop_map(|(cpu_milli, memory_bytes, at, over)| Used { cpu_milli, memory_bytes, at, over });
-    (stage, moment(), any::<u32>(), of(used))
-        .prop_map(|(stage, since, busy_milli, used)| ReplicaReading { stage, since, busy_milli, used })
+    (stage, moment(), any::<u32>(), of(used)).prop_map(|(stage, since, busy_milli, used)| ReplicaReading {
+        stage,
+        since,
+        busy_milli,
+        used,
+    })
 }
 
 fn resources() -> impl Strategy<Value = PoolResources> {

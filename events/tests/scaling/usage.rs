@@ -138,7 +138,8 @@ fn the_controller_is_shown_live_replicas_with_what_is_missing_and_unready() {
     assert_eq!(hpa(utilization("cpu", 70), &[silent()], 1).0, Answer::Failed(Failure::NoSamples));
     assert_eq!(hpa(utilization("cpu", 70), &[], 1).0, Answer::Failed(Failure::NoPods));
     // How busy slots are is a metric of pods.
-    let busy_slots = Metric { source: Source::Pods, name: "busy_percent".to_owned(), signal: None, target: Target::AverageValueMilli(80_000) };
+    let busy_slots =
+        Metric { source: Source::Pods, name: "busy_percent".to_owned(), signal: None, target: Target::AverageValueMilli(80_000) };
     assert_eq!(hpa(busy_slots, &[busy(), busy()], 2).0, Answer::Replicas(3));
 }
 
@@ -147,7 +148,9 @@ fn without_what_a_replica_asks_for_a_share_of_it_fails_and_a_value_does_not() {
     let unsaid = |metric: Metric| {
         let policy = Hpa { metrics: vec![metric], ..Hpa::default() };
         let pods = Some(pods(&[using(900, GIB)], &Asked::default()));
-        policy.evaluate(&mut Default::default(), &Observation { pods, ..seen(NOW, 1, (1, 10), Vec::new()) }).verdicts[0].answer.clone()
+        policy.evaluate(&mut Default::default(), &Observation { pods, ..seen(NOW, 1, (1, 10), Vec::new()) }).verdicts[0]
+            .answer
+            .clone()
     };
     assert_eq!(unsaid(utilization("cpu", 70)), Answer::Failed(Failure::NoRequest));
     assert_eq!(unsaid(Metric { target: Target::AverageValueMilli(500), ..utilization("cpu", 70) }), Answer::Replicas(2));
@@ -181,8 +184,14 @@ fn five_minutes_above_seventy_per_cent_add_one_and_a_worker_that_stops_telling_a
 
 #[test]
 fn readings_are_numbers_of_the_unit_that_the_name_says() {
-    let Some(Reading::Value(Value::Real(number))) = read("cpu_cores", &[using(2_250, 0)], &ASKED, at(NOW)) else { panic!("no number") };
+    let Some(Reading::Value(Value::Real(number))) = read("cpu_cores", &[using(2_250, 0)], &ASKED, at(NOW)) else {
+        panic!("no number")
+    };
     assert_eq!(number.get(), 2.25);
     assert_eq!(Micros::from_secs(30), TOLD_WITHIN);
-    assert_eq!(read("cpu_cores", &[using(0, 0)], &ASKED, Timestamp(0)).map(|it| matches!(it, Reading::Value(_))), Some(true), "who uses nothing says so");
+    assert_eq!(
+        read("cpu_cores", &[using(0, 0)], &ASKED, Timestamp(0)).map(|it| matches!(it, Reading::Value(_))),
+        Some(true),
+        "who uses nothing says so"
+    );
 }

@@ -259,7 +259,8 @@ fn resources(pool: &Value) -> Vec<(&'static str, Option<String>)> {
     let fit = &pool["resources"]["fit"];
     let fits = fit["because"].as_str().map(|because| format!("{} replicas: {because}", plain(&fit["replicas"])));
     let used = usage["told"].as_u64().map(|told| {
-        let (cores, bytes) = (usage["cpu_cores"].as_f64().unwrap_or_default(), usage["memory_bytes"].as_f64().unwrap_or_default());
+        let (cores, bytes) =
+            (usage["cpu_cores"].as_f64().unwrap_or_default(), usage["memory_bytes"].as_f64().unwrap_or_default());
         format!("{cores:.2} cores, {:.0} MiB ({told} told lately)", bytes / f64::from(1 << 20))
     });
     let all = [("each asks for", (!each.is_empty()).then_some(each)), ("ceiling", fits), ("they use", used)];

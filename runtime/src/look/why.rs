@@ -31,7 +31,8 @@ pub fn why(state: &State, pool: &str) -> Option<Value> {
 /// What is said of a pool's resources, and how many replicas fit; `None` where nothing is said.
 pub fn resources(state: &State, pool: PoolId) -> Option<Value> {
     let said = state.control.resources.get(&pool)?;
-    let mut told = json!({ "asked": said.resources.asked, "ceiling": said.resources.ceiling, "set_at": said.set_at.0.to_string() });
+    let mut told =
+        json!({ "asked": said.resources.asked, "ceiling": said.resources.ceiling, "set_at": said.set_at.0.to_string() });
     if let Some(fit) = state.control.fit(pool) {
         told["fit"] = json!({ "replicas": fit.replicas(), "by": fit.of.name(), "because": fit.to_string() });
     }
@@ -43,10 +44,9 @@ fn decision(state: &State, pool: PoolId, scaling: &Scaling, Look { seen, decisio
         Reading::Value(value) => json!({ "name": signal.name, "value": value.real(), "text": value.to_string() }),
         Reading::Failed(reason) => json!({ "name": signal.name, "failed": reason }),
     });
-    let limits = decision
-        .limits
-        .iter()
-        .map(|limit| json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": origin(state, pool, scaling, limit) }));
+    let limits = decision.limits.iter().map(
+        |limit| json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": origin(state, pool, scaling, limit) }),
+    );
     json!({
         "at": seen.at.rfc3339(), "from": decision.from, "wanted": decision.wanted, "reason": decision.reason,
         "sentence": decision.sentence(|input| scaling.policy().input(input)),
@@ -89,7 +89,10 @@ pub(super) fn origin(state: &State, pool: PoolId, scaling: &Scaling, limit: &Lim
 /// The event that set the ceiling of a pool.
 fn said_at(state: &State, pool: PoolId) -> String {
     let said = state.control.resources.get(&pool);
-    said.map_or_else(|| "pool_resources_set before".to_owned(), |said| format!("pool_resources_set at position {}", said.set_at.0))
+    said.map_or_else(
+        || "pool_resources_set before".to_owned(),
+        |said| format!("pool_resources_set at position {}", said.set_at.0),
+    )
 }
 
 /// Why so many replicas do not fit.
@@ -108,8 +111,8 @@ pub fn why_not(state: &State, pool: &str, count: u32) -> Option<String> {
     let (id, _) = state.control.pool(pool)?;
     let scaling = state.control.scaling.get(&id)?;
     let Bounds { min, max } = scaling.bounds;
-    let by_max =
-        (count > max).then(|| format!("the pool may have {max} at most (policy_set at position {}); raise `max`", scaling.set_at.0));
+    let by_max = (count > max)
+        .then(|| format!("the pool may have {max} at most (policy_set at position {}); raise `max`", scaling.set_at.0));
     let by_ceiling = state.control.fit(id).filter(|fit| count > fit.replicas()).map(|fit| too_many(state, id, fit, count));
     if by_max.is_some() || by_ceiling.is_some() {
         return Some(by_max.into_iter().chain(by_ceiling).collect::<Vec<_>>().join("; and "));

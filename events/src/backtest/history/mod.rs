@@ -285,7 +285,9 @@ impl History {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other events say nothing of who works in a pool or sizes it")]
         match event {
             Event::Opened { .. } => self.restarts += 1,
-            Event::PolicySet { pool, .. } | Event::PoolResourcesSet { pool, .. } if *pool == id => self.learn_policy(state, id, at),
+            Event::PolicySet { pool, .. } | Event::PoolResourcesSet { pool, .. } if *pool == id => {
+                self.learn_policy(state, id, at)
+            }
             Event::PoolModeSet { pool, mode, .. } if *pool == id => {
                 self.changes.push((at, Change::Runs(*mode == PoolMode::Running)));
             }

@@ -1,7 +1,7 @@
 //! `HorizontalPodAutoscaler` to the policy `hpa`, which decides as its controller does.
 
-use ergate::events::scaling::AnyPolicy;
 use ergate::events::resources::Asked;
+use ergate::events::scaling::AnyPolicy;
 use ergate::events::scaling::hpa::{Hpa, Metric, Source, Target};
 use ergate::events::scaling::signal::names;
 use ergate::events::scaling::usage;
@@ -113,7 +113,9 @@ fn metrics(spec: &Fields<'_>, min: u32, notes: &mut Vec<Note>) -> Result<Vec<Met
 
 /// Adds a metric. Of two about the same the one with the lower target always asks for as much.
 fn add(metrics: &mut Vec<Metric>, metric: Metric, place: (String, usize), notes: &mut Vec<Note>) {
-    let same = |known: &&mut Metric| known.name == metric.name && known.source == metric.source && lower(known.target, metric.target).is_some();
+    let same = |known: &&mut Metric| {
+        known.name == metric.name && known.source == metric.source && lower(known.target, metric.target).is_some()
+    };
     match metrics.iter_mut().find(same) {
         Some(known) => {
             known.target = lower(known.target, metric.target).unwrap_or(known.target);

@@ -125,7 +125,9 @@ impl Other {
             Other::Ratio => {
                 "a formula of `keda` over several signals, or the policy `rate`, which divides arrivals by what a replica does"
             }
-            Other::Memory => "a rule over `memory_percent`, of what a replica asks for, or `memory_max`, which bounds what each may have",
+            Other::Memory => {
+                "a rule over `memory_percent`, of what a replica asks for, or `memory_max`, which bounds what each may have"
+            }
             Other::Unknown => {
                 "if it counts what waits, `ready`; what waits or runs, `work`; what arrives, `arrivals_per_s`; how busy replicas are, `busy_percent`"
             }

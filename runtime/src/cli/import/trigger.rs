@@ -249,7 +249,12 @@ fn resource(
     }
     let what = format!("CPU at {percent} % became `{}` at {percent} %", names::BUSY);
     let why = "how busy slots are is known of every pool, and what replicas use of the CPU only where they tell it";
-    notes.push(Note::new(place, what, why, "`cpu_percent`, with `cpu` of the pool; for tasks that wait more than they compute, `ready` or `work`"));
+    notes.push(Note::new(
+        place,
+        what,
+        why,
+        "`cpu_percent`, with `cpu` of the pool; for tasks that wait more than they compute, `ready` or `work`",
+    ));
     Ok(Some((names::BUSY, Target::ValueMilli(i64::from(percent) * 1_000), Real::ZERO)))
 }
 

@@ -53,7 +53,8 @@ fn asked(object: &Fields<'_>) -> Result<Asked, Refusal> {
         Ok(sum)
     };
     let (cpu, memory) = (sum("cpu")?, sum("memory")?);
-    let amount = |milli: Option<i64>, unit: i64| milli.and_then(|milli| u64::try_from(milli / unit).ok()).filter(|amount| *amount > 0);
+    let amount =
+        |milli: Option<i64>, unit: i64| milli.and_then(|milli| u64::try_from(milli / unit).ok()).filter(|amount| *amount > 0);
     Ok(Asked { cpu_milli: amount(cpu, 1), memory_bytes: amount(memory, 1_000) })
 }
 

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ergate_actors::executor::context::Progress;
 use ergate_actors::executor::function::TaskError;
-use ergate_events::command::Rejection;
 use ergate_actors::usage::Usage;
+use ergate_events::command::Rejection;
 use ergate_events::id::AttemptId;
 use ergate_events::resources::RESOURCE_MAX;
 use ergate_events::task::{CHECKPOINT_BYTES_MAX, MESSAGE_BYTES_MAX, Outcome, PAYLOAD_BYTES_MAX};
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn null_is_a_result_and_a_checkpoint() {
         let body = br#"{"outcomes":[{"attempt":"0-1.1","result":null}],"heartbeats":[{"attempt":"0-2.1","checkpoint":null}]}"#;
-        let Ok(Reported { news, concurrency: None }) = read(body, 1) else { panic!("it is refused") };
+        let Ok(Reported { news, concurrency: None, usage: None }) = read(body, 1) else { panic!("it is refused") };
         assert!(matches!(&news[0].1, News::Beat(None, Some(kept)) if kept == b"null"));
         assert!(matches!(&news[1].1, News::Succeeded(Outcome::Succeeded, result) if result == b"null"));
         assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#, 1).is_err());

@@ -241,7 +241,11 @@ impl PodCase {
             is_deleted: self.deleted.or(default.deleted).unwrap_or(false),
             started: Some(ago(at, seconds(self.started_ago_s, default.started_ago_s, 3_600.0))),
             ready: Some((self.ready.or(default.ready).unwrap_or(true), since)),
-            requests: metrics.iter().filter(|_| request >= 0).map(|metric| Requested { metric: metric.name.clone(), milli: request }).collect(),
+            requests: metrics
+                .iter()
+                .filter(|_| request >= 0)
+                .map(|metric| Requested { metric: metric.name.clone(), milli: request })
+                .collect(),
             usage: usage.collect(),
         }
     }

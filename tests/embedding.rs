@@ -459,3 +459,42 @@ fn the_newest_progress_is_recorded_once_a_second_and_at_the_end_of_a_failure() {
         ergate.shutdown().await.expect("it closes");
     });
 }
+
+#[test]
+fn a_program_gives_a_pool_shadows_holds_its_size_and_lets_it_go() {
+    use ergate::scaling::AnyPolicy;
+    use ergate::scaling::rate::Rate;
+
+    block_on(LIMIT, async {
+        let policy = AnyPolicy::Rate(Rate::default());
+        let builder = Runtime::builder().memory().task("double", double).pool_between("default", 0, 4, 2);
+        let runtime = builder.policy("default", policy.clone()).shadow("default", "same", policy.clone()).start().await.unwrap();
+        runtime.set_shadow("default", "other", Some(&policy), "test", "to see").await.unwrap();
+        runtime.set_shadow("default", "same", None, "test", "seen").await.unwrap();
+        assert!(matches!(
+            runtime.set_shadow("default", "no name", Some(&policy), "test", "").await,
+            Err(SubmitError::Rejected(Rejection::OutOfRange { .. }))
+        ));
+        for span in [Micros(1), Micros::from_secs(32 * 86_400)] {
+            let held = runtime.hold_pool("default", 3, span, "test", "").await;
+            assert!(matches!(held, Err(SubmitError::Rejected(Rejection::OutOfRange { .. }))), "{span}");
+        }
+        // What is there of the only pool: its size, its shadows, and whether somebody holds it.
+        let there = async || {
+            let state = runtime.state().await.unwrap();
+            let scaling = state.control.scaling.values().next().unwrap();
+            let names: Vec<String> = scaling.shadows.keys().cloned().collect();
+            (state.control.pools[0].replicas, names.join(" "), scaling.hold.is_some())
+        };
+        runtime.hold_pool("default", 3, Micros::from_secs(3_600), "test", "the launch").await.unwrap();
+        assert_eq!(there().await, (3, "other".to_owned(), true));
+        let before = Instant::now();
+        runtime.release_pool("default", "test", "it is over").await.unwrap();
+        while there().await.0 != 0 {
+            assert!(before.elapsed() < LIMIT, "{:?}", there().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(there().await, (0, "other".to_owned(), false));
+        runtime.shutdown().await.unwrap();
+    });
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ergate_events::event::{Departure, PoolMode, ShardReading};
 use ergate_events::firing::Firing;
-use ergate_events::id::{LimitId, Ordinal, PoolId, ReplicaId, ScheduleId, TypeId};
+use ergate_events::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TypeId};
 use ergate_events::limit::LimitSettings;
 use ergate_events::resources::PoolResources;
 use ergate_events::scaling::signal::Reading;
@@ -142,11 +142,39 @@ pub enum Proposal {
         /// And why.
         reason: String,
     },
+    /// See [`Command::SetShadow`].
+    SetShadow {
+        /// The pool.
+        pool: String,
+        /// The name of the shadow.
+        shadow: String,
+        /// Its policy as JSON; none where it is empty.
+        policy: String,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
+    /// See [`Command::HoldSize`].
+    HoldSize {
+        /// The pool.
+        pool: String,
+        /// How many replicas; none lets it go.
+        replicas: Option<u32>,
+        /// Until when.
+        until: Timestamp,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
+    },
     /// See [`Command::ObservePool`].
     ObservePool {
         /// The pool.
         pool: PoolId,
-        /// What was read, in the order of the policy's signals.
+        /// The policies that are asked: each by its bit, and the event that set it. Where one was set anew meanwhile, nothing is observed.
+        asked: Vec<(u32, Position)>,
+        /// What was read, in the order of their signals.
         readings: Vec<Reading>,
         /// Tasks that are ready or running, by shard, where shards share the pool.
         work: Vec<u64>,
@@ -332,6 +360,20 @@ fn count_replicas<'a>(control: &Control, pool: PoolId, up: u32) -> Vec<Command<'
     come.chain(drained).chain(lost).collect()
 }
 
+/// What was read for some policies of a pool, unless another one has taken the place of one of them since.
+fn observe<'a>(
+    control: &Control,
+    (pool, asked): (PoolId, &[(u32, Position)]),
+    (readings, work, seen): (&'a [Reading], &'a [u64], &'a [ReplicaReading]),
+) -> Option<Command<'a>> {
+    let scaling = control.scaling.get(&pool)?;
+    let is_there = |(bit, set_at): &(u32, Position)| {
+        scaling.deciders().any(|(known, _, decider)| known == *bit && decider.set_at == *set_at)
+    };
+    let all = asked.iter().fold(0, |all, (bit, _)| all | bit);
+    asked.iter().all(is_there).then_some(Command::ObservePool { pool, readings, work, asked: all, seen })
+}
+
 impl Proposal {
     pub(crate) fn commands<'a>(&'a self, state: &State) -> Vec<Command<'a>> {
         match *self {
@@ -377,11 +419,17 @@ impl Proposal {
             Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
                 vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
             }
-            Proposal::ObservePool { pool, ref readings, ref work, ref seen } => {
-                vec![Command::ObservePool { pool, readings, work, seen }]
+            Proposal::ObservePool { pool, ref asked, ref readings, ref work, ref seen } => {
+                observe(&state.control, (pool, asked), (readings, work, seen)).into_iter().collect()
             }
             Proposal::SetResources { ref pool, ref resources, ref by, ref reason } => {
                 vec![Command::SetResources { pool: PoolRef::Name(pool), resources, by, reason }]
+            }
+            Proposal::SetShadow { ref pool, ref shadow, ref policy, ref by, ref reason } => {
+                vec![Command::SetShadow { pool: PoolRef::Name(pool), shadow, policy, by, reason }]
+            }
+            Proposal::HoldSize { ref pool, replicas, until, ref by, ref reason } => {
+                vec![Command::HoldSize { pool: PoolRef::Name(pool), replicas, until, by, reason }]
             }
             Proposal::CountReplicas { pool, up } => count_replicas(&state.control, pool, up),
             Proposal::EndPolicy { ref pool, shards, ref by, ref reason } => {

@@ -8,6 +8,7 @@ use ergate_events::resources::{PoolResources, cores as show_cores};
 use ergate_events::scaling::rate::Rate;
 use ergate_events::scaling::signal::Bounds;
 use ergate_events::scaling::{AnyPolicy, Policy};
+use ergate_events::sizing::{SHADOWS_MAX, is_shadow_name};
 
 use crate::secret::OptionValue;
 use crate::task::executor::{command, is_secret, is_variable, show_command, url};
@@ -27,6 +28,8 @@ const CPU_MAX: u32 = 1_000_000_000;
 const PRICE_MAX: u32 = 1_000_000_000;
 /// The key of a pool that a policy of its own sizes.
 const POLICY: &str = "policy";
+/// What the key of a shadow begins with; its name and [`POLICY`] follow.
+const SHADOW: &str = "shadow.";
 /// Keys of pools whose replicas are processes.
 const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
 /// Keys of a server.
@@ -43,7 +46,14 @@ const MEMORY_MIN: u64 = 64 << 20;
 
 /// Whether there is such a key.
 pub(crate) fn knows(key: &str) -> bool {
-    all().any(|known| known == key) || PARTS.contains(&key) || key.strip_prefix("set.").is_some_and(is_variable)
+    let is_plain = all().any(|known| known == key) || PARTS.contains(&key);
+    is_plain || shadow(key).is_some() || key.strip_prefix("set.").is_some_and(is_variable)
+}
+
+/// The name of the shadow whose policy a key is.
+fn shadow(key: &str) -> Option<&str> {
+    let name = key.strip_prefix(SHADOW)?.strip_suffix(POLICY)?.strip_suffix('.')?;
+    Some(name).filter(|name| is_shadow_name(name))
 }
 
 /// All keys that have one name.
@@ -64,6 +74,8 @@ pub struct Pool {
     pub slots: u32,
     /// The file of the policy that sizes it, or the name of one of [`PRESETS`](crate::PRESETS).
     pub policy: Option<PathBuf>,
+    /// The same of each policy that decides beside that one, by the name of the shadow.
+    pub shadows: BTreeMap<String, PathBuf>,
     /// Who starts its replicas, unless it has a server.
     fleet: Fleet,
     /// The server that each of its workers has.
@@ -187,6 +199,7 @@ impl Default for Pool {
             replicas_min: None,
             slots: 1_024,
             policy: None,
+            shadows: BTreeMap::new(),
             fleet: Fleet::Local,
             server: None,
             parts: Parts::default(),
@@ -302,11 +315,8 @@ impl Pool {
             "replicas.min" => self.replicas_min = Some(count(0).ok_or("a whole number from 0 to 65536")?),
             "replicas.max" => self.replicas = count(0).ok_or("a whole number from 0 to 65536")?,
             "slots" => self.slots = count(1).ok_or("a whole number from 1 to 65536")?,
-            POLICY => {
-                let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
-                let shipped = crate::PRESETS.iter().any(|(name, _)| *name == path);
-                self.policy = Some(if shipped { path.into() } else { dir.join(path) });
-            }
+            POLICY => self.policy = Some(policy_file(raw, dir)?),
+            _ if let Some(name) = shadow(key) => drop(self.shadows.insert(name.to_owned(), policy_file(raw, dir)?)),
             "fleet" => self.fleet = Fleet::named(raw).ok_or("\"local\", \"process\" or \"external\"")?,
             "gpus" => self.gpus = gpus(raw).ok_or("a list of indices such as [0, 1]")?,
             "memory_max" => {
@@ -376,7 +386,8 @@ impl Pool {
         let resources = ASKED.into_iter().chain(CEILING).filter(|key| self.resource(key).is_some());
         let processes = policy.into_iter().chain(price).chain(resources).chain(processes).chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
-        plain.chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
+        let shadows = self.shadows.keys().map(|name| format!("{SHADOW}{name}.{POLICY}"));
+        plain.chain(shadows).chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
     }
 
     /// A value as a file would have it.
@@ -402,6 +413,9 @@ impl Pool {
             ("health_every", _) => parts.health_every().map_or_else(|| "never".to_owned(), show_duration),
             ("stop_within", _) => show_duration(parts.stop_within()),
             ("env", _) => format!("{:?}", parts.env()),
+            _ if let Some(name) = shadow(key) => {
+                self.shadows.get(name).map(|path| path.display().to_string()).unwrap_or_default()
+            }
             _ => {
                 let named = key.strip_prefix("set.").and_then(|name| parts.set.get(name));
                 named.map(ToString::to_string).unwrap_or_default()
@@ -471,6 +485,13 @@ fn cores(raw: &Raw) -> Option<u64> {
     thousandths.unwrap_or_else(|| raw.thousandths(1, CPU_MAX)).filter(|milli| (1..=CPU_MAX).contains(milli)).map(u64::from)
 }
 
+/// The file of a policy, which lies beside that of the configuration, or the name of one that comes with Ergate.
+fn policy_file(raw: &Raw, dir: &Path) -> Result<PathBuf, &'static str> {
+    let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
+    let shipped = crate::PRESETS.iter().any(|(name, _)| *name == path);
+    Ok(if shipped { path.into() } else { dir.join(path) })
+}
+
 fn gpus(raw: &Raw) -> Option<Vec<u32>> {
     raw.texts()?.iter().map(|text| text.parse().ok()).collect()
 }
@@ -514,6 +535,37 @@ impl crate::keys::Config {
             let key = format!("pool.{name}.{}", if pool.policy.is_some() { POLICY } else { "replicas" });
             let origin = self.origin(&key);
             all.push((name.as_str(), checked.map_err(|reason| crate::ConfigError::Refused { origin, key, reason })?));
+        }
+        Ok(all)
+    }
+
+    /// The shadows of pools: the pool, the name, and the policy of its file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`](crate::ConfigError::Refused) as for [`Config::policies`](crate::Config::policies), and where a pool has no policy beside
+    /// which a shadow could decide, or too many of them.
+    pub fn shadows(&self) -> Result<Vec<(&str, &str, AnyPolicy)>, crate::ConfigError> {
+        let mut all = Vec::new();
+        for (pool, settings) in &self.pools {
+            let bounds = Bounds { min: settings.least(), max: settings.replicas };
+            let is_sized = settings.policy.is_some() || settings.preset != Preset::AlwaysOn;
+            for (index, (name, path)) in settings.shadows.iter().enumerate() {
+                let read = || {
+                    if !is_sized {
+                        return Err(
+                            "a shadow decides beside the policy of its pool; give it a `policy`, or another preset".to_owned()
+                        );
+                    }
+                    if index >= SHADOWS_MAX {
+                        return Err(format!("a pool has at most {SHADOWS_MAX} shadows; take some away"));
+                    }
+                    let policy = crate::read_policy(path)?;
+                    policy.check(bounds).map(|()| policy).map_err(|error| error.to_string())
+                };
+                let key = format!("pool.{pool}.{SHADOW}{name}.{POLICY}");
+                let refused = |reason| crate::ConfigError::Refused { origin: self.origin(&key), key: key.clone(), reason };
+                all.push((pool.as_str(), name.as_str(), read().map_err(refused)?));
+            }
         }
         Ok(all)
     }

@@ -137,3 +137,25 @@ fn a_ceiling_that_makes_no_sense_or_is_below_the_floor_is_refused() {
     let sleeps = "[pool.p]\npreset = \"scale-to-zero\"\nreplicas = 40\nslots = 4\nceiling = { slots = 2 }\n";
     assert!(read(sleeps, &[]).unwrap().resources().is_ok(), "a pool of none fits under anything");
 }
+
+#[test]
+fn shadows_are_policies_beside_the_one_of_their_pool() {
+    let text = |more: &str| format!("[pool.p]\npreset = \"scale-to-zero\"\nreplicas = {{ min = 0, max = 4 }}\n{more}");
+    let config =
+        read(&text("[pool.p.shadow.cautious]\npolicy = \"low-cost\"\n[pool.p.shadow.b]\npolicy = \"kpa\"\n"), &[]).unwrap();
+    let shadows = config.shadows().unwrap();
+    let names: Vec<_> = shadows.iter().map(|(pool, name, _)| (*pool, *name)).collect();
+    assert_eq!(names, [("p", "b"), ("p", "cautious")]);
+    let shown = config.settings().into_iter().find(|one| one.key == "pool.p.shadow.cautious.policy").unwrap();
+    assert_eq!(shown.value, "low-cost");
+    let set = read(&text(""), &[("ERGATE_POOL__P__SHADOW__B__POLICY", "kpa")]).unwrap();
+    assert_eq!(set.shadows().unwrap().len(), 1);
+    refuses(&text("shadow.a.policy = 3\n"), &[], &["my.toml:4", "the file of a policy"]);
+    refuses(&text("shadow.a.police = \"x\"\n"), &[], &["pool.p.shadow.a.police"]);
+    refuses(&text("shadow.\"a b\".policy = \"kpa\"\n"), &[], &["shadow.a b.policy"]);
+    let refused = |text: &str| read(text, &[]).unwrap().shadows().unwrap_err().to_string();
+    assert!(refused("[pool.p]\nshadow.a.policy = \"kpa\"\n").contains("beside the policy of its pool"));
+    assert!(refused(&text("shadow.a.policy = \"nowhere.toml\"\n")).contains("pool.p.shadow.a.policy"));
+    let many: String = (0..17).map(|number| format!("shadow.s{number}.policy = \"kpa\"\n")).collect();
+    assert!(refused(&text(&many)).contains("at most 16 shadows"));
+}

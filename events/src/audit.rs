@@ -287,8 +287,9 @@ fn derived(event: &Event<'_>) -> Option<Event<'static>> {
         Event::Limited { task, limit } => Event::Limited { task, limit },
         Event::Admitted { task } => Event::Admitted { task },
         Event::DependencyMet { task, dependency, left } => Event::DependencyMet { task, dependency, left },
-        Event::PoolScaled { pool, replicas, ref decision } => {
-            Event::PoolScaled { pool, replicas, decision: decision.clone().into_owned().into() }
+        Event::PoolScaled { pool, replicas, ref decision, ref shadow } => {
+            let (decision, shadow) = (decision.clone().into_owned().into(), shadow.clone().map(|name| name.into_owned().into()));
+            Event::PoolScaled { pool, replicas, decision, shadow }
         }
         _ => return None,
     })

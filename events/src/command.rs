@@ -100,9 +100,15 @@ pub enum Command<'a> {
     ChangeConcurrency { replica: ReplicaId, before: u32, concurrency: u32, reason: &'a str },
     /// Let a policy, as JSON, size a pool between two bounds; none where the text is empty.
     SetPolicy { pool: PoolRef<'a>, policy: &'a str, least: u32, most: u32, by: &'a str, reason: &'a str },
-    /// Decide about the size of a pool; one reading for each signal that its policy names. Where shards share it, `work` has its tasks that are ready or
-    /// running in each of them; where it looks at replicas one by one, `seen` has each.
-    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64], seen: &'a [ReplicaReading] },
+    /// Decide about the size of a pool; one reading for each signal that one of the asked policies names ([`Scaling::signals`]). Where shards share it,
+    /// `work` has its tasks that are ready or running in each of them; where one of the policies looks at replicas one by one, `seen` has each.
+    ///
+    /// [`Scaling::signals`]: crate::state::scaling::Scaling::signals
+    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64], asked: u32, seen: &'a [ReplicaReading] },
+    /// Let a policy, as JSON, decide beside the one of the pool, without any effect; not any more where the text is empty.
+    SetShadow { pool: PoolRef<'a>, shadow: &'a str, policy: &'a str, by: &'a str, reason: &'a str },
+    /// Hold a pool that a policy sizes at so many replicas until a moment; let it go where there is no number.
+    HoldSize { pool: PoolRef<'a>, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
     /// Make sure that a pool's replicas ask for this, and that all of them together have no more than that.
     SetResources { pool: PoolRef<'a>, resources: &'a PoolResources, by: &'a str, reason: &'a str },
 }
@@ -185,7 +191,15 @@ impl<'a> Command<'a> {
             Event::PolicySet { pool, ref policy, least, most, by, reason } => {
                 Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
             }
-            Event::PoolObserved { pool, ref readings, ref work, ref seen } => Command::ObservePool { pool, readings, work, seen },
+            Event::PoolObserved { pool, ref readings, ref work, asked, ref seen } => {
+                Command::ObservePool { pool, readings, work, asked, seen }
+            }
+            Event::ShadowSet { pool, shadow, ref policy, by, reason } => {
+                Command::SetShadow { pool: PoolRef::Id(pool), shadow, policy, by, reason }
+            }
+            Event::SizeHeld { pool, replicas, until, by, reason } => {
+                Command::HoldSize { pool: PoolRef::Id(pool), replicas, until, by, reason }
+            }
             Event::PoolResourcesSet { pool, ref resources, by, reason } => {
                 Command::SetResources { pool: PoolRef::Id(pool), resources, by, reason }
             }

@@ -124,8 +124,14 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::SetPolicy { pool, policy, least, most, by, reason } => {
             sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
         }
-        Command::ObservePool { pool, readings, work, seen } => {
-            sizing::observe(&state.control, pool, sizing::Seen { readings, work, replicas: seen }, at, out)
+        Command::ObservePool { pool, readings, work, asked, seen } => {
+            sizing::observe(&state.control, pool, sizing::Seen { asked, readings, work, replicas: seen }, at, out)
+        }
+        Command::SetShadow { pool, shadow, policy, by, reason } => {
+            sizing::set_shadow(&state.control, pool, (shadow, policy), (by, reason), out)
+        }
+        Command::HoldSize { pool, replicas, until, by, reason } => {
+            sizing::hold(&state.control, pool, (replicas, until), (by, reason), at, out)
         }
         Command::SetResources { pool, resources, by, reason } => {
             sizing::set_resources(&state.control, pool, resources, (by, reason), out)

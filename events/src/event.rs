@@ -302,10 +302,19 @@ pub enum Event<'a> {
     /// Input: a pool got a policy that sizes it between two bounds, or lost it: then the text is empty. The text is JSON.
     PolicySet { pool: PoolId, policy: Cow<'a, str>, least: u32, most: u32, by: &'a str, reason: &'a str },
     /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order; and where shards share the pool, how many of
-    /// its tasks are ready or running in each of them, by number. Where its policy looks at replicas one by one, what was seen of each.
-    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64>, seen: Vec<ReplicaReading> },
+    /// its tasks are ready or running in each of them, by number.
+    /// `asked` says which policies were asked, a bit each: the lowest is the policy of the pool, then its shadows in the order of their names; the signals
+    /// are those that one of these names. Where one of them looks at replicas one by one, `seen` is what was seen of each.
+    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64>, asked: u32, seen: Vec<ReplicaReading> },
     /// Derived: the policy of a pool decided something else than before, or for another reason. The decision is JSON, and has every number that led to it.
-    PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str> },
+    /// With the name of a shadow it is what that one would have: nothing is scaled by it.
+    PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str>, shadow: Option<Cow<'a, str>> },
+
+    /// Input: a pool got a shadow, a policy beside its own that decides and changes nothing, or lost the one of this name: then the text is empty. The
+    /// text is JSON.
+    ShadowSet { pool: PoolId, shadow: &'a str, policy: Cow<'a, str>, by: &'a str, reason: &'a str },
+    /// Input: somebody held a pool that a policy sizes at so many replicas, within its bounds, until a moment; or let it go, where there is no number.
+    SizeHeld { pool: PoolId, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
     /// Input: somebody said what one replica of a pool asks for, and how much all of them may ask for together.
     PoolResourcesSet { pool: PoolId, resources: Box<PoolResources>, by: &'a str, reason: &'a str },
 }
@@ -406,6 +415,8 @@ impl Event<'_> {
             Event::PolicySet { .. } => "policy_set",
             Event::PoolObserved { .. } => "pool_observed",
             Event::PoolScaled { .. } => "pool_scaled",
+            Event::ShadowSet { .. } => "shadow_set",
+            Event::SizeHeld { .. } => "size_held",
             Event::PoolResourcesSet { .. } => "pool_resources_set",
         }
     }
@@ -455,6 +466,8 @@ impl Event<'_> {
             | Event::ConcurrencyChanged { .. }
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
+            | Event::ShadowSet { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
@@ -495,6 +508,8 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::ShadowSet { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
@@ -600,6 +615,8 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::ShadowSet { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => None,
         }
@@ -628,6 +645,8 @@ impl Event<'_> {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::ShadowSet { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }

@@ -59,12 +59,12 @@ fn look(story: &mut Story, ready: i64) -> Decision {
     };
     story.pass(2_000);
     let readings = [Reading::Value(Value::Integer(ready))];
-    let observe = Command::ObservePool { pool: POOL, readings: &readings, work: &[], seen: &[] };
+    let observe = Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1, seen: &[] };
     let mut answers = Vec::new();
     story.shard.batch(story.now, &[observe], &mut answers, &mut hear);
     assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
     story.pass(1);
-    decided.unwrap_or_else(|| story.shard.state().control.scaling[&POOL].last.clone().expect("it looked").decision)
+    decided.unwrap_or_else(|| story.shard.state().control.scaling[&POOL].live.last.clone().expect("it looked").decision)
 }
 
 #[test]

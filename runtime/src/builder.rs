@@ -55,6 +55,8 @@ pub struct Builder {
     pub(crate) resources: BTreeMap<String, PoolResources>,
     /// Policies that size pools, by pool.
     pub(crate) policies: BTreeMap<String, AnyPolicy>,
+    /// By pool and name.
+    pub(crate) shadows: BTreeMap<(String, String), AnyPolicy>,
     /// When the engine began of which this is; `None` where there is only one.
     pub(crate) begun: Option<Timestamp>,
     /// New versions of workers that get a share, by pool.
@@ -108,6 +110,7 @@ impl Default for Builder {
             canaries: BTreeMap::new(),
             resources: BTreeMap::new(),
             policies: BTreeMap::new(),
+            shadows: BTreeMap::new(),
             begun: None,
             #[cfg(all(feature = "http", feature = "process"))]
             commands: BTreeMap::new(),
@@ -253,6 +256,14 @@ impl Builder {
     #[must_use]
     pub fn policy(mut self, pool: &str, policy: AnyPolicy) -> Builder {
         self.policies.insert(pool.to_owned(), policy);
+        self
+    }
+
+    /// Lets a policy decide beside the one of this pool, without any effect: what it would have done is in the log, and in `ergate why`. The pool needs
+    /// a [policy](Builder::policy), and has at most [`SHADOWS_MAX`](ergate_events::sizing::SHADOWS_MAX) of them.
+    #[must_use]
+    pub fn shadow(mut self, pool: &str, name: &str, policy: AnyPolicy) -> Builder {
+        self.shadows.insert((pool.to_owned(), name.to_owned()), policy);
         self
     }
 

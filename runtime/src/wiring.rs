@@ -292,10 +292,15 @@ fn settled_by_hand(builder: &Builder, state: &State, reader: &dyn LogReader) -> 
     let Some(begun) = builder.begun else { return Ok(settled) };
     for (pool, scaling) in &state.control.scaling {
         let Some(size) = state.control.pools.get(usize::from(pool.0)) else { continue };
-        if set_at(reader, scaling.set_at).map_err(RecoverError::from)?.is_some_and(|at| at > begun) {
+        if set_at(reader, scaling.live.set_at).map_err(RecoverError::from)?.is_some_and(|at| at > begun) {
             settled.policies.remove(&size.name);
             settled.pools_least.remove(&size.name);
             settled.pools.insert(size.name.clone(), (size.replicas, size.slots));
+        }
+        for (name, shadow) in &scaling.shadows {
+            if set_at(reader, shadow.set_at).map_err(RecoverError::from)?.is_some_and(|at| at > begun) {
+                settled.shadows.remove(&(size.name.clone(), name.clone()));
+            }
         }
     }
     Ok(settled)
@@ -379,6 +384,11 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         let (pool, resources, reason) = (pool.clone(), *resources, "start of the runtime".to_owned());
         answers.push(propose(writer, Proposal::SetResources { pool, resources, by: by.clone(), reason }).await?);
     }
+    for ((pool, shadow), policy) in &builder.shadows {
+        let policy = serde_json::to_string(policy).unwrap_or_default();
+        let (pool, shadow, reason) = (pool.clone(), shadow.clone(), "start of the runtime".to_owned());
+        answers.push(propose(writer, Proposal::SetShadow { pool, shadow, policy, by: by.clone(), reason }).await?);
+    }
     if let Some(schedules) = builder.schedules.as_ref().filter(|_| executes) {
         let schedules = schedules.iter().map(|(name, settings)| (name.clone(), settings.clone())).collect();
         answers.push(propose(writer, Proposal::DefineSchedules { schedules, by: by.clone() }).await?);
@@ -411,7 +421,7 @@ async fn outdated(builder: &Builder, writer: &Addr<LogWriter>) -> Result<Vec<Pro
 /// The sizes that pools begin with; those that may vary keep theirs.
 async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, (u32, u32)>, StartError> {
     let mut sizes = builder.pools.clone();
-    if builder.pools_least.is_empty() {
+    if builder.pools_least.is_empty() && builder.policies.is_empty() {
         return Ok(sizes);
     }
     let fitting = |pool: &str, slots, replicas: u32| {
@@ -428,6 +438,13 @@ async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<S
     for known in &state.control.pools {
         if let (Some(least), Some((most, _))) = (builder.pools_least.get(&known.name), sizes.get_mut(&known.name)) {
             *most = known.replicas.clamp(*least, builder.pools.get(&known.name).map_or(*most, |(most, _)| *most));
+        }
+    }
+    // Who holds a pool does so over a restart, and where the time is over the policy sees that at once.
+    for (pool, _) in state.control.scaling.iter().filter(|(_, scaling)| scaling.hold.is_some()) {
+        let known = state.control.pools.get(usize::from(pool.0));
+        if let Some((known, (replicas, _))) = known.and_then(|known| Some((known, sizes.get_mut(&known.name)?))) {
+            *replicas = known.replicas;
         }
     }
     // One that may vary begins with as many as fit; one that may not is refused where they do not.

@@ -6,6 +6,7 @@ mod command;
 #[path = "../support/packages.rs"]
 mod packages;
 
+mod copies;
 mod crash;
 mod dependencies;
 mod exposition;

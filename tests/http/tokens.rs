@@ -62,7 +62,7 @@ fn every_route_asks_for_its_scope() {
             }
         }
     }
-    assert_eq!(seen, 38);
+    assert_eq!(seen, 41);
     let wrong = [
         "",
         "Bearer",

@@ -22,6 +22,7 @@ preset = "scale-to-zero"
 replicas = { min = 0, max = 12 }
 slots = 2
 policy = "quick.toml"
+shadow.wide.policy = "balanced"
 [task.nap]
 pool = "crew"
 executor = { process = ["sleep", "0.3"] }
@@ -81,7 +82,7 @@ fn pool(engine: &Service, name: &str) -> Value {
 fn decisions(ground: &Ground) -> Vec<u32> {
     let mut all = Vec::new();
     follow(ground, "capacity", 0, |_, _, event| {
-        if let Event::PoolScaled { replicas, .. } = event {
+        if let Event::PoolScaled { replicas, shadow: None, .. } = event {
             all.push(*replicas);
         }
     });
@@ -188,6 +189,11 @@ fn the_next_engine_goes_on_when_the_one_that_decides_is_killed_while_it_scales()
     (0..SHARDS).for_each(|shard| submit(&ground, shard, 40, r#"{"type":"nap"}"#));
     until("it grows", || decisions(&ground).iter().any(|size| *size > 3));
     let first = ground.engines.iter().position(leads_pools).unwrap();
+    // Held by whichever engine is asked, and by whichever decides.
+    let other = ground.engines.iter().find(|engine| !leads_pools(engine)).unwrap();
+    let held =
+        other.ask("PATCH", "/v1/pools/outside", &kind, br#"{"replicas":9,"for":"1h","reason":"a test"}"#).expect(200).json();
+    assert_eq!((&held["hold"]["size"], &held["hold"]["cut_by"]), (&json!(5), &json!("max")), "{held}");
     ground.engines.remove(first).kill();
     let killed = Instant::now();
     until("another engine decides", || ground.engines.iter().any(leads_pools));
@@ -197,16 +203,31 @@ fn the_next_engine_goes_on_when_the_one_that_decides_is_killed_while_it_scales()
     assert_eq!(told.count("succeeded"), usize::from(SHARDS) * 40, "{told:?}");
     until_asleep(&ground);
 
+    // The hold goes on, and the shadow with what it knew; any engine ends the one and tells of the other.
+    assert_eq!(pool(&ground.engines[1], "outside")["replicas"], 5);
+    for engine in &ground.engines {
+        let told = engine.get("/v1/pools/crew/why").expect(200).json();
+        assert!(told["shadows"][0]["name"] == "wide" && told["shadows"][0]["wanted"].is_u64(), "{told}");
+    }
+    let other = ground.engines.iter().find(|engine| !leads_pools(engine)).unwrap();
+    other.ask("POST", "/v1/pools/outside/release", &kind, b"").expect(200);
+    until("the policy decides again", || pool(other, "outside")["replicas"] == 0);
+
     let (mut openings, mut policies, mut looks) = (0, 0, [0, 0]);
+    let (mut shadows, mut wishes) = (0, [0, 0]);
     let (mut last, mut gap) = (None, Duration::ZERO);
     let mut remembered = Vec::new();
     follow(&ground, "capacity", 0, |state, at, event| {
         if matches!(event, Event::Opened { .. }) {
             openings += 1;
             let crew = state.control.pool("crew").and_then(|(id, _)| state.control.scaling.get(&id));
-            remembered.push(crew.is_some_and(|crew| crew.last.is_some() && crew.bounds.max == 9));
+            remembered.push(crew.is_some_and(|crew| crew.live.last.is_some() && crew.bounds.max == 9));
         } else if matches!(event, Event::PolicySet { .. }) {
             policies += 1;
+        } else if matches!(event, Event::ShadowSet { .. }) {
+            shadows += 1;
+        } else if matches!(event, Event::PoolScaled { shadow: Some(_), .. }) {
+            wishes[usize::from(openings > 1)] += 1;
         } else if matches!(event, Event::PoolObserved { .. }) {
             looks[usize::from(openings > 1)] += 1;
             if openings > 1 && looks[1] == 1 {
@@ -218,6 +239,7 @@ fn the_next_engine_goes_on_when_the_one_that_decides_is_killed_while_it_scales()
     eprintln!("{looks:?} looks before and after, {gap:?} between the last of one engine and the first of the next");
     assert!(openings >= 2 && looks[0] > 0 && looks[1] > 0, "{openings} {looks:?}");
     assert_eq!((remembered[0], *remembered.last().unwrap()), (false, true), "what was decided before is remembered");
+    assert!(shadows == 1 && wishes[0] > 0 && wishes[1] > 0, "{shadows} {wishes:?}");
     assert_eq!(policies, 3, "two of the file and one by hand, and none again");
     // The session timeout is six seconds; the rest is for a busy machine.
     assert!(gap < Duration::from_secs(30), "{gap:?}");

@@ -58,9 +58,11 @@ EVENTS = """
 52 process_exited replica: u32, code: optional u8, signal: optional u8, note: text, wait: span
 53 concurrency_changed replica: u32, before: u32, concurrency: u32, reason: text
 54 policy_set pool: u16, policy: text, least: u32, most: u32, by: text, reason: text
-55 pool_observed pool: u16, readings: list of Reading, work: list of u64, seen: list of ReplicaReading
-56 pool_scaled pool: u16, replicas: u32, decision: text
-57 pool_resources_set pool: u16, resources: PoolResources, by: text, reason: text
+55 pool_observed pool: u16, readings: list of Reading, work: list of u64, asked: u32, seen: list of ReplicaReading
+56 pool_scaled pool: u16, replicas: u32, decision: text, shadow: optional text
+57 shadow_set pool: u16, shadow: text, policy: text, by: text, reason: text
+58 size_held pool: u16, replicas: optional u32, until: time, by: text, reason: text
+59 pool_resources_set pool: u16, resources: PoolResources, by: text, reason: text
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16

@@ -22,6 +22,7 @@ mod processes;
 mod refused;
 mod restart;
 mod several;
+mod shadows;
 mod sizing;
 mod stub;
 mod versions;

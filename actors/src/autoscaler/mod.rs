@@ -16,6 +16,7 @@ use actix::Addr;
 use ergate_events::event::ShardReading;
 use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::looks::{self, There};
+use ergate_events::scaling::needs;
 use ergate_events::scaling::signal::Reading;
 use ergate_events::scaling::usage::ReplicaReading;
 use ergate_events::time::Timestamp;
@@ -24,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use self::sight::{Seen, Sight};
 use self::signals::Measured;
 use crate::clock::Clock;
-use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedPool, Tail};
+use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedBy, SizedPool, Tail};
 use crate::proposal::Proposal;
 use crate::submission::SubmitError;
 use crate::workers::Hub;
@@ -52,8 +53,16 @@ pub struct Autoscaler {
 /// What is known of a pool.
 struct Known {
     measured: Measured,
-    /// When it was decided last, and what there was.
-    decided: Option<(Timestamp, There)>,
+    /// When each of its policies decided last, and what there was.
+    decided: BTreeMap<Asked, (Timestamp, There)>,
+}
+
+/// A policy as it is asked: one that was set anew, and one of a pool that somebody holds or lets go, is asked at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    bit: u32,
+    set_at: Position,
+    held_at: Option<Position>,
 }
 
 /// The shard takes no more proposals.
@@ -91,21 +100,20 @@ impl Autoscaler {
                 (sized.ready, sized.running) = (all.ready, all.running);
                 sized.busy = (all.running.min(all.slots), all.slots);
             }
-            let entry = known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: None });
+            let entry =
+                known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: BTreeMap::new() });
             entry.measured.note(&sized, &seen, now);
             let up = seen.all.as_ref().map(|all| all.up);
-            let due = due(&sized, entry.decided);
-            if due <= now {
-                entry.decided = Some((now, there(&sized)));
-                let fleet = sized.fleet.as_ref().map(|fleet| fleet.read(&sized.name, &self.workers, up, now));
-                let replicas = fleet.unwrap_or_default();
-                let readings = entry.measured.readings(&sized, &replicas, now);
-                let seen_of_each = if sized.reads_replicas { replicas } else { Vec::new() };
-                for proposal in proposals(&sized, &seen, self.sight.shards(), (readings, seen_of_each)) {
+            let (asked, due) = entry.asked(&sized, now);
+            next = next.min(due);
+            if !asked.is_empty() {
+                let fleet = sized.fleet.as_ref().filter(|_| asked.iter().any(|policy| policy.wants_usage()));
+                let replicas = fleet.map(|fleet| fleet.read(&sized.name, &self.workers, up, now)).unwrap_or_default();
+                let readings = entry.measured.readings(&signals_of(&asked), &sized, &replicas, now);
+                let each = if asked.iter().any(|policy| policy.reads_replicas) { replicas } else { Vec::new() };
+                for proposal in proposals(&sized, &seen, self.sight.shards(), (&asked, readings, each)) {
                     answers.push(self.propose(proposal).await?);
                 }
-            } else {
-                next = next.min(due);
             }
         }
         for answer in answers {
@@ -124,25 +132,130 @@ impl Autoscaler {
     }
 }
 
+impl Known {
+    /// The policies that are to decide now, and when the next one will want to.
+    fn asked<'a>(&mut self, sized: &'a SizedPool, now: Timestamp) -> (Vec<&'a SizedBy>, Timestamp) {
+        let held = sized.hold.filter(|(_, until)| now < *until);
+        let key = |policy: &SizedBy| {
+            let held_at = held.map(|(at, _)| at).filter(|_| policy.is_live());
+            Asked { bit: policy.bit, set_at: policy.set_at, held_at }
+        };
+        self.decided.retain(|known, _| sized.policies.iter().any(|policy| key(policy) == *known));
+        let (mut asked, mut next) = (Vec::new(), held.map_or(Timestamp::NEVER, |(_, until)| until));
+        for policy in &sized.policies {
+            let due = due(sized, policy, self.decided.get(&key(policy)).copied());
+            if due <= now {
+                self.decided.insert(key(policy), (now, there(sized)));
+                asked.push(policy);
+            } else {
+                next = next.min(due);
+            }
+        }
+        (asked, next)
+    }
+}
+
+/// The signals that these policies read.
+fn signals_of<'a>(asked: &[&'a SizedBy]) -> Vec<&'a str> {
+    needs::each_once(asked.iter().map(|policy| policy.signals.as_slice()))
+}
+
 /// What is recorded of a look: first how far the shards were that it saw, and which replicas there are, where that is not in the same log.
 fn proposals(
     sized: &SizedPool,
     seen: &Seen,
     shards: Vec<ShardReading>,
-    (readings, each): (Vec<Reading>, Vec<ReplicaReading>),
+    (asked, readings, each): (&[&SizedBy], Vec<Reading>, Vec<ReplicaReading>),
 ) -> Vec<Proposal> {
     let shards = Some(shards).filter(|shards| !shards.is_empty()).map(Proposal::ObserveShards);
     let up = seen.all.as_ref().map(|all| Proposal::CountReplicas { pool: sized.pool, up: all.up });
-    let work = seen.all.as_ref().map_or_else(Vec::new, |all| all.work.clone());
-    let observed = Proposal::ObservePool { pool: sized.pool, readings, work, seen: each };
+    // Shadows move no replica, so nothing is shared out for them.
+    let all = seen.all.as_ref().filter(|_| asked.iter().any(|policy| policy.is_live()));
+    let work = all.map_or_else(Vec::new, |all| all.work.clone());
+    let asked = asked.iter().map(|policy| (policy.bit, policy.set_at)).collect();
+    let observed = Proposal::ObservePool { pool: sized.pool, asked, readings, work, seen: each };
     shards.into_iter().chain(up).chain([observed]).collect()
 }
 
-/// When a pool is to be decided about next.
-fn due(sized: &SizedPool, decided: Option<(Timestamp, There)>) -> Timestamp {
-    decided.map_or(Timestamp(0), |last| looks::due(sized.cadence, last, there(sized), sized.most, sized.look_again))
+/// When a policy is to decide next.
+fn due(sized: &SizedPool, policy: &SizedBy, decided: Option<(Timestamp, There)>) -> Timestamp {
+    decided.map_or(Timestamp(0), |last| looks::due(policy.cadence, last, there(sized), sized.most, policy.look_again))
 }
 
 const fn there(sized: &SizedPool) -> There {
     There { ready: sized.ready, running: sized.running, wanted: sized.wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergate_events::scaling::Cadence;
+    use ergate_events::state::scaling::Scaling;
+    use ergate_events::time::Micros;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn sized() -> SizedPool {
+        let by = |bit, signals: &[&str], cadence| {
+            let signals = signals.iter().map(|name| (*name).to_owned()).collect();
+            SizedBy { bit, set_at: Position(7), signals, reads_replicas: false, cadence, look_again: None }
+        };
+        SizedPool {
+            pool: PoolId(0),
+            name: "models".to_owned(),
+            policies: vec![
+                by(Scaling::LIVE, &["ready"], Cadence::Every(Micros::from_secs(30))),
+                by(2, &["ready", "lag"], Cadence::EVENTS),
+            ],
+            wanted: 1,
+            most: 4,
+            ready: 0,
+            running: 0,
+            busy: (0, 0),
+            fleet: None,
+            seen: None,
+            hold: None,
+        }
+    }
+
+    fn asked(known: &mut Known, sized: &SizedPool, second: u64) -> (Vec<u32>, u64) {
+        let (asked, next) = known.asked(sized, Timestamp(second * SECOND));
+        (asked.iter().map(|policy| policy.bit).collect(), next.0 / SECOND)
+    }
+
+    #[test]
+    fn each_policy_is_asked_by_its_own_cadence_whatever_others_there_are() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        assert_eq!(asked(&mut known, &sized, 100).0, [1, 2], "nobody was asked yet");
+        assert_eq!(asked(&mut known, &sized, 101), (vec![], 115));
+        // Work came: that is for the shadow, and not for the policy with its period.
+        sized.ready = 3;
+        assert_eq!(asked(&mut known, &sized, 102), (vec![2], 130));
+        sized.ready = 0;
+        assert_eq!(asked(&mut known, &sized, 110).0, [2]);
+        assert_eq!(asked(&mut known, &sized, 130).0, [1, 2]);
+        // One that was set anew is asked at once.
+        sized.policies[0].set_at = Position(9);
+        assert_eq!(asked(&mut known, &sized, 131).0, [1]);
+        assert_eq!(signals_of(&sized.policies.iter().collect::<Vec<_>>()), ["ready", "lag"]);
+    }
+
+    #[test]
+    fn the_policy_of_a_pool_is_asked_when_a_hold_begins_and_when_it_ends() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        asked(&mut known, &sized, 100);
+        sized.hold = Some((Position(8), Timestamp(105 * SECOND)));
+        assert_eq!(asked(&mut known, &sized, 101), (vec![1], 105), "and is looked at again when it is over");
+        assert_eq!(asked(&mut known, &sized, 104), (vec![], 105));
+        assert_eq!(asked(&mut known, &sized, 105).0, [1]);
+        assert_eq!(asked(&mut known, &sized, 106).0, [0_u32; 0]);
+        // Somebody holds it, and lets it go.
+        sized.hold = Some((Position(9), Timestamp(900 * SECOND)));
+        assert_eq!(asked(&mut known, &sized, 107).0, [1]);
+        sized.hold = None;
+        assert_eq!(asked(&mut known, &sized, 108).0, [1]);
+    }
 }

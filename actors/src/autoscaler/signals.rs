@@ -88,9 +88,15 @@ impl Measured {
         }
     }
 
-    /// A reading for each signal that the policy names.
-    pub(super) fn readings(&self, sized: &SizedPool, replicas: &[ReplicaReading], now: Timestamp) -> Vec<Reading> {
-        sized.signals.iter().map(|name| self.read(name, sized, replicas, now)).collect()
+    /// A reading for each of these signals.
+    pub(super) fn readings(
+        &self,
+        names: &[&str],
+        sized: &SizedPool,
+        replicas: &[ReplicaReading],
+        now: Timestamp,
+    ) -> Vec<Reading> {
+        names.iter().map(|name| self.read(name, sized, replicas, now)).collect()
     }
 
     fn read(&self, name: &str, sized: &SizedPool, replicas: &[ReplicaReading], now: Timestamp) -> Reading {
@@ -155,7 +161,6 @@ fn unread() -> Reading {
 mod tests {
     use ergate_events::event::{Envelope, Event};
     use ergate_events::id::{PoolId, Position, TypeId};
-    use ergate_events::scaling::Cadence;
     use ergate_events::scaling::measure::Totals;
     use ergate_events::scaling::signal::Value;
     use ergate_events::task::TypeSettings;
@@ -183,17 +188,15 @@ mod tests {
         let mut sized = SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
-            signals: signals.map(str::to_owned).to_vec(),
-            cadence: Cadence::EVENTS,
+            policies: Vec::new(),
             wanted: 1,
             most: 4,
             ready: 3,
             running: 2,
             busy: (1, 8),
-            look_again: None,
             fleet: None,
-            reads_replicas: false,
             seen: None,
+            hold: None,
         };
         let mut tally = Tally::default();
         let settings = Box::new(TypeSettings { pool: "models".to_owned(), ..TypeSettings::default() });
@@ -202,7 +205,7 @@ mod tests {
         let mut measured = Measured::default();
         let begin = Timestamp(1_000_000_000);
         measured.note(&sized, &seen(&tally), begin);
-        let first: Vec<_> = measured.readings(&sized, &[], begin).iter().map(number).collect();
+        let first: Vec<_> = measured.readings(&signals, &sized, &[], begin).iter().map(number).collect();
         assert_eq!(first, [Some(3.0), Some(5.0), Some(0.0), None, None, None, None, Some(12.5)]);
         // Two a second for two minutes, of which each takes half a second.
         for second in 1..=120_u64 {
@@ -213,7 +216,7 @@ mod tests {
             measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(120));
-        let read: Vec<_> = measured.readings(&sized, &[], now).iter().map(number).collect();
+        let read: Vec<_> = measured.readings(&signals, &sized, &[], now).iter().map(number).collect();
         assert_eq!(read, [Some(3.0), Some(5.0), Some(2.0), Some(0.5), None, Some(0.025), None, Some(12.5)]);
         // Then nothing for long: the rate goes down within its window, and how long tasks take is still known.
         sized.ready = 0;
@@ -221,8 +224,8 @@ mod tests {
             measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(600));
-        assert_eq!(number(&measured.readings(&sized, &[], now)[2]), Some(0.0));
-        assert_eq!(number(&measured.readings(&sized, &[], now)[3]), Some(0.5));
+        assert_eq!(number(&measured.readings(&signals, &sized, &[], now)[2]), Some(0.0));
+        assert_eq!(number(&measured.readings(&signals, &sized, &[], now)[3]), Some(0.5));
     }
 
     #[test]
@@ -240,17 +243,15 @@ mod tests {
         let sized = SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
-            signals: names.map(str::to_owned).to_vec(),
-            cadence: Cadence::EVENTS,
+            policies: Vec::new(),
             wanted: 1,
             most: 4,
             ready: 0,
             running: 0,
             busy: (0, 0),
-            look_again: None,
             fleet: None,
-            reads_replicas: false,
             seen: Some(before),
+            hold: None,
         };
         let all = |lag| Some(super::super::sight::AllShards { lag: Some(lag), ..Default::default() });
         let mut measured = Measured::default();
@@ -259,7 +260,7 @@ mod tests {
             seen.all.as_mut().unwrap().silence = silence.map(str::to_owned);
             let now = begin.after(Micros::from_secs(second));
             measured.note(&sized, &seen, now);
-            measured.readings(&sized, &[], now).iter().map(number).collect::<Vec<_>>()
+            measured.readings(&names, &sized, &[], now).iter().map(number).collect::<Vec<_>>()
         };
         assert_eq!(read(0, 100, 40, None), [Some(6.0), Some(2.0), Some(5.0), Some(40.0), Some(0.0)]);
         // Half of the minute is measured: three a second of it, and the recorded rate for the rest.

@@ -33,7 +33,7 @@ pub use crate::log_writer::intake::{EndsOf, IntakeParts};
 pub use crate::log_writer::leases::{
     Attach as AttachWorker, Depart as DepartWorker, Pace as PaceWorker, Recall as RecallWorkers,
 };
-pub use crate::log_writer::pools::{AtWork, LookAtPools, LookAtWork, SizedPool};
+pub use crate::log_writer::pools::{AtWork, LookAtPools, LookAtWork, SizedBy, SizedPool};
 use crate::proposal::Proposal;
 use crate::report::{Item, Report, ReportReply};
 use crate::snapshot::{SnapshotRule, StateCopy};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use actix::{Context, Handler, Message};
 use ergate_events::event::PoolMode;
-use ergate_events::id::PoolId;
+use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::signal::Observation;
 use ergate_events::scaling::{Cadence, Policy, usage};
 use ergate_events::state::State;
-use ergate_events::state::scaling::Scaling;
+use ergate_events::state::scaling::{Decider, Scaling};
 use ergate_events::time::Timestamp;
 
 use super::LogWriter;
@@ -26,10 +26,8 @@ pub struct SizedPool {
     pub pool: PoolId,
     /// Its name.
     pub name: String,
-    /// The signals that its policy reads.
-    pub signals: Vec<String>,
-    /// When its policy wants to decide.
-    pub cadence: Cadence,
+    /// Its policy and the shadows beside it.
+    pub policies: Vec<SizedBy>,
     /// How many replicas it should have.
     pub wanted: u32,
     /// How many it may have.
@@ -40,14 +38,41 @@ pub struct SizedPool {
     pub running: u64,
     /// Busy slots of replicas that take work, and all of theirs.
     pub busy: (u64, u64),
-    /// When its policy wanted to look again at the latest.
-    pub look_again: Option<Timestamp>,
-    /// What its replicas are, where its policy wants to know what they use or how busy each is.
+    /// What its replicas are, where one of its policies wants to know what they use or how busy each is.
     pub fleet: Option<Fleet>,
-    /// Whether its policy is shown replicas one by one.
-    pub reads_replicas: bool,
-    /// What was seen last, by whoever looked then.
+    /// What was seen last for its policy, by whoever looked then.
     pub seen: Option<Observation>,
+    /// At which event somebody began to hold its size, and until when that is so.
+    pub hold: Option<(Position, Timestamp)>,
+}
+
+/// A policy of a pool.
+#[derive(Clone, Debug)]
+pub struct SizedBy {
+    /// The bit by which it is asked.
+    pub bit: u32,
+    /// The event that set it.
+    pub set_at: Position,
+    /// The signals that it reads.
+    pub signals: Vec<String>,
+    /// Whether it is shown replicas one by one.
+    pub reads_replicas: bool,
+    /// When it wants to decide.
+    pub cadence: Cadence,
+    /// When it wanted to look again at the latest.
+    pub look_again: Option<Timestamp>,
+}
+
+impl SizedBy {
+    /// Whether it sizes the pool; a shadow does not.
+    pub const fn is_live(&self) -> bool {
+        self.bit == Scaling::LIVE
+    }
+
+    /// Whether it wants to know what replicas use, or how busy each of them is.
+    pub fn wants_usage(&self) -> bool {
+        self.reads_replicas || self.signals.iter().any(|name| usage::is_usage(name))
+    }
 }
 
 impl Handler<LookAtPools> for LogWriter {
@@ -102,26 +127,31 @@ fn sized(state: &State) -> Vec<SizedPool> {
         let index = known.and_then(|index| u32::try_from(index).ok());
         let replicas = || state.work.replicas.iter().map(|(_, replica)| replica).filter(|replica| Some(replica.pool) == index);
         let taking = || replicas().filter(|replica| !replica.draining);
+        let policies: Vec<SizedBy> = scaling.deciders().map(|(bit, _, decider)| sized_by(bit, decider)).collect();
         Some(SizedPool {
             pool: *pool,
             name: size.name.clone(),
-            signals: scaling.signals().to_vec(),
-            cadence: scaling.policy().cadence(),
             wanted: size.replicas,
             most: control.ceiling(*pool).map_or(scaling.bounds.max, |fit| fit.replicas()),
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
-            look_again: scaling.last.as_ref().and_then(|last| last.decision.look_again),
-            fleet: wants_usage(scaling).then(|| Fleet::of(state, *pool, &size.name)),
-            reads_replicas: scaling.reads_replicas(),
-            seen: scaling.last.as_ref().map(|last| last.seen.clone()),
+            fleet: policies.iter().any(SizedBy::wants_usage).then(|| Fleet::of(state, *pool, &size.name)),
+            seen: scaling.live.last.as_ref().map(|last| last.seen.clone()),
+            hold: scaling.hold.as_ref().map(|hold| (hold.set_at, hold.until)),
+            policies,
         })
     });
     pools.collect()
 }
 
-/// Whether a policy wants to know what replicas use, or how busy each of them is.
-fn wants_usage(scaling: &Scaling) -> bool {
-    scaling.reads_replicas() || scaling.signals().iter().any(|name| usage::is_usage(name))
+fn sized_by(bit: u32, decider: &Decider) -> SizedBy {
+    SizedBy {
+        bit,
+        set_at: decider.set_at,
+        signals: decider.signals().to_vec(),
+        reads_replicas: decider.reads_replicas(),
+        cadence: decider.policy().cadence(),
+        look_again: decider.last.as_ref().and_then(|last| last.decision.look_again),
+    }
 }

@@ -119,7 +119,7 @@ pub(super) struct Tally {
 }
 
 /// What turns round within this time is flapping.
-const FLIP: u64 = 300_000_000;
+pub(super) const FLIP: u64 = 300_000_000;
 /// Bytes that are hashed at once.
 const BUFFER: usize = 1 << 16;
 

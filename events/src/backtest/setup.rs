@@ -48,6 +48,8 @@ pub enum Change {
     Size(u32),
     /// Whether it starts tasks, and whether it is sized.
     Runs(bool),
+    /// Somebody holds it at a size until a moment, or lets it go.
+    Hold(Option<(u32, Micros)>),
 }
 
 /// Why a day cannot be run so.
@@ -151,6 +153,10 @@ impl Setup {
                 Change::NoPolicy => drop(hasher.update(&[1])),
                 Change::Size(size) => drop(hasher.update(&[2]).update(&size.to_le_bytes())),
                 Change::Runs(runs) => drop(hasher.update(&[3, u8::from(*runs)])),
+                Change::Hold(None) => drop(hasher.update(&[4])),
+                Change::Hold(Some((size, until))) => {
+                    hasher.update(&[5]).update(&size.to_le_bytes()).update(&until.0.to_le_bytes());
+                }
             }
         }
     }

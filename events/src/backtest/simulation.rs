@@ -9,6 +9,7 @@ use super::meter::{Meter, Now};
 use super::queue::Ready;
 use super::report::{Report, Tally};
 use super::setup::{Change, Setup, SetupError};
+use crate::scaling::decision::{By, LimitKind};
 use crate::scaling::looks::{self, There};
 use crate::scaling::signal::Bounds;
 use crate::scaling::{AnyPolicy, Cadence, Decision, Memory, Observation, Policy};
@@ -111,11 +112,13 @@ struct Sizing<'a> {
     last: Option<(Timestamp, There)>,
     /// When it wants to look again at the latest.
     again: Option<Timestamp>,
+    /// At how many replicas somebody holds the pool, and until when.
+    hold: Option<(u32, u64)>,
 }
 
 impl<'a> Sizing<'a> {
-    fn new(policy: &'a AnyPolicy, bounds: Bounds) -> Sizing<'a> {
-        Sizing { policy, bounds, memory: Memory::default(), cadence: policy.cadence(), last: None, again: None }
+    fn new(policy: &'a AnyPolicy, bounds: Bounds, size: u32) -> Sizing<'a> {
+        Sizing { policy, bounds, memory: policy.begin(size), cadence: policy.cadence(), last: None, again: None, hold: None }
     }
 
     fn due(&self, there: There) -> u64 {
@@ -143,7 +146,7 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
             attempts: BTreeMap::new(),
             fleet,
             wanted: initially,
-            sizing: Some(Sizing::new(&setup.policy, setup.bounds)),
+            sizing: Some(Sizing::new(&setup.policy, setup.bounds, initially)),
             changed: 0,
             runs: true,
             meter,
@@ -218,7 +221,8 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
                 Change::Policy(policy, bounds) => {
                     self.meter.aim(policy, *bounds);
                     self.tally.aim(*bounds);
-                    self.sizing = Some(Sizing::new(policy, *bounds));
+                    let hold = self.sizing.as_ref().and_then(|sizing| sizing.hold);
+                    self.sizing = Some(Sizing { hold, ..Sizing::new(policy, *bounds, self.wanted) });
                 }
                 Change::NoPolicy => self.sizing = None,
                 Change::Size(size) => {
@@ -226,6 +230,14 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
                     self.resize(*size);
                 }
                 Change::Runs(runs) => self.runs = *runs,
+                Change::Hold(hold) => {
+                    let Some(sizing) = &mut self.sizing else { continue };
+                    sizing.hold = hold.map(|(size, until)| (sizing.bounds.nearest(size), until.0));
+                    if let Some((size, _)) = sizing.hold {
+                        self.tally.resized(self.now, self.wanted, size);
+                        self.resize(size);
+                    }
+                }
             }
         }
         self.changed > before
@@ -317,7 +329,11 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
         self.looks += 1;
         let Some(sizing) = &mut self.sizing else { return Ok(()) };
         let observation = self.meter.observe(Now { at, ready: &self.ready, fleet: &self.fleet, wanted });
-        let decision = sizing.policy.evaluate(&mut sizing.memory, observation);
+        let mut decision = sizing.policy.evaluate(&mut sizing.memory, observation);
+        if let Some((held, _)) = sizing.hold.filter(|(held, until)| at < *until && *held != decision.wanted) {
+            decision.cut(LimitKind::Hold, held, By::Hold(observation.at));
+            sizing.policy.overruled(&mut sizing.memory, observation, held);
+        }
         (self.decided)(observation, &decision);
         self.tally.decided(at, &decision);
         sizing.last = Some((Timestamp(at), there));

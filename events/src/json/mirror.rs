@@ -46,6 +46,7 @@ macro_rules! fields {
 
 fields! {
     allows: Box<LimitSettings>,
+    asked: u32,
     asks: Vec<AskMirror<'a>>,
     attempt: u32,
     because: PassedOver,
@@ -94,6 +95,7 @@ fields! {
     schedule: ScheduleId,
     seen: Vec<ReplicaReading>,
     settings: Box<TypeSettings>,
+    shadow: Text<'a>,
     shards: Vec<ShardReading>,
     signal: u8,
     slot: Timestamp,
@@ -104,6 +106,7 @@ fields! {
     timeout: Timeout,
     to: Timestamp,
     types: Vec<String>,
+    until: Timestamp,
     wait: Micros,
     work: Vec<u64>,
     worker: Box<WorkerFacts>,
@@ -219,8 +222,10 @@ events! {
     ProcessExited { replica, code, signal, note, wait },
     ConcurrencyChanged { replica, before, concurrency, reason },
     PolicySet { pool, policy, least, most, by, reason },
-    PoolObserved { pool, readings, work, seen },
-    PoolScaled { pool, replicas, decision },
+    PoolObserved { pool, readings, work, asked, seen },
+    PoolScaled { pool, replicas, decision, shadow },
+    ShadowSet { pool, shadow, policy, by, reason },
+    SizeHeld { pool, replicas, until, by, reason },
     PoolResourcesSet { pool, resources, by, reason },
 }
 
@@ -329,6 +334,26 @@ impl Gives<'_, Option<u8>> for u8 {
     }
 
     fn absent() -> Option<Option<u8>> {
+        Some(None)
+    }
+}
+
+impl Gives<'_, Option<u32>> for u32 {
+    fn give(&self) -> Option<Option<u32>> {
+        Some(Some(*self))
+    }
+
+    fn absent() -> Option<Option<u32>> {
+        Some(None)
+    }
+}
+
+impl<'s> Gives<'s, Option<Cow<'s, str>>> for Text<'_> {
+    fn give(&'s self) -> Option<Option<Cow<'s, str>>> {
+        Some(Some(Cow::Borrowed(self.as_str())))
+    }
+
+    fn absent() -> Option<Option<Cow<'s, str>>> {
         Some(None)
     }
 }

@@ -108,6 +108,16 @@ impl SnapshotStore {
         SnapshotStore { folder: dir.join("snapshots"), store_id }
     }
 
+    /// The log that they are snapshots of.
+    pub const fn store_id(&self) -> [u8; 16] {
+        self.store_id
+    }
+
+    /// Where the snapshot at a position lies, or would.
+    pub fn path(&self, position: Position) -> PathBuf {
+        plain::path(&self.folder, position, EXTENSION)
+    }
+
     /// Removes what a writer that was killed left half written; only for the one writer of the log.
     pub fn clear_unfinished(&self) {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -122,7 +132,7 @@ impl SnapshotStore {
     /// # Errors
     /// [`LogError::Full`], [`LogError::Io`], [`LogError::Foreign`]; an earlier snapshot is still there then.
     pub fn save(&self, head: &Head, body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<PathBuf, LogError> {
-        let path = plain::path(&self.folder, head.next, EXTENSION);
+        let path = self.path(head.next);
         plain::replace(&path, Keep::Durably, |file| {
             // The header states length and hash of the body, so its place is filled last.
             file.write_all(&[0; HEADER_BYTES])?;

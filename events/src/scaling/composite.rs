@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{Answer, Decision, Failure, Reason, Verdict};
 use super::formula::Formula;
+use super::hpa;
 use super::policy::{Cadence, Policy, Single, SingleMemory};
 use super::setting::{self, SettingError};
 use super::signal::{Bounds, Observation, Value, replicas};
@@ -121,6 +122,20 @@ impl Policy for Composite {
 }
 
 impl Composite {
+    /// What its members remember of a pool that begins with no replica, see [`AnyPolicy::begin`](super::AnyPolicy::begin).
+    pub(super) fn asleep(&self) -> Memory {
+        let known = |member: &Member| match member.rule {
+            Single::Hpa(_) => SingleMemory::Hpa(hpa::Memory::asleep()),
+            Single::Keda(_)
+            | Single::TargetTracking(_)
+            | Single::Step(_)
+            | Single::Kpa(_)
+            | Single::Rate(_)
+            | Single::Threshold(_) => SingleMemory::New,
+        };
+        Memory { members: self.members.iter().map(|member| MemberMemory { known: known(member), looked: None }).collect() }
+    }
+
     /// What the formula makes of what the members want. Where one of those in it knows too little, nothing changes.
     fn calculate(&self, formula: &Formula, decision: &mut Decision) {
         let mut wanted = Vec::with_capacity(formula.names().len());

@@ -162,6 +162,8 @@ pub enum LimitKind {
     Panic,
     /// Somebody paused it.
     Pause,
+    /// Somebody holds the pool at a size.
+    Hold,
     /// What all replicas of the pool may have together.
     Ceiling,
 }
@@ -185,6 +187,8 @@ pub enum By {
     },
     /// The decision of this moment.
     Decision(Timestamp),
+    /// Who holds the pool since this moment.
+    Hold(Timestamp),
     /// The ceiling of the pool, with the part of it that leaves room for the fewest.
     Ceiling(Fit),
 }
@@ -244,9 +248,20 @@ impl Decision {
     /// Whether it tells nobody anything that the one before did not: the same count for the same reason, winner, bounds and failures. Only the
     /// numbers are newer, and they are in its observation; the log needs no second copy of the rest.
     pub fn says_the_same(&self, before: &Decision) -> bool {
-        let bounds = |decision: &Decision| decision.limits.iter().map(|limit| limit.kind).collect::<Vec<_>>();
-        !self.is_change()
-            && (self.wanted, self.reason, self.winner) == (before.wanted, before.reason, before.winner)
+        !self.is_change() && self.reason == before.reason && self.is_for_the_same(before)
+    }
+
+    /// The same of a policy that changes nothing: whether it would change the size is a matter of the size that another one gave the pool.
+    pub fn wants_the_same(&self, before: &Decision) -> bool {
+        let reason = |decision: &Decision| if decision.reason == Reason::Content { Reason::Proposed } else { decision.reason };
+        reason(self) == reason(before) && self.is_for_the_same(before)
+    }
+
+    /// Whether it is the same count for the same winner, bounds and failures. What somebody holds back is news whenever it is another count.
+    fn is_for_the_same(&self, before: &Decision) -> bool {
+        let bound = |limit: &Limit| (limit.kind, if limit.kind == LimitKind::Hold { limit.from } else { 0 });
+        let bounds = |decision: &Decision| decision.limits.iter().map(bound).collect::<Vec<_>>();
+        (self.wanted, self.winner) == (before.wanted, before.winner)
             && self.failures().eq(before.failures())
             && bounds(self) == bounds(before)
     }

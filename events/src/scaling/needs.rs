@@ -25,6 +25,17 @@ pub fn signals(policy: &AnyPolicy) -> Vec<String> {
     each
 }
 
+/// The signals of several policies, each once, in the order of the policies: the order in which readings for all of them are recorded.
+pub fn each_once<'a>(of_each: impl IntoIterator<Item = &'a [String]>) -> Vec<&'a str> {
+    let mut each: Vec<&str> = Vec::new();
+    for name in of_each.into_iter().flatten() {
+        if !each.contains(&name.as_str()) {
+            each.push(name);
+        }
+    }
+    each
+}
+
 fn of_single(policy: &Single) -> Vec<&String> {
     match policy {
         Single::Hpa(policy) => of_hpa(policy),

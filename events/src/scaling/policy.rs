@@ -158,6 +158,24 @@ policies! {
     Composite(Composite, composite::Memory),
 }
 
+impl AnyPolicy {
+    /// What it remembers of a pool of this size before its first look. An HPA leaves a pool alone that somebody else set to 0, so one that begins with
+    /// no replica has to know that it is to wake it.
+    pub fn begin(&self, size: u32) -> Memory {
+        match self {
+            _ if size > 0 => Memory::New,
+            AnyPolicy::Hpa(_) => Memory::Hpa(hpa::Memory::asleep()),
+            AnyPolicy::Composite(composite) => Memory::Composite(composite.asleep()),
+            AnyPolicy::Keda(_)
+            | AnyPolicy::TargetTracking(_)
+            | AnyPolicy::Step(_)
+            | AnyPolicy::Kpa(_)
+            | AnyPolicy::Rate(_)
+            | AnyPolicy::Threshold(_) => Memory::New,
+        }
+    }
+}
+
 policies! {
     /// Any policy that is not made of others.
     Single,

@@ -86,6 +86,7 @@ impl LimitKind {
             LimitKind::KeepAlive => "that idle replicas are kept as long as new ones take to start",
             LimitKind::Panic => "that nothing shrinks in panic",
             LimitKind::Pause => "the pause",
+            LimitKind::Hold => "that somebody holds its size",
             LimitKind::Ceiling => "the pool's ceiling",
         }
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
-use super::scaling::Scaling;
+use super::scaling::{Decider, Scaling, SizeHold};
 use super::schedules::Schedules;
 use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{PoolId, Position, ReplicaId};
 use crate::resources::{Asked, Fit, PoolResources};
-use crate::scaling::signal::{Observation, Reading, Replicas};
-use crate::scaling::usage::ReplicaReading;
+use crate::scaling::signal::{Bounds, Observation, Replicas};
+use crate::scaling::usage;
 use crate::sizing::Seen;
 use crate::time::Timestamp;
 
@@ -111,6 +111,17 @@ impl Control {
         self.fit(pool).filter(|fit| fit.replicas() < most)
     }
 
+    /// How few and how many replicas a pool with a policy may have, its ceiling included.
+    pub fn bounds(&self, pool: PoolId) -> Option<Bounds> {
+        let bounds = self.scaling.get(&pool)?.bounds;
+        Some(Bounds { max: self.ceiling(pool).map_or(bounds.max, Fit::replicas), ..bounds })
+    }
+
+    /// The size of a pool while this holds; `None` where no policy sizes it.
+    pub fn held_at(&self, pool: PoolId, hold: &SizeHold) -> Option<u32> {
+        Some(self.bounds(pool)?.nearest(hold.replicas))
+    }
+
     /// What one replica of a pool asks for.
     pub fn asked(&self, pool: PoolId) -> Asked {
         self.resources.get(&pool).map(|known| known.resources.asked).unwrap_or_default()
@@ -155,13 +166,16 @@ impl Control {
             // What a damaged log says of a pool that is not there is passed over.
             Event::PolicySet { pool, .. } if usize::from(pool.0) >= self.pools.len() => {}
             Event::PolicySet { pool, ref policy, least, most, .. } => {
-                match Scaling::new(policy, least, most, envelope.position) {
-                    Some(scaling) => drop(self.scaling.insert(pool, scaling)),
-                    None => drop(self.scaling.remove(&pool)),
-                }
+                self.set_policy(pool, policy, Bounds { min: least, max: most }, envelope.position);
             }
-            Event::PoolObserved { pool, ref readings, ref work, ref seen } => {
-                self.observe(pool, Seen { readings, work, replicas: seen }, envelope.recorded_at);
+            Event::ShadowSet { pool, shadow, ref policy, .. } => self.set_shadow(pool, shadow, policy, envelope.position),
+            Event::SizeHeld { pool, replicas, until, by, reason } => {
+                let (by, reason) = (by.to_owned(), reason.to_owned());
+                let (since, set_at) = (envelope.recorded_at, envelope.position);
+                self.hold(pool, replicas.map(|replicas| SizeHold { replicas, until, by, reason, since, set_at }));
+            }
+            Event::PoolObserved { pool, ref readings, ref work, asked, ref seen } => {
+                self.observe(pool, Seen { asked, readings, work, replicas: seen }, envelope.recorded_at);
             }
             // What a damaged log says of a pool that is not there is passed over.
             Event::PoolResourcesSet { pool, .. } if usize::from(pool.0) >= self.pools.len() => {}
@@ -169,6 +183,7 @@ impl Control {
             Event::PoolResourcesSet { pool, ref resources, .. } => {
                 self.resources.insert(pool, SaidResources { resources: **resources, set_at: envelope.position });
             }
+            Event::PoolScaled { shadow: Some(_), .. } => {}
             Event::PoolScaled { pool, replicas, .. } => {
                 if let Some(size) = self.pools.get_mut(usize::from(pool.0)) {
                     size.replicas = replicas;
@@ -190,31 +205,61 @@ impl Control {
         }
     }
 
-    /// Notes what was seen of a pool, as its policy remembers it.
-    fn observe(&mut self, pool: PoolId, Seen { readings, work, replicas }: Seen<'_>, at: Timestamp) {
-        let Some(seen) = self.observation(pool, readings, replicas, at) else { return };
-        if let (Some(scaling), Some(size)) = (self.scaling.get_mut(&pool), self.pools.get(usize::from(pool.0))) {
-            scaling.look(&seen);
-            scaling.share_out(&size.name, size.slots, work);
+    /// Gives a pool a policy, whose shadows and whose hold stay, or takes it away with both.
+    fn set_policy(&mut self, pool: PoolId, policy: &str, bounds: Bounds, set_at: Position) {
+        let size = self.pools.get(usize::from(pool.0)).map_or(0, |size| size.replicas);
+        let before = self.scaling.remove(&pool);
+        if let Some(mut scaling) = Scaling::new(policy, bounds, size, set_at) {
+            if let Some(before) = before {
+                (scaling.shadows, scaling.hold) = (before.shadows, before.hold);
+            }
+            self.scaling.insert(pool, scaling);
         }
     }
 
-    /// What a policy is shown of a pool; `None` where it has none, or not as many readings as it has signals.
-    pub(crate) fn observation(
-        &self,
-        pool: PoolId,
-        readings: &[Reading],
-        seen: &[ReplicaReading],
-        at: Timestamp,
-    ) -> Option<Observation> {
+    fn set_shadow(&mut self, pool: PoolId, shadow: &str, policy: &str, set_at: Position) {
+        let size = self.pools.get(usize::from(pool.0)).map_or(0, |size| size.replicas);
+        let Some(scaling) = self.scaling.get_mut(&pool) else { return };
+        match Decider::new(policy, size, set_at) {
+            Some(decider) => drop(scaling.shadows.insert(shadow.to_owned(), decider)),
+            None => drop(scaling.shadows.remove(shadow)),
+        }
+    }
+
+    /// Holds a pool at a size, or lets it go: then its policy decides next.
+    fn hold(&mut self, pool: PoolId, hold: Option<SizeHold>) {
+        let size = hold.as_ref().and_then(|hold| self.held_at(pool, hold));
+        let Some(scaling) = self.scaling.get_mut(&pool) else { return };
+        scaling.hold = hold;
+        if let (Some(size), Some(known)) = (size, self.pools.get_mut(usize::from(pool.0))) {
+            known.replicas = size;
+        }
+    }
+
+    /// Notes what was seen of a pool, as those of its policies that were asked remember it.
+    fn observe(&mut self, pool: PoolId, told: Seen<'_>, at: Timestamp) {
+        let Seen { asked, work, .. } = told;
+        let Some(seen) = self.observation(pool, told, at) else { return };
+        if let (Some(scaling), Some(size)) = (self.scaling.get_mut(&pool), self.pools.get(usize::from(pool.0))) {
+            scaling.look(asked, &seen);
+            if asked & Scaling::LIVE != 0 {
+                scaling.share_out(&size.name, size.slots, work);
+            }
+        }
+    }
+
+    /// What policies are shown of a pool; `None` where it has none, or there are not as many readings as these have signals.
+    pub(crate) fn observation(&self, pool: PoolId, told: Seen<'_>, at: Timestamp) -> Option<Observation> {
         let (scaling, size) = (self.scaling.get(&pool)?, self.pools.get(usize::from(pool.0))?);
         let phase = |phase| self.replicas.values().filter(|life| life.pool == pool && life.phase == phase).count();
         let count = |phase_of| u32::try_from(phase(phase_of)).unwrap_or(u32::MAX);
         let [starting, ready, draining] = [ReplicaPhase::Requested, ReplicaPhase::Ready, ReplicaPhase::Draining].map(count);
         let live = starting.saturating_add(ready).saturating_add(draining);
         let replicas = Replicas { wanted: size.replicas, live, starting, ready, draining, slots: size.slots, running: 0 };
-        let ceiling = self.fit(pool).filter(|fit| fit.replicas() < scaling.bounds.max);
-        scaling.observation(readings, (seen, &self.asked(pool)), replicas, ceiling, at)
+        let signals = scaling.observed(told.asked, told.readings)?;
+        // Where nobody looked at replicas that is something else than none.
+        let pods = scaling.reads_replicas(told.asked).then(|| usage::pods(told.replicas, &self.asked(pool)));
+        Some(Observation { at, bounds: self.bounds(pool)?, ceiling: self.ceiling(pool), replicas, signals, pods })
     }
 
     fn set_phase(&mut self, replica: ReplicaId, phase: ReplicaPhase) {

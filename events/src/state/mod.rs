@@ -5,6 +5,7 @@ use crate::id::{Epoch, Ordinal, Position};
 use crate::time::Timestamp;
 
 pub mod control;
+mod decider;
 pub mod flow;
 pub mod holds;
 pub mod image;
@@ -65,6 +66,7 @@ impl State {
             | Event::ReplicaStopped { .. }
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::PoolScaled { .. } => {
                 self.control.apply(envelope);
@@ -78,6 +80,7 @@ impl State {
             | Event::Triggered { .. }
             | Event::SlotsPassed { .. }
             | Event::PolicySet { .. }
+            | Event::ShadowSet { .. }
             | Event::PoolObserved { .. } => self.control.apply(envelope),
             Event::ProcessExited { .. }
             | Event::ClockStepped { .. }

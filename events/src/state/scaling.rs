@@ -1,136 +1,147 @@
-//! How a pool is sized: its policy, what that remembers, and what it decided last.
+//! How a pool is sized: its policy, the shadows beside it, and the size at which somebody holds it.
 
-use bincode::de::Decoder;
-use bincode::enc::Encoder;
-use bincode::error::{DecodeError, EncodeError};
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
 
+pub use super::decider::{Decider, Look};
 use crate::id::Position;
-use crate::resources::{Asked, Fit};
-use crate::scaling::decision::Decision;
-use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
-use crate::scaling::usage::{self, ReplicaReading};
-use crate::scaling::{AnyPolicy, Memory, Policy, needs};
+use crate::scaling::decision::{By, Decision, LimitKind};
+use crate::scaling::signal::{Bounds, Observation, Reading, Signal};
+use crate::scaling::{Memory, needs};
 use crate::sharing;
 use crate::time::Timestamp;
 
-/// The policy of a pool with everything that its next decision depends on.
-#[derive(Clone, Debug, PartialEq)]
+/// The policy of a pool with everything that its size depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Scaling {
-    /// The policy as it was set.
-    pub text: String,
-    /// How small and how large it may make the pool.
+    /// The policy that sizes it.
+    pub live: Decider,
+    /// How small and how large that may make the pool.
     pub bounds: Bounds,
-    /// The event that set it.
-    pub set_at: Position,
-    /// What was seen and decided last.
-    pub last: Option<Look>,
+    /// Policies that decide beside it, by name; nothing is done about what they want.
+    pub shadows: BTreeMap<String, Decider>,
+    /// At how many replicas somebody holds the pool, or held it.
+    pub hold: Option<SizeHold>,
     /// Where shards share the pool: how many of its replicas each has, by number.
     pub parts: Vec<u32>,
-    memory: Memory,
-    /// What the text says. It follows from the text and is not written.
-    policy: AnyPolicy,
-    /// The signals that it reads, in the order of readings. They follow from the policy and are not written.
-    signals: Vec<String>,
-    /// Whether it looks at replicas one by one. That follows from the policy as well.
-    reads_replicas: bool,
 }
 
-impl Eq for Scaling {}
+/// A size that somebody holds, whatever the policy wants.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SizeHold {
+    /// How many replicas; the bounds of the pool may make it another number.
+    pub replicas: u32,
+    /// Until when.
+    pub until: Timestamp,
+    /// Who holds it.
+    pub by: String,
+    /// And why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The event that says so.
+    pub set_at: Position,
+}
 
-/// One look at a pool.
-#[derive(Clone, Debug, PartialEq, Encode, Decode, serde::Serialize)]
-pub struct Look {
-    /// What there was.
-    pub seen: Observation,
-    /// What followed.
-    pub decision: Decision,
+/// What one of the asked policies decides: the name of a shadow, none for the policy of the pool; and what it remembers then.
+pub(crate) struct Decided<'a> {
+    pub(crate) shadow: Option<&'a str>,
+    pub(crate) decision: Decision,
+    /// What it decided before.
+    pub(crate) last: Option<&'a Decision>,
+    memory: Memory,
 }
 
 impl Scaling {
-    /// A policy that has seen nothing yet; `None` for a text that is none, which only a newer build can have written.
-    pub(crate) fn new(text: &str, least: u32, most: u32, set_at: Position) -> Option<Scaling> {
-        let policy: AnyPolicy = serde_json::from_str(text).ok()?;
-        let (signals, reads_replicas) = (needs::signals(&policy), needs::replicas(&policy));
-        let bounds = Bounds { min: least, max: most };
-        Some(Scaling {
-            text: text.to_owned(),
-            bounds,
-            set_at,
-            last: None,
-            parts: Vec::new(),
-            memory: Memory::default(),
-            policy,
-            signals,
-            reads_replicas,
-        })
+    /// The bit of the pool's own policy among those that are asked; the shadows have the next ones, in the order of their names.
+    pub const LIVE: u32 = 1;
+
+    /// A policy that has seen nothing yet, for a pool of this size; `None` for a text that is none, which only a newer build can have written.
+    pub(crate) fn new(text: &str, bounds: Bounds, size: u32, set_at: Position) -> Option<Scaling> {
+        let live = Decider::new(text, size, set_at)?;
+        Some(Scaling { live, bounds, shadows: BTreeMap::new(), hold: None, parts: Vec::new() })
     }
 
-    /// The policy.
-    pub const fn policy(&self) -> &AnyPolicy {
-        &self.policy
+    /// All policies with the bits by which they are asked: that of the pool, and each shadow with its name.
+    pub fn deciders(&self) -> impl Iterator<Item = (u32, Option<&str>, &Decider)> {
+        let shadows = self.shadows.iter().map(|(name, decider)| (Some(name.as_str()), decider));
+        let all = std::iter::once((None, &self.live)).chain(shadows);
+        (0..u32::BITS).zip(all).map(|(index, (name, decider))| (1 << index, name, decider))
     }
 
-    /// The signals that it reads, in the order of readings.
-    pub fn signals(&self) -> &[String] {
-        &self.signals
+    /// The signals that these policies read, each once: the order of readings.
+    pub fn signals(&self, asked: u32) -> Vec<&str> {
+        let asked = self.deciders().filter(|(bit, ..)| asked & bit != 0);
+        needs::each_once(asked.map(|(_, _, decider)| decider.signals()))
     }
 
-    /// Whether it is shown replicas one by one.
-    pub const fn reads_replicas(&self) -> bool {
-        self.reads_replicas
+    /// The hold that counts at a moment.
+    pub fn hold_at(&self, at: Timestamp) -> Option<&SizeHold> {
+        self.hold.as_ref().filter(|hold| at < hold.until)
     }
 
-    pub(crate) fn observation(
-        &self,
-        readings: &[Reading],
-        (seen, asked): (&[ReplicaReading], &Asked),
-        replicas: Replicas,
-        ceiling: Option<Fit>,
-        at: Timestamp,
-    ) -> Option<Observation> {
-        if readings.len() != self.signals.len() {
+    /// Whether one of these policies is shown replicas one by one.
+    pub fn reads_replicas(&self, asked: u32) -> bool {
+        self.deciders().any(|(bit, _, decider)| asked & bit != 0 && decider.reads_replicas())
+    }
+
+    /// What was read of the signals of these policies; `None` where there are not as many readings.
+    pub(crate) fn observed(&self, asked: u32, readings: &[Reading]) -> Option<Vec<Signal>> {
+        let names = self.signals(asked);
+        if readings.len() != names.len() {
             return None;
         }
-        let signals = self.signals.iter().zip(readings);
-        let signals = signals.map(|(name, reading)| Signal { name: name.clone(), reading: reading.clone() }).collect();
-        // Where nobody looked at replicas that is something else than none.
-        let pods = self.reads_replicas.then(|| usage::pods(seen, asked));
-        let max = ceiling.map_or(self.bounds.max, |fit| fit.replicas());
-        Some(Observation { at, bounds: Bounds { max, ..self.bounds }, ceiling, replicas, signals, pods })
+        let signals = names.into_iter().zip(readings);
+        Some(signals.map(|(name, reading)| Signal { name: name.to_owned(), reading: reading.clone() }).collect())
     }
 
-    /// What the policy would decide; nothing is remembered of it.
-    pub(crate) fn decide(&self, observation: &Observation) -> Decision {
-        self.policy.evaluate(&mut self.memory.clone(), observation)
+    /// What these policies decide; nothing is remembered of it. A shadow hears what the pool has, whatever it wants.
+    pub(crate) fn decide(&self, asked: u32, seen: &Observation) -> Vec<Decided<'_>> {
+        let mut size = seen.replicas.wanted;
+        let asked = self.deciders().filter(|(bit, ..)| asked & bit != 0);
+        let decided = asked.map(|(_, shadow, decider)| {
+            let (decision, memory) = match shadow {
+                None => decider.decide(seen, |decision| self.hold_back(decision, seen)),
+                Some(_) => decider.decide(seen, |_| size),
+            };
+            if shadow.is_none() {
+                size = decision.wanted;
+            }
+            Decided { shadow, decision, last: decider.last.as_ref().map(|last| &last.decision), memory }
+        });
+        decided.collect()
     }
 
-    /// Decides, and remembers it.
-    pub(crate) fn look(&mut self, observation: &Observation) {
-        let decision = self.policy.evaluate(&mut self.memory, observation);
-        self.last = Some(Look { seen: observation.clone(), decision });
+    /// Makes a decision of the pool's policy that of who holds the pool, if anybody does.
+    fn hold_back(&self, decision: &mut Decision, seen: &Observation) -> u32 {
+        if let Some(hold) = self.hold_at(seen.at) {
+            decision.cut(LimitKind::Hold, seen.bounds.nearest(hold.replicas), By::Hold(hold.since));
+        }
+        decision.wanted
+    }
+
+    /// Decides, and remembers it. A hold that is over is forgotten with the first decision of the pool's policy after it.
+    pub(crate) fn look(&mut self, asked: u32, seen: &Observation) {
+        let decided = self.decide(asked, seen);
+        let kept: Vec<_> = decided.into_iter().map(|one| (one.shadow.map(str::to_owned), (one.decision, one.memory))).collect();
+        for (shadow, outcome) in kept {
+            let decider = match &shadow {
+                None => Some(&mut self.live),
+                Some(name) => self.shadows.get_mut(name),
+            };
+            if let Some(decider) = decider {
+                decider.keep(seen, outcome);
+            }
+        }
+        if asked & Scaling::LIVE != 0 && self.hold_at(seen.at).is_none() {
+            self.hold = None;
+        }
     }
 
     /// Shares what was decided out over shards that have this work, see [`sharing`].
     pub(crate) fn share_out(&mut self, pool: &str, slots: u32, work: &[u64]) {
-        let size = self.last.as_ref().map_or(0, |last| last.decision.wanted);
+        let size = self.live.last.as_ref().map_or(0, |last| last.decision.wanted);
         self.parts = sharing::deal(pool, size, slots, work, &self.parts);
-    }
-}
-
-impl Encode for Scaling {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let Bounds { min, max } = self.bounds;
-        (&self.text, min, max, self.set_at).encode(encoder)?;
-        (&self.last, &self.parts, &self.memory).encode(encoder)
-    }
-}
-
-impl<Context> Decode<Context> for Scaling {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let (text, least, most, set_at) = <(String, u32, u32, Position)>::decode(decoder)?;
-        let (last, parts, memory) = Decode::decode(decoder)?;
-        let scaling = Scaling::new(&text, least, most, set_at).ok_or(DecodeError::Other("a policy cannot be read"))?;
-        Ok(Scaling { last, parts, memory, ..scaling })
     }
 }

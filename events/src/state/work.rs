@@ -256,6 +256,8 @@ impl Work {
             | Event::PolicySet { .. }
             | Event::PoolObserved { .. }
             | Event::PoolScaled { .. }
+            | Event::ShadowSet { .. }
+            | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => {}
         }

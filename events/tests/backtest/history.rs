@@ -31,6 +31,8 @@ enum Plan {
     Arrive { service: u64, fails: u32, delay: u64 },
     Policy(&'static str, u32, u32),
     Size(u32),
+    Shadow(&'static str, &'static str),
+    Hold(Option<u32>, u64),
     Mode(PoolMode),
     Lose(u32),
 }
@@ -183,6 +185,15 @@ impl Engine {
             Plan::Size(replicas) => {
                 self.tell(&Command::DefinePool { pool: "models", replicas, slots: 2, by: "test", reason: "by hand" });
             }
+            Plan::Shadow(shadow, policy) => {
+                let pool = PoolRef::Name("models");
+                self.tell(&Command::SetShadow { pool, shadow, policy, by: "test", reason: "" });
+            }
+            Plan::Hold(replicas, seconds) => {
+                let (pool, until) = (PoolRef::Name("models"), Timestamp(self.now + seconds * SECOND));
+                self.asked = None;
+                self.tell(&Command::HoldSize { pool, replicas, until, by: "test", reason: "" });
+            }
             Plan::Mode(mode) => self.tell(&Command::SetPoolMode { pool: "models", mode, by: "test", reason: "" }),
             Plan::Lose(replica) => {
                 self.tell(&Command::LeaveReplica { replica: ReplicaId(replica), departure: Departure::Lost });
@@ -225,8 +236,8 @@ impl Engine {
     fn next_look(&self) -> Option<u64> {
         let (there, most, _) = self.there()?;
         let scaling = &self.shard.state().control.scaling[&POOL];
-        let again = scaling.last.as_ref().and_then(|last| last.decision.look_again);
-        let due = |last| looks::due(scaling.policy().cadence(), last, there, most, again).0;
+        let again = scaling.live.last.as_ref().and_then(|last| last.decision.look_again);
+        let due = |last| looks::due(scaling.live.policy().cadence(), last, there, most, again).0;
         // Nobody looks for ever at a pool in which nothing happens any more.
         Some(self.asked.map_or(self.now, due)).filter(|_| !self.plans.is_empty())
     }
@@ -248,7 +259,7 @@ impl Engine {
             starts.last.iter().rev().take(new).for_each(|took| self.measure.replica_started(*took));
             self.starts = starts.count;
         }
-        let signals = self.shard.state().control.scaling[&POOL].signals().to_vec();
+        let signals = self.shard.state().control.scaling[&POOL].live.signals().to_vec();
         let read = |name: &String| match name.as_str() {
             names::READY => measure::count(there.ready),
             names::RUNNING => measure::count(there.running),
@@ -256,7 +267,9 @@ impl Engine {
         };
         let readings: Vec<Reading> = signals.iter().map(read).collect();
         self.asked = Some((now, there));
-        self.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], seen: &[] });
+        // Shadows here read what the policy reads.
+        let all = self.shard.state().control.scaling[&POOL].deciders().fold(0, |all, (bit, ..)| all | bit);
+        self.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: all, seen: &[] });
     }
 }
 
@@ -306,6 +319,42 @@ fn what_really_ran_is_run_again_with_the_same_sizes_and_waits() {
         assert_eq!(happened.waits.count, again.waits.count);
         assert!(happened.billed >= bounds::work_floor(&recorded.arrivals.flat(), setup.slots));
     }
+}
+
+#[test]
+fn what_ran_beside_shadows_and_under_a_hold_is_run_again_as_if_there_were_no_shadow() {
+    const MORE: &str = r#"{"policy":"rate","reserve":6.0,"catch_up":5000000,"target_utilization":1.0}"#;
+    let run = |shadows: bool| {
+        let mut engine = Engine::new(3 * SECOND);
+        engine.plan(BEGAN.0 + 10, Plan::Policy(RATE, 0, 9));
+        waves(&mut engine, false);
+        if shadows {
+            engine.plan(BEGAN.0 + 20, Plan::Shadow("same", RATE));
+            engine.plan(BEGAN.0 + 20, Plan::Shadow("more", MORE));
+            engine.plan(BEGAN.0 + 900 * SECOND, Plan::Shadow("more", ""));
+        }
+        engine.plan(BEGAN.0 + 410 * SECOND, Plan::Hold(Some(2), 40));
+        engine.plan(BEGAN.0 + 700 * SECOND, Plan::Hold(Some(12), 600));
+        engine.plan(BEGAN.0 + 760 * SECOND, Plan::Hold(None, 0));
+        engine.run()
+    };
+    let (alone, recorded) = (run(false), run(true));
+    assert_eq!((&alone.sizes, &alone.looks), (&recorded.sizes, &recorded.looks), "shadows change nothing");
+    let at = |second: u64| recorded.sizes.iter().rev().find(|(at, _)| at.0 <= second * SECOND).map(|(_, size)| *size);
+    assert_eq!((at(430), at(750)), (Some(2), Some(9)), "held, the second time at the most that there may be");
+    let fidelity = recorded.fidelity(&setup(&recorded)).unwrap();
+    assert_eq!(fidelity.doubts(), Vec::<String>::new());
+    let names: Vec<_> = recorded.shadows.iter().map(|shadow| shadow.name.as_str()).collect();
+    assert_eq!(names, ["more", "same"]);
+    let live = recorded.live(Micros(0));
+    let [more, same] = [0, 1].map(|index| recorded.beside(&recorded.shadows[index], Micros(0)));
+    // It goes on while the pool is held, and is apart from it then and only then.
+    let held = recorded.beside(&recorded.shadows[1], Micros(455 * SECOND));
+    assert!(same.below > 0.0 && same.largest.is_some_and(|(at, _)| (410..450).contains(&(at.0 / SECOND))), "{same:?}");
+    assert!(held.largest.is_some_and(|(at, _)| (700..761).contains(&(at.0 / SECOND))), "{held:?}");
+    assert!(more.mean > 0.5 && more.wanted.replica_time > Micros(0) && live.changes > 20, "{more:?}");
+    // Whoever was taken away is watched no longer.
+    assert!(more.wanted.watched < Micros(901 * SECOND) && same.wanted.watched > Micros(1_100 * SECOND), "{more:?} {same:?}");
 }
 
 #[test]
@@ -427,16 +476,13 @@ fn a_decision_that_does_not_follow_is_named_with_its_position() {
     let policy = r#"{"policy":"rate"}"#.into();
     follow(&mut history, &mut state, Event::PolicySet { pool: POOL, policy, least: 0, most: 5, by: "", reason: "" });
     let readings = [3, 0, 1, 1, 1].map(measure::count).to_vec();
-    follow(
-        &mut history,
-        &mut state,
-        Event::PoolObserved { pool: POOL, readings: readings.clone(), work: Vec::new(), seen: Vec::new() },
-    );
+    let looked = |readings| Event::PoolObserved { pool: POOL, readings, work: Vec::new(), asked: 1, seen: Vec::new() };
+    follow(&mut history, &mut state, looked(readings.clone()));
     assert_eq!(history.decisions().difference, None);
-    follow(&mut history, &mut state, Event::PoolScaled { pool: POOL, replicas: 5, decision: "{}".into() });
+    follow(&mut history, &mut state, Event::PoolScaled { pool: POOL, replicas: 5, decision: "{}".into(), shadow: None });
     assert_eq!(history.decisions().difference.map(|at| at.0), Some(4));
     // It is the first one that is told.
-    follow(&mut history, &mut state, Event::PoolObserved { pool: POOL, readings, work: Vec::new(), seen: Vec::new() });
+    follow(&mut history, &mut state, looked(readings));
     follow(&mut history, &mut state, Event::ReplicaReady { replica: ReplicaId(0) });
     assert_eq!((history.decisions().difference.map(|at| at.0), history.decisions().looks), (Some(4), 2));
 }

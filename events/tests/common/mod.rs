@@ -414,9 +414,19 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
         Event::PolicySet { pool, policy, least, most, .. } if policy.is_empty() => format!("no policy {pool} {least} {most}"),
         Event::PolicySet { pool, least, most, .. } => format!("policy {pool} {least} {most}"),
-        Event::PoolObserved { pool, readings, work, .. } if work.is_empty() => format!("observed {pool} {}", readings.len()),
-        Event::PoolObserved { pool, readings, work, .. } => format!("observed {pool} {} in {work:?}", readings.len()),
+        Event::PoolObserved { pool, readings, work, asked, .. } => {
+            let of = if *asked == 1 { String::new() } else { format!(" for {asked:b}") };
+            let work = if work.is_empty() { String::new() } else { format!(" in {work:?}") };
+            format!("observed {pool} {}{work}{of}", readings.len())
+        }
+        Event::PoolScaled { pool, replicas, shadow: Some(shadow), .. } => format!("shadow {pool} {shadow} {replicas}"),
         Event::PoolScaled { pool, replicas, .. } => format!("scaled {pool} {replicas}"),
+        Event::ShadowSet { pool, shadow, policy, .. } if policy.is_empty() => format!("no shadow {pool} {shadow}"),
+        Event::ShadowSet { pool, shadow, .. } => format!("shadow set {pool} {shadow}"),
+        Event::SizeHeld { pool, replicas: Some(replicas), until, .. } => {
+            format!("held {pool} {replicas} for {}", until.since(envelope.recorded_at))
+        }
+        Event::SizeHeld { pool, replicas: None, .. } => format!("released {pool}"),
         Event::PoolResourcesSet { pool, resources, .. } => format!("resources {pool} {:?}", resources.asked.cpu_milli),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
@@ -560,8 +570,19 @@ fn sizes(story: &mut Story) {
         let used = Used { cpu_milli: Some(700), memory_bytes: None, at: story.now, over: Micros::from_secs(2) };
         let seen = [(Stage::Starting, None), (Stage::Ready, Some(used)), (Stage::Draining, None)];
         let seen = seen.map(|(stage, used)| ReplicaReading { stage, since: story.now, busy_milli: 500, used });
-        let look = Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300], seen: &seen };
-        story.tell(&look).expect("there are five");
+        let observe =
+            |asked| Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300], asked, seen: &seen };
+        story.tell(&observe(1)).expect("there are five");
+        let pool = PoolRef::Id(PoolId(0));
+        let shadow = |policy| Command::SetShadow { pool, shadow: "eager", policy, by: "me", reason: "to see" };
+        story.tell(&shadow(r#"{"policy":"rate","reserve":2}"#)).expect("it is a policy");
+        story.tell(&observe(3)).expect("both name the same signals");
+        let until = story.now.after(Micros::from_secs(60));
+        let hold = |replicas| Command::HoldSize { pool, replicas, until, by: "me", reason: "the launch" };
+        story.tell(&hold(Some(2))).expect("a policy sizes the pool");
+        story.tell(&observe(1)).expect("there are five");
+        story.tell(&hold(None)).expect("it is held");
+        story.tell(&shadow("")).expect("it is there");
         story.tell(&set("")).expect("none is fine");
     }
 }

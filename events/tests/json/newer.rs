@@ -177,18 +177,26 @@ fn of_scaling() -> impl Strategy<Value = Event<'static>> {
             proptest::collection::vec(any::<u64>(), 0..4),
             proptest::collection::vec(seen(), 0..3)
         )
-            .prop_map(|(pool, readings, work, seen)| Event::PoolObserved { pool, readings, work, seen }),
+            .prop_map(|(pool, readings, work, seen)| {
+                Event::PoolObserved { pool, asked: readings.len() as u32, readings, work, seen }
+            }),
         (pool_id(), resources(), text(), text()).prop_map(|(pool, resources, by, reason)| Event::PoolResourcesSet {
             pool,
             resources: Box::new(resources),
             by,
             reason
         }),
-        (pool_id(), count(), text()).prop_map(|(pool, replicas, decision)| Event::PoolScaled {
+        (pool_id(), count(), text(), of(text())).prop_map(|(pool, replicas, decision, shadow)| Event::PoolScaled {
             pool,
             replicas,
-            decision: decision.into()
+            decision: decision.into(),
+            shadow: shadow.map(Into::into),
         }),
+        (pool_id(), text(), text(), text(), text()).prop_map(|(pool, shadow, policy, by, reason)| {
+            Event::ShadowSet { pool, shadow, policy: policy.into(), by, reason }
+        }),
+        (pool_id(), of(count()), moment(), text(), text())
+            .prop_map(|(pool, replicas, until, by, reason)| { Event::SizeHeld { pool, replicas, until, by, reason } }),
     ]
 }
 

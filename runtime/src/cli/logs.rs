@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergate::events::id::{ShardId, TaskId};
-use ergate::events::log::directory::{self, identity};
+use ergate::events::log::directory::{self, StoreId, identity};
 use ergate::events::log::kafka::Patience;
 use ergate::events::log::{Cursor, LogError};
 use ergate::kafka::logs::{CAPACITY, shard_name, shard_named};
 use ergate::kafka::{KafkaSettings, Logs, home};
 
+use super::choice::{self, Side};
 use super::exit::Trouble;
+use super::log::copy::copy;
 use super::offline::{self, Place, Topic};
+use super::remote::Remote;
 use super::{Globals, config, output};
 
 /// How long the brokers may be away while a verb reads: a broker starts again within it.
@@ -31,7 +34,7 @@ pub(crate) struct LogArgs {
     pub(crate) shard: Option<ShardId>,
 }
 
-fn parse_shard(text: &str) -> Result<ShardId, String> {
+pub(crate) fn parse_shard(text: &str) -> Result<ShardId, String> {
     shard_named(text).ok_or_else(|| "write the number of a shard, or `capacity`".to_owned())
 }
 
@@ -41,6 +44,31 @@ pub(crate) enum Where {
     Directory(PathBuf),
     /// On topics.
     Topics(Box<KafkaSettings>),
+    /// With a service: in a copy that is made for this look.
+    Service(Copy),
+}
+
+/// A copy of a service's log for one look, gone with it.
+pub(crate) struct Copy(PathBuf);
+
+impl Copy {
+    fn make(remote: &Remote, shard: Option<ShardId>, globals: &Globals) -> anyhow::Result<Copy> {
+        let kept = Copy(std::env::temp_dir().join(format!("ergate-look-{}", StoreId::draw()?)));
+        copy(remote, shard, kept.path(), globals)?;
+        Ok(kept)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // What cannot be removed lies where systems clean up.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The settings for a log on Kafka; `None` for another log.
@@ -73,7 +101,12 @@ impl LogArgs {
 
     /// Where the log is that flags and configuration name.
     pub(crate) fn find(&self, globals: &Globals) -> anyhow::Result<Where> {
-        let Some(log) = self.log.as_deref() else { return Ok(Where::Directory(offline::data_dir(globals)?)) };
+        let Some(log) = self.log.as_deref() else {
+            return match choice::side(globals, None)? {
+                Side::Service(remote) => Ok(Where::Service(Copy::make(&remote, self.shard, globals)?)),
+                Side::Directory => Ok(Where::Directory(offline::data_dir(globals)?)),
+            };
+        };
         if let Some(settings) = kafka(log, globals)? {
             return Ok(Where::Topics(Box::new(settings)));
         }
@@ -92,6 +125,10 @@ impl LogArgs {
     pub(crate) fn open(&self, globals: &Globals) -> anyhow::Result<Vec<Place>> {
         match self.find(globals)? {
             Where::Directory(dir) => Ok(vec![self.directory(&dir)?]),
+            Where::Service(copy) => {
+                let place = Place::directory(copy.path())?;
+                Ok(vec![Place { copy: Some(copy), ..place }])
+            }
             Where::Topics(settings) => self.topics(&settings, globals),
         }
     }
@@ -124,7 +161,8 @@ impl LogArgs {
         only(places)
     }
 
-    fn directory(&self, dir: &Path) -> anyhow::Result<Place> {
+    /// Opens the log in a directory, if it is of the shard that is asked for.
+    pub(crate) fn directory(&self, dir: &Path) -> anyhow::Result<Place> {
         let place = Place::directory(dir)?;
         match self.shard.filter(|shard| *shard != place.shard) {
             Some(shard) => Err(no_shard(shard, &[place])),
@@ -141,7 +179,7 @@ impl LogArgs {
             let (extent, store, shard) = (reader.extent()?, logs.store(reader), reader.shard());
             let reader = reader.clone().fixed(extent.span);
             let topic = Some(Topic { reader: reader.clone(), extent });
-            places.push(Place { dir: copies.join(shard_name(shard)), store, shard, reader: Arc::new(reader), topic });
+            places.push(Place { dir: copies.join(shard_name(shard)), store, shard, reader: Arc::new(reader), topic, copy: None });
         }
         places.reverse();
         match self.shard.filter(|_| places.is_empty()) {

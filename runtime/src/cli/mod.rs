@@ -176,16 +176,16 @@ impl Verb {
             | Verb::Workers(_)
             | Verb::Why(_)
             | Verb::Status
+            | Verb::Policy(_)
+            | Verb::Whatif(_)
             | Verb::Replay(_) => true,
-            Verb::Log(verb) => matches!(verb, log::LogVerb::Tail(_)),
+            Verb::Log(verb) => !matches!(verb, log::LogVerb::Repair(_)),
             Verb::Demo(_)
             | Verb::Up(_)
             | Verb::Worker(_)
             | Verb::Launch(_)
             | Verb::Dlq(_)
-            | Verb::Policy(_)
             | Verb::Import(_)
-            | Verb::Whatif(_)
             | Verb::Bench(_)
             | Verb::Doctor(_)
             | Verb::Kafka(_)

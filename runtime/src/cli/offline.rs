@@ -49,6 +49,9 @@ pub(crate) struct Place {
     pub(crate) reader: Arc<dyn LogReader>,
     /// The partition, of a log on Kafka.
     pub(crate) topic: Option<Topic>,
+    /// The copy that it is, of a service's log.
+    #[expect(dead_code, reason = "it is held so that the copy is there for as long as somebody looks at it")]
+    pub(crate) copy: Option<super::logs::Copy>,
 }
 
 /// The partition that holds a log.
@@ -65,7 +68,7 @@ impl Place {
         let store = identity(dir)?.id;
         let reader = directory::read(dir)?;
         let shard = shard_of(reader.as_ref());
-        Ok(Place { dir: dir.to_owned(), store, shard, reader, topic: None })
+        Ok(Place { dir: dir.to_owned(), store, shard, reader, topic: None, copy: None })
     }
 
     /// Which records there are.

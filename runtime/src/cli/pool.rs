@@ -27,10 +27,15 @@ pub(crate) enum PoolVerb {
     Show(ShowArgs),
     /// Set how large a pool of a service should be; what is not given stays
     Scale(ScaleArgs),
+    /// Let the policy of a pool of a service decide again whose size somebody holds with `pool scale --for`
+    Release(ModeArgs),
     /// Say how long replicas were there, and what that has cost
     Cost(CostArgs),
     /// Let a policy size a pool of a service, or none
     Set(SetArgs),
+    /// Let policies decide beside the one of a pool of a service, without any effect
+    #[command(subcommand)]
+    Shadow(ShadowVerb),
     /// Let a pool of a service start no tasks until it is resumed; its replicas stay, and what they run goes on
     Pause(ModeArgs),
     /// Let a pool of a service start no tasks until it is resumed; its replicas go when what they run has ended
@@ -57,13 +62,19 @@ pub(crate) struct ShowArgs {
 
 /// Which pool, and how large.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("size").args(["replicas", "slots"]).required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("size").args(["count", "replicas", "slots"]).required(true).multiple(true)))]
 pub(crate) struct ScaleArgs {
     /// Its name
     name: String,
     /// How many replicas, from 0 to 65536
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    count: Option<u32>,
+    /// The same
+    #[arg(long, value_name = "N", conflicts_with = "count", value_parser = clap::value_parser!(u32).range(0..=65_536))]
     replicas: Option<u32>,
+    /// Hold that number for so long, such as 2h, from a second to 31 days, whatever the policy of the pool wants; then the policy decides again
+    #[arg(long = "for", value_name = "SPAN", conflicts_with = "slots")]
+    span: Option<String>,
     /// Slots of each, from 1 to 65536
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     slots: Option<u32>,
@@ -112,6 +123,42 @@ pub(crate) struct SetArgs {
     reason: Option<String>,
 }
 
+/// What to do with the shadows of pools.
+#[derive(clap::Subcommand)]
+pub(crate) enum ShadowVerb {
+    /// Let a policy decide beside the one of a pool: what it would have done is in the log, `ergate why` and `ergate whatif --shadows`
+    Set(ShadowSetArgs),
+    /// Take a shadow away
+    Remove(ShadowRemoveArgs),
+}
+
+/// Which shadow, and why.
+#[derive(clap::Args)]
+pub(crate) struct ShadowSetArgs {
+    /// The name of the pool
+    pool: String,
+    /// The name of the shadow: letters, digits, - and _
+    name: String,
+    /// The file of the policy (TOML or JSON), or the name of one that comes with Ergate (`balanced`)
+    #[arg(value_name = "FILE")]
+    file: std::path::PathBuf,
+    /// A sentence for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Which shadow, and why not.
+#[derive(clap::Args)]
+pub(crate) struct ShadowRemoveArgs {
+    /// The name of the pool
+    pool: String,
+    /// The name of the shadow
+    name: String,
+    /// A sentence for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
 /// Which pool, and why.
 #[derive(clap::Args)]
 pub(crate) struct ModeArgs {
@@ -129,6 +176,14 @@ pub(crate) fn run(verb: PoolVerb, globals: &Globals) -> anyhow::Result<Exit> {
         PoolVerb::Scale(args) => scale(&args, globals),
         PoolVerb::Cost(args) => cost(&args, globals),
         PoolVerb::Set(args) => set(&args, globals),
+        PoolVerb::Release(args) => set_mode("release", &args, globals),
+        PoolVerb::Shadow(ShadowVerb::Set(args)) => {
+            let policy = ergate_config::read_policy(&args.file).map_err(Trouble::Input)?;
+            set_shadow((&args.pool, &args.name), serde_json::to_value(&policy)?, args.reason.as_deref(), globals)
+        }
+        PoolVerb::Shadow(ShadowVerb::Remove(args)) => {
+            set_shadow((&args.pool, &args.name), Value::Null, args.reason.as_deref(), globals)
+        }
         PoolVerb::Pause(args) => set_mode("pause", &args, globals),
         PoolVerb::Drain(args) => set_mode("drain", &args, globals),
         PoolVerb::Resume(args) => set_mode("resume", &args, globals),
@@ -182,8 +237,9 @@ fn scale(args: &ScaleArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let remote = choice::service(globals, "pool scale")?;
     let mut body = Map::new();
     let mut put = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
-    put("replicas", args.replicas.map(Value::from));
+    put("replicas", args.count.or(args.replicas).map(Value::from));
     put("slots", args.slots.map(Value::from));
+    put("for", args.span.as_deref().map(Value::from));
     put("reason", args.reason.as_deref().map(Value::from));
     let ask = Ask::patch(Path::new("/v1/pools").below(&args.name), &body.into());
     let pool: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
@@ -241,6 +297,20 @@ fn set(args: &SetArgs, globals: &Globals) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+fn set_shadow((pool, name): (&str, &str), policy: Value, reason: Option<&str>, globals: &Globals) -> anyhow::Result<Exit> {
+    let remote = choice::service(globals, "pool shadow")?;
+    let mut body = Map::new();
+    body.insert("policy".to_owned(), policy);
+    body.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
+    let ask = Ask::put(Path::new("/v1/pools").below(pool).below("shadows").below(name), &body.into());
+    let told: Value = remote.parse(&remote.ask_with_patience(&ask)?.body)?;
+    match globals.output {
+        Format::Json => output::json(&told)?,
+        Format::Table => table::facts(&["pool", "shadow", "set_at"].map(|name| (name, told.get(name).map(plain))))?,
+    }
+    Ok(Exit::Done)
+}
+
 fn set_mode(verb: &str, args: &ModeArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let remote = choice::service(globals, &format!("pool {verb}"))?;
     let reason = args.reason.iter().map(|reason| ("reason".to_owned(), reason.as_str().into()));
@@ -274,6 +344,13 @@ fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     let mut facts = FACTS.map(|name| (name, pool.get(name).map(plain))).to_vec();
     facts.extend(resources(pool));
     table::facts(&facts)?;
+    if let Some(hold) = pool.get("hold") {
+        let cut = match hold["cut_by"].as_str() {
+            Some(bound) => format!(" and not {}, for the pool's `{bound}` is in the way", hold["replicas"]),
+            None => String::new(),
+        };
+        output::line(&format!("held at {}{cut}, until {}", hold["size"], plain(&hold["until"])))?;
+    }
     let Some(members) = pool["members"].as_array().filter(|members| !members.is_empty()) else { return Ok(()) };
     output::line("")?;
     let mut table = Table::new(&["REPLICA", "PHASE", "SLOTS", "USED", "WORKER"]);

@@ -5,7 +5,7 @@ use ergate::events::time::Micros;
 use ergate::look::fold::Source;
 use ergate::look::record::plain;
 use ergate::look::waits::waits;
-use ergate::look::why::{why, why_not};
+use ergate::look::why::{why, why_not, why_shadow};
 use serde_json::{Value, json};
 
 use super::choice::{self, Side};
@@ -30,6 +30,9 @@ pub(crate) struct WhyArgs {
     /// Why it does not have so many replicas
     #[arg(long, value_name = "N", help_heading = "Of a pool")]
     not: Option<u32>,
+    /// What this shadow would have, and why: a policy that decides beside the one of the pool
+    #[arg(long, value_name = "NAME", help_heading = "Of a pool", conflicts_with = "not")]
+    shadow: Option<String>,
 }
 
 impl WhyArgs {
@@ -41,17 +44,19 @@ impl WhyArgs {
 
 pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
     if let Some(task) = args.task() {
-        if args.at.is_some() || args.not.is_some() {
-            return Err(
-                Trouble::Usage("--at and --not are about pools; a task has waited for what it has waited".to_owned()).into()
-            );
+        if args.at.is_some() || args.not.is_some() || args.shadow.is_some() {
+            return Err(Trouble::Usage(
+                "--at, --not and --shadow are about pools; a task has waited for what it has waited".to_owned(),
+            )
+            .into());
         }
         return run_task(args, task, globals);
     }
     let told: Value = match choice::side(globals, args.log.flag())? {
         Side::Service(remote) => {
             let path = Path::new("/v1/pools").below(&args.what).below("why");
-            remote.get(path.with("at", args.at.map(|at| at.text())).with("not", args.not))?
+            let path = path.with("at", args.at.map(|at| at.text())).with("not", args.not);
+            remote.get(path.with("shadow", args.shadow.as_deref()))?
         }
         Side::Directory => {
             let place = args.log.open_sizes(globals)?;
@@ -63,7 +68,15 @@ pub(crate) fn run(args: &WhyArgs, globals: &Globals) -> anyhow::Result<Exit> {
                 let text = format!("no policy sizes a pool {:?}; `ergate pool set` gives a pool one", args.what);
                 Trouble::NotFound(text)
             };
-            let mut told = why(&state, &args.what).ok_or_else(missing)?;
+            let mut told = match &args.shadow {
+                Some(shadow) => why_shadow(&state, &args.what, shadow).ok_or_else(|| {
+                    Trouble::NotFound(format!(
+                        "the pool {:?} has no shadow {shadow:?}; `ergate why {}` names those it has",
+                        args.what, args.what
+                    ))
+                })?,
+                None => why(&state, &args.what).ok_or_else(missing)?,
+            };
             if let Some(not) = args.not {
                 told["not"] = json!({ "replicas": not, "because": why_not(&state, &args.what, not) });
             }
@@ -119,23 +132,55 @@ fn print_task(told: &Value) -> anyhow::Result<()> {
     table.print()
 }
 
+/// Who holds the size, and what each shadow would have: a line each.
+fn print_beside(told: &Value) -> anyhow::Result<()> {
+    let hold = &told["hold"];
+    if hold.is_object() {
+        let cut = match hold["cut_by"].as_str() {
+            Some(bound) => format!(" ({} were asked for, and the pool's `{bound}` is in the way)", hold["replicas"]),
+            None => String::new(),
+        };
+        let because = hold["reason"].as_str().filter(|reason| !reason.is_empty());
+        let because = because.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let line = format!("held at {}{cut} by {} until {}{because}", hold["size"], plain(&hold["by"]), plain(&hold["until"]));
+        output::line(&output::escape(&line))?;
+    }
+    for shadow in told["shadows"].as_array().into_iter().flatten() {
+        let line = match (shadow["wanted"].as_u64(), shadow["sentence"].as_str()) {
+            (Some(wanted), Some(sentence)) => format!("shadow {} would have {wanted}: {sentence}", plain(&shadow["name"])),
+            _ => format!("shadow {} has decided nothing yet", plain(&shadow["name"])),
+        };
+        output::line(&output::escape(&line))?;
+    }
+    Ok(())
+}
+
 /// One screen: the sentence first, then every number.
 fn print(told: &Value) -> anyhow::Result<()> {
     let decision = &told["decision"];
-    let Some(sentence) = decision["sentence"].as_str() else {
-        return output::line(&format!("{} has a policy, and nothing was decided yet", plain(&told["pool"])));
+    let name = match told["shadow"].as_str() {
+        Some(shadow) => format!("shadow {shadow} of {}", plain(&told["pool"])),
+        None => plain(&told["pool"]),
     };
-    output::line(&output::escape(&format!("{} {sentence}", plain(&told["pool"]))))?;
+    let Some(sentence) = decision["sentence"].as_str() else {
+        output::line(&output::escape(&format!("{name} has a policy, and nothing was decided yet")))?;
+        return print_beside(told);
+    };
+    output::line(&output::escape(&format!("{name} {sentence}")))?;
     if let Some(because) = told["not"]["because"].as_str() {
         output::line(&output::escape(&format!("not {}: {because}", told["not"]["replicas"])))?;
     }
+    print_beside(told)?;
     output::line("")?;
     let replicas = &decision["replicas"];
     let there = ["live", "starting", "ready", "draining"].map(|name| format!("{} {name}", plain(&replicas[name])));
+    // A shadow has the bounds of its pool, which another event has set.
+    let whose = if told["shadow"].is_string() { "; the shadow was set" } else { ", set" };
+    let set = format!("{whose} at position {}", plain(&told["set_at"]));
     table::facts(&[
         ("decided", Some(plain(&decision["at"]))),
         ("policy", Some(plain(&told["policy"]["policy"]))),
-        ("bounds", Some(format!("{} to {}, set at position {}", told["min"], told["max"], plain(&told["set_at"])))),
+        ("bounds", Some(format!("{} to {}{set}", told["min"], told["max"]))),
         ("there were", Some(format!("{}, {} slots each", there.join(", "), plain(&replicas["slots"])))),
         ("looks again", decision["look_again"].as_str().map(str::to_owned)),
     ])?;

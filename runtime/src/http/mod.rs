@@ -6,6 +6,7 @@
 mod act;
 mod body;
 pub mod client;
+mod copy;
 mod dead;
 mod follow;
 mod forward;
@@ -72,6 +73,7 @@ fn routes(service: Data<Service>) -> impl FnOnce(&mut ServiceConfig) {
                 .configure(pools::routes)
                 .configure(schedules::routes)
                 .configure(follow::routes)
+                .configure(copy::routes)
                 .configure(state::routes)
                 .configure(report::routes)
                 .configure(workers::routes)

@@ -10,7 +10,7 @@ use super::schema::{
     TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkConcurrency, WorkReport, WorkReported, WorkUsage, Worker,
     WorkerTold, Workers,
 };
-use super::{act, dead, follow, health, look, pools, redrive, report, schedules, state, submit, why, workers};
+use super::{act, copy, dead, follow, health, look, pools, redrive, report, schedules, state, submit, why, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         pools::pause,
         pools::drain,
         pools::resume,
+        pools::release,
         schedules::list,
         schedules::show,
         schedules::foresee,
@@ -43,6 +44,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         schedules::resume,
         schedules::trigger,
         follow::follow,
+        copy::download,
         state::state,
         report::report,
         report::checkpoint,
@@ -50,6 +52,7 @@ use super::{act, dead, follow, health, look, pools, redrive, report, schedules, 
         why::ask_task,
         why::cost,
         why::set,
+        why::set_shadow,
         workers::list,
         workers::register,
         workers::show,
@@ -143,7 +146,7 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let paths = document["paths"].as_object().map(|paths| paths.iter().collect::<Vec<_>>()).unwrap_or_default();
-        assert_eq!(paths.len(), 39);
+        assert_eq!(paths.len(), 42);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 assert!(operation["responses"]["401"].is_object());

@@ -9,6 +9,7 @@ use ergate_actors::autoscaler::fleet::{Fleet, Told};
 use ergate_events::event::PoolMode;
 use ergate_events::id::ShardId;
 use ergate_events::state::State;
+use ergate_events::time::Micros;
 use serde_json::{Value, json};
 
 use super::act::{by, read_reason, reason};
@@ -24,7 +25,8 @@ use super::query::Parameters;
 use super::service::Service;
 use super::token::Scope;
 use crate::look::summary::{PoolSummary, pool_json, pool_with_members, pools};
-use crate::request;
+use crate::look::why::hold;
+use crate::request::{self, parse_span};
 use crate::shards::{CAPACITY, shard_name};
 
 /// Most replicas of a pool and slots of a replica, as the core has it.
@@ -48,7 +50,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         )
         .service(act("/pools/{name}/pause", web::post().to(pause)))
         .service(act("/pools/{name}/drain", web::post().to(drain)))
-        .service(act("/pools/{name}/resume", web::post().to(resume)));
+        .service(act("/pools/{name}/resume", web::post().to(resume)))
+        .service(act("/pools/{name}/release", web::post().to(release)));
 }
 
 /// Lists the pools.
@@ -81,7 +84,12 @@ async fn all_in(service: Data<Service>, shard: ShardId) -> Result<Value, Problem
 /// The same request to every shard, and to the log of pools.
 fn everywhere(service: &Service, request: &HttpRequest) -> Vec<(ShardId, Asked)> {
     let shards = (0..service.runtime.shards()).map(ShardId).chain([CAPACITY]);
-    shards.map(|shard| (shard, Asked::get(request, target(request, shard, None)))).collect()
+    let path = request.path();
+    // What is posted to a pool is a verb below it, and what shards tell is the pool.
+    let is_verb = request.method() == actix_web::http::Method::POST;
+    let of_pool = path.rsplit_once('/').filter(|_| is_verb).map_or(path, |(pool, _)| pool);
+    let target = |shard| format!("{of_pool}{}", target(request, shard, None).strip_prefix(path).unwrap_or_default());
+    shards.map(|shard| (shard, Asked::get(request, target(shard)))).collect()
 }
 
 /// One pool of what shards have of it: its size as the log of pools has it, and what is there, summed.
@@ -204,6 +212,19 @@ pub(super) async fn resume(
     set_mode(PoolMode::Running, &request, name, payload, &service).await
 }
 
+/// Lets the policy of a pool decide again whose size somebody holds.
+#[utoipa::path(post, path = "/v1/pools/{name}/release", tag = "pools", operation_id = "release_pool", params(("name" = String, Path, description = "The name of a pool"), ("shard" = Option<String>, Query, description = "On Kafka nothing or capacity, where sizes are decided")), request_body(content = Option<super::schema::Reason>, description = "Why"), responses((status = 200, description = "The pool, which nobody holds", body = super::schema::Pool)), security(("bearer" = ["operate"])))]
+pub(super) async fn release(
+    request: HttpRequest,
+    name: Path<String>,
+    payload: Payload,
+    service: Data<Service>,
+) -> Result<HttpResponse, Problem> {
+    let bytes = body::whole(&request, payload, &service.settings).await?;
+    let wanted = Wanted { pool: name.into_inner(), change: Change::Release, by: by(&request), reason: reason(&bytes)? };
+    decide(&request, &service, bytes, wanted).await
+}
+
 async fn set_mode(
     mode: PoolMode,
     request: &HttpRequest,
@@ -228,18 +249,28 @@ struct Wanted {
 #[derive(Clone, Copy)]
 enum Change {
     Size { replicas: Option<u32>, slots: Option<u32> },
+    Hold { replicas: u32, span: Micros },
+    Release,
     Mode(PoolMode),
 }
 
 fn read_size(bytes: &Bytes) -> Result<(Change, String), Problem> {
-    let [replicas, slots, reason] = request::object(bytes, &["replicas", "slots", "reason"])?;
+    let [replicas, slots, span, reason] = request::object(bytes, &["replicas", "slots", "for", "reason"])?;
     if replicas.is_none() && slots.is_none() {
         return Err(Problem::new(INVALID, "nothing is asked for; `replicas` or `slots` is expected").field("replicas"));
     }
     let within = |least| move |count: u32| (least..=SIZE_MAX).contains(&count).then_some(count);
     let replicas = read("replicas", replicas, within(0), "a whole number from 0 to 65536")?;
     let slots = read("slots", slots, within(1), "a whole number from 1 to 65536")?;
-    Ok((Change::Size { replicas, slots }, read_reason(reason)?))
+    let span = read("for", span, |text: String| parse_span(&text), "a span such as \"2h\"")?;
+    let Some(span) = span else {
+        return Ok((Change::Size { replicas, slots }, read_reason(reason)?));
+    };
+    let (Some(replicas), None) = (replicas, slots) else {
+        let text = "`for` holds a number of replicas for some time; give `replicas` with it, and set `slots` by itself";
+        return Err(Problem::new(INVALID, text).field("for"));
+    };
+    Ok((Change::Hold { replicas, span }, read_reason(reason)?))
 }
 
 /// Has a change decided where those of pools are, which may be on another engine, and tells the pool as it is then.
@@ -258,6 +289,9 @@ async fn decide(request: &HttpRequest, service: &Data<Service>, bytes: Bytes, wa
             let decided = tell(service, CAPACITY, &asked, local).await?;
             let mut pool = one(service, request, &name).await?;
             pool["position"] = decided["position"].clone();
+            if let Some(hold) = decided.get("hold") {
+                pool["hold"] = hold.clone();
+            }
             pool
         }
     };
@@ -272,10 +306,15 @@ async fn decide_in(service: Data<Service>, shard: ShardId, wanted: Rc<Wanted>) -
         Change::Size { replicas, slots } => {
             runtime.resize_pool(name, replicas.unwrap_or(pool.replicas), slots.unwrap_or(pool.slots), by, reason).await?
         }
+        Change::Hold { replicas, span } => runtime.hold_pool(name, replicas, span, by, reason).await?,
+        Change::Release => runtime.release_pool(name, by, reason).await?,
         Change::Mode(mode) => runtime.set_pool_mode(name, mode, by, reason).await?,
     };
     let state = service.state(shard).await?;
     let mut value = pool_json(&state, &find(&state, &wanted.pool)?);
+    if let Some(hold) = hold(&state, &wanted.pool) {
+        value["hold"] = hold;
+    }
     value["position"] = position.0.into();
     Ok(value)
 }

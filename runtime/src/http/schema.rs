@@ -276,6 +276,9 @@ describe! {
         /// What replicas use together that have told this engine lately, and how many those are.
         #[schema(required = false)]
         usage: Option<Value>,
+        /// Where a request has held the size of the pool: at how many replicas, until when and why.
+        #[schema(required = false)]
+        hold: Value,
     }
     /// Why a pool has the size that it has.
     Why {
@@ -298,6 +301,12 @@ describe! {
         set_at: Option<String>,
         /// The last decision: the sentence that explains it, and every number that led to it.
         decision: Option<Value>,
+        /// Who holds the size of the pool, at how many replicas, until when and why.
+        hold: Option<Value>,
+        /// Each shadow with what it would have, and the sentence that says why.
+        shadows: Option<Vec<Value>>,
+        /// The shadow that is told of, where one was asked for.
+        shadow: Option<String>,
         /// Why there are not as many replicas as were asked about.
         not: Option<Value>,
     }
@@ -341,6 +350,14 @@ describe! {
         /// A sentence for the log.
         reason: Option<String>,
     }
+    /// A policy that decides beside the one of a pool.
+    #[serde(deny_unknown_fields)]
+    ShadowSetting {
+        /// The policy; null takes it away.
+        policy: Value,
+        /// A sentence for the log.
+        reason: Option<String>,
+    }
     /// How large a pool should be; what is not given stays.
     #[serde(deny_unknown_fields)]
     PoolSize {
@@ -350,6 +367,9 @@ describe! {
         /// Slots of each.
         #[schema(minimum = 1, maximum = 65536)]
         slots: Option<u32>,
+        /// For how long the number of replicas is held, whatever the policy of the pool wants, such as 2h: from a second to 31 days.
+        #[serde(rename = "for")]
+        span: Option<String>,
         /// A sentence for the log.
         #[schema(min_length = 1, max_length = 256)]
         reason: Option<String>,

@@ -24,7 +24,7 @@ use crate::look;
 use crate::look::fold::Source;
 use crate::look::moment::Moment;
 use crate::look::waits::waits;
-use crate::look::why::{why, why_not};
+use crate::look::why::{why, why_not, why_shadow};
 
 /// States that are folded at one time on each thread: each takes as much memory as the running one, and a processor.
 const FOLDS_MAX: usize = 1;
@@ -47,6 +47,11 @@ pub(super) fn routes(config: &mut ServiceConfig) {
                 .default_service(not_that("GET")),
         )
         .service(
+            web::resource("/pools/{name}/shadows/{shadow}")
+                .route(guarded(led(web::put().to(set_shadow), Of::Sizes), Some(Scope::Operate)))
+                .default_service(not_that("PUT")),
+        )
+        .service(
             web::resource("/pools/{name}/policy")
                 .route(guarded(led(web::put().to(set), Of::Sizes), Some(Scope::Operate)))
                 .default_service(not_that("PUT")),
@@ -54,19 +59,23 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// Says why a pool has the size that it has.
-#[utoipa::path(get, path = "/v1/pools/{name}/why", tag = "pools", operation_id = "why_pool", params(("name" = String, Path, description = "The name of a pool"), ("at" = Option<String>, Query, description = "A position such as 1200, or a time such as 2030-01-31T12:00:00Z; now without it"), ("not" = Option<u32>, Query, description = "Why there are not so many replicas")), responses((status = 200, description = "The last decision", body = super::schema::Why)), security(("bearer" = ["read"])))]
+#[utoipa::path(get, path = "/v1/pools/{name}/why", tag = "pools", operation_id = "why_pool", params(("name" = String, Path, description = "The name of a pool"), ("at" = Option<String>, Query, description = "A position such as 1200, or a time such as 2030-01-31T12:00:00Z; now without it"), ("not" = Option<u32>, Query, description = "Why there are not so many replicas"), ("shadow" = Option<String>, Query, description = "Of this shadow, and not of the policy that sizes the pool")), responses((status = 200, description = "The last decision", body = super::schema::Why)), security(("bearer" = ["read"])))]
 pub(super) async fn ask(
     request: HttpRequest,
     name: Path<String>,
     service: Data<Service>,
     folds: Arc<Semaphore>,
 ) -> Result<HttpResponse, Problem> {
-    let given = Parameters::read(&request, &["at", "not"])?;
+    let given = Parameters::read(&request, &["at", "not", "shadow"])?;
     let expected = "a position such as 1200, or a time such as 2030-01-31T12:00:00Z,";
     let at = given.parsed("at", |text| text.parse::<Moment>().ok(), expected)?;
     let not = given.parsed("not", |text| text.parse::<u32>().ok(), "a whole number of replicas")?;
     let shard = service.shard(service.sizes())?;
-    let tell = move |state: &ergate_events::state::State| tell(state, &name, not);
+    let shadow = given.text("shadow").map(str::to_owned);
+    if shadow.is_some() && not.is_some() {
+        return Err(Problem::new(INVALID, "`not` is about the size of the pool, which no shadow has set").field("not"));
+    }
+    let tell = move |state: &ergate_events::state::State| tell(state, &name, not, shadow.as_deref());
     let Some(at) = at else { return Ok(HttpResponse::Ok().json(tell(&*service.state(shard.id).await?)?)) };
     let folding = folds.try_acquire_owned();
     let folding = folding
@@ -80,7 +89,11 @@ pub(super) async fn ask(
     Ok(HttpResponse::Ok().json(told.await?))
 }
 
-fn tell(state: &ergate_events::state::State, name: &str, not: Option<u32>) -> Result<Value, Problem> {
+fn tell(state: &ergate_events::state::State, name: &str, not: Option<u32>, shadow: Option<&str>) -> Result<Value, Problem> {
+    if let Some(shadow) = shadow {
+        let missing = || Problem::new(NOT_FOUND, format!("the pool {name:?} has no shadow {shadow:?}"));
+        return why_shadow(state, name, shadow).ok_or_else(missing);
+    }
     let missing =
         || Problem::new(NOT_FOUND, format!("no policy sizes a pool {name:?}; set one with PUT /v1/pools/{{name}}/policy"));
     let mut told = why(state, name).ok_or_else(missing)?;
@@ -177,6 +190,49 @@ pub(super) async fn set(
     let position = service.runtime.set_policy(&name, setting.policy.as_ref(), bounds, &by(&request), &reason).await?;
     let state = service.state(shard).await?;
     let mut told = why(&state, &name).unwrap_or_else(|| json!({ "pool": &*name, "policy": null }));
+    told["position"] = position.0.into();
+    Ok(HttpResponse::Ok().json(told))
+}
+
+/// A policy for a shadow; `null` takes it away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowSetting {
+    policy: Option<AnyPolicy>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Lets a policy decide beside the one of a pool from now on, without any effect.
+#[utoipa::path(put, path = "/v1/pools/{name}/shadows/{shadow}", tag = "pools", operation_id = "set_shadow", params(("name" = String, Path, description = "The name of a pool"), ("shadow" = String, Path, description = "The name of the shadow: letters, digits, - and _")), request_body = super::schema::ShadowSetting, responses((status = 200, description = "It is recorded", body = super::schema::Why)), security(("bearer" = ["operate"])))]
+pub(super) async fn set_shadow(
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    payload: Payload,
+    service: Data<Service>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::read(&request, &[])?;
+    let (name, shadow) = path.into_inner();
+    let bytes = body::whole(&request, payload, &service.settings).await?;
+    let setting: ShadowSetting = serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(INVALID, format!("the body is not what it should be: {error}")).field("policy"))?;
+    let state = service.state(service.sizes()).await?;
+    let (id, _) = state
+        .control
+        .pool(&name)
+        .ok_or_else(|| Problem::new(NOT_FOUND, format!("there is no pool {name:?}; GET /v1/pools lists those that are there")))?;
+    let known = state.control.scaling.get(&id);
+    if let (Some(policy), Some(known)) = (&setting.policy, known) {
+        policy.check(known.bounds).map_err(|error| Problem::new(INVALID, error.to_string()).field("policy"))?;
+    }
+    if setting.policy.is_none() && known.is_none_or(|known| !known.shadows.contains_key(&shadow)) {
+        return Err(Problem::new(NOT_FOUND, format!("the pool {name:?} has no shadow {shadow:?}")));
+    }
+    let reason = setting.reason.unwrap_or_default();
+    let position = service.runtime.set_shadow(&name, &shadow, setting.policy.as_ref(), &by(&request), &reason).await?;
+    let state = service.state(service.sizes()).await?;
+    let gone = || json!({ "pool": name, "shadow": shadow, "policy": null });
+    let mut told = why_shadow(&state, &name, &shadow).unwrap_or_else(gone);
     told["position"] = position.0.into();
     Ok(HttpResponse::Ok().json(told))
 }

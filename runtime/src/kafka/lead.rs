@@ -285,6 +285,7 @@ impl Lead {
     /// Gives a shard its parts of the pools that policies size, which are decided about elsewhere; none where that is not known yet.
     fn share_out(&self, shard: ShardId, builder: &mut Builder) {
         let pools = self.pools.borrow();
+        builder.shadows.clear();
         for pool in pools.sized.keys().chain(std::mem::take(&mut builder.policies).keys()) {
             let (_, slots) = builder.pools.get(pool).copied().unwrap_or((0, crate::builder::SLOTS_DEFAULT));
             let is_known = pools.sized.contains_key(pool) && !builder.external.contains(pool);

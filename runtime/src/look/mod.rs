@@ -2,6 +2,7 @@
 //!
 //! Everything here reads what is durable and changes nothing. What it costs is said where it is more than one block.
 
+pub mod copy;
 pub mod cost;
 pub mod dead;
 pub mod filter;

@@ -281,12 +281,13 @@ fn ready(state: &State, task: &Task) -> Cause {
 
 /// The bound that keeps a pool from growing.
 fn bound(state: &State, id: PoolId, scaling: &Scaling, pool: &str) -> Option<Cause> {
-    let decision = &scaling.last.as_ref()?.decision;
+    let decision = &scaling.live.last.as_ref()?.decision;
     let limit = decision.limits.iter().find(|limit| limit.to < limit.from)?;
     let more = limit.from - limit.to;
     let setting = match (limit.kind, limit.by) {
         (LimitKind::Max, _) => format!("pool.{pool}.replicas.max = {}", limit.from),
         (_, By::Ceiling(fit)) => format!("pool.{pool}.ceiling.{} = {}", fit.of.name(), fit.needed(limit.from)),
+        (_, By::Hold(_)) => format!("ergate pool release {pool}"),
         (_, By::Pool | By::Policy | By::Rule { .. } | By::Decision(_)) => {
             format!("{} of the policy of the pool {pool:?}", why::named(limit.kind))
         }

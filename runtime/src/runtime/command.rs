@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ergate_actors::proposal::Proposal;
 use ergate_actors::submission::{SubmitError, TaskEnd};
+use ergate_events::command::Rejection;
 use ergate_events::event::PoolMode;
 use ergate_events::id::{Position, ShardId, TaskId};
 use ergate_events::scaling::AnyPolicy;
 use ergate_events::scaling::signal::Bounds;
+use ergate_events::sizing::{HOLD_MAX, HOLD_MIN};
+use ergate_events::time::{Micros, Timestamp};
 
 use super::{Front, Runtime, WaitError};
 
@@ -113,6 +116,59 @@ impl Runtime {
         }
         let Bounds { min: least, max: most } = bounds;
         self.propose_for_all(Proposal::SetPolicy { pool, policy, least, most, by, reason }).await
+    }
+
+    /// Lets a policy decide beside the one of a pool, without any effect, or no longer where there is none: a *shadow*. What it wants is recorded when
+    /// it wants something else, and `ergate why` and `ergate whatif --shadows` show it. On Kafka that is decided where sizes are.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when no policy sizes a pool of this name, the pool has too many shadows, the name is none, or a setting is out of
+    /// range; otherwise as [`Runtime::resize_pool`].
+    pub async fn set_shadow(
+        &self,
+        pool: &str,
+        shadow: &str,
+        policy: Option<&AnyPolicy>,
+        by: &str,
+        reason: &str,
+    ) -> Result<Position, SubmitError> {
+        // Numbers and texts can always be written.
+        let policy = policy.map(|policy| serde_json::to_string(policy).unwrap_or_default()).unwrap_or_default();
+        let (pool, shadow, by, reason) = (pool.to_owned(), shadow.to_owned(), by.to_owned(), reason.to_owned());
+        self.propose_for_all(Proposal::SetShadow { pool, shadow, policy, by, reason }).await
+    }
+
+    /// Holds a pool that a policy sizes at so many replicas, within its bounds, for some time, whatever its policy wants meanwhile; over restarts as
+    /// well. Then the policy decides again within a second.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when no policy sizes a pool of this name, or the time is shorter than
+    /// [`HOLD_MIN`](ergate_events::sizing::HOLD_MIN) or longer than [`HOLD_MAX`](ergate_events::sizing::HOLD_MAX); otherwise as
+    /// [`Runtime::resize_pool`].
+    pub async fn hold_pool(
+        &self,
+        pool: &str,
+        replicas: u32,
+        span: Micros,
+        by: &str,
+        reason: &str,
+    ) -> Result<Position, SubmitError> {
+        if !(HOLD_MIN..=HOLD_MAX).contains(&span) {
+            let rule = "from 1 second to 31 days";
+            return Err(SubmitError::Rejected(Rejection::OutOfRange { what: "the time of a hold", rule }));
+        }
+        let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        let until = self.now().after(span);
+        self.propose_for_all(Proposal::HoldSize { pool, replicas: Some(replicas), until, by, reason }).await
+    }
+
+    /// Lets a pool go that somebody [holds](Runtime::hold_pool): its policy decides again within a second. A pool that nobody holds stays as it is.
+    ///
+    /// # Errors
+    /// [`SubmitError::Rejected`] when no pool of this name has a size; otherwise as [`Runtime::resize_pool`].
+    pub async fn release_pool(&self, pool: &str, by: &str, reason: &str) -> Result<Position, SubmitError> {
+        let (pool, by, reason) = (pool.to_owned(), by.to_owned(), reason.to_owned());
+        self.propose_for_all(Proposal::HoldSize { pool, replicas: None, until: Timestamp(0), by, reason }).await
     }
 
     /// Records what holds for all shards where that is decided.

@@ -48,11 +48,15 @@ impl Recorded {
         let mut sizes = vec![(Micros(0), again.initially())];
         let began = self.arrivals.began();
         let report = run_with(&self.arrivals, &again, |seen, decision| sizes.push((seen.at.since(began), decision.wanted)))?;
-        let by_hand = again
-            .changes
-            .iter()
-            .filter_map(|(at, change)| if let Change::Size(size) = change { Some((*at, *size)) } else { None });
-        sizes.extend(by_hand);
+        let mut bounds = again.bounds;
+        for (at, change) in &again.changes {
+            match change {
+                Change::Policy(_, between) => bounds = *between,
+                Change::Size(size) => sizes.push((*at, *size)),
+                Change::Hold(Some((size, _))) => sizes.push((*at, bounds.nearest(*size))),
+                Change::NoPolicy | Change::Runs(_) | Change::Hold(None) => {}
+            }
+        }
         sizes.sort_by_key(|(at, _)| *at);
         let within = |all: &[(Micros, u32)]| -> Vec<(Micros, u32)> {
             let from = setup.count_from;

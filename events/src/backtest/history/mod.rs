@@ -6,22 +6,25 @@
 
 mod fidelity;
 mod recorded;
+mod shadow;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use self::shadow::Track;
 use super::setup::Change;
 use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{Ordinal, PoolId, Position, ReplicaId};
-use crate::scaling::signal::Bounds;
 use crate::sizing;
 use crate::slab::Phase;
 use crate::state::State;
 use crate::state::control::ReplicaPhase;
+use crate::state::scaling::Scaling;
 use crate::time::{Micros, Timestamp};
 use crate::worker::WORKER_FIRST;
 
 pub use fidelity::{Fidelity, Sizes, TOLERANCE, WAIT_FLOOR};
 pub use recorded::{Left, Recorded};
+pub use shadow::{Beside, Shadow, Wanted};
 
 /// A pool as its log has it, up to a moment.
 #[derive(Debug)]
@@ -45,8 +48,12 @@ pub struct History {
     sizes: Vec<(Timestamp, u32)>,
     slots: Vec<u32>,
     decisions: Decisions,
-    /// When policies were asked.
+    /// Decisions that have to come next.
+    expected: VecDeque<Digest>,
+    /// When the policy of the pool was asked.
     looks: Vec<Timestamp>,
+    /// What ran in its shadow, by name.
+    shadows: BTreeMap<String, Track>,
     lost: usize,
     restarts: usize,
 }
@@ -54,17 +61,16 @@ pub struct History {
 /// What was decided by policies, and decided again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
-    /// How often a policy was shown the pool.
+    /// How often the policy of the pool was shown it.
     pub looks: u64,
-    /// How many decisions were recorded.
+    /// How many of its decisions were recorded.
     pub recorded: u64,
-    /// The first one that the recorded observation and the recorded policy do not give.
+    /// The first one that the recorded observation and the recorded policy do not give, those of shadows included.
     pub difference: Option<Position>,
-    expected: Option<(u32, Digest)>,
 }
 
-/// The text of a decision.
-type Digest = [u8; 32];
+/// A recorded decision: of which shadow, if any, how many replicas, and its text.
+type Digest = (Option<String>, u32, [u8; 32]);
 
 #[derive(Debug)]
 struct Task {
@@ -114,6 +120,8 @@ impl History {
             slots: Vec::new(),
             decisions: Decisions::default(),
             looks: Vec::new(),
+            shadows: BTreeMap::new(),
+            expected: VecDeque::new(),
             lost: 0,
             restarts: 0,
         };
@@ -159,6 +167,12 @@ impl History {
         self.sizes.push((at, size.replicas));
         self.slots.push(size.slots);
         self.learn_policy(state, id, at);
+        if let Some(scaling) = state.control.scaling.get(&id) {
+            scaling.shadows.keys().for_each(|name| self.learn_shadow(state, id, name, at));
+            if let Some(hold) = &scaling.hold {
+                self.changes.push((at, Change::Hold(Some((hold.replicas, self.offset(hold.until))))));
+            }
+        }
         if state.control.mode(id) != PoolMode::Running {
             self.changes.push((at, Change::Runs(false)));
         }
@@ -245,25 +259,29 @@ impl History {
     fn decide_again(&mut self, state: &State, envelope: &Envelope<'_>) {
         let id = self.id;
         let scaled = |event: &Event<'_>| {
-            let Event::PoolScaled { pool, replicas, decision } = event else { return None };
-            (Some(*pool) == id).then(|| (*replicas, digest(decision)))
+            let Event::PoolScaled { pool, replicas, decision, shadow } = event else { return None };
+            let shadow = shadow.as_ref().map(|name| name.clone().into_owned());
+            (Some(*pool) == id).then(|| (shadow, *replicas, digest(decision)))
         };
         let found = scaled(&envelope.event);
-        self.decisions.recorded += u64::from(found.is_some());
-        if self.decisions.expected.take() != found {
+        self.decisions.recorded += u64::from(matches!(found, Some((None, ..))));
+        if self.expected.pop_front() != found {
+            self.expected.clear();
             self.decisions.difference.get_or_insert(envelope.position);
         }
-        let Event::PoolObserved { pool, readings, work, seen } = &envelope.event else { return };
+        let Event::PoolObserved { pool, readings, work, asked, seen } = &envelope.event else { return };
         if Some(*pool) != self.id {
             return;
         }
-        self.decisions.looks += 1;
-        self.looks.push(envelope.recorded_at);
-        let (mut events, seen) = (Vec::new(), sizing::Seen { readings, work, replicas: seen });
+        if asked & Scaling::LIVE != 0 {
+            self.decisions.looks += 1;
+            self.looks.push(envelope.recorded_at);
+        }
+        let (mut events, seen) = (Vec::new(), sizing::Seen { asked: *asked, readings, work, replicas: seen });
         if sizing::observe(&state.control, *pool, seen, envelope.recorded_at, &mut events).is_err() {
             self.decisions.difference.get_or_insert(envelope.position);
         }
-        self.decisions.expected = events.iter().find_map(scaled);
+        self.expected = events.iter().filter_map(scaled).collect();
     }
 
     fn learn(&mut self, state: &State, Envelope { recorded_at: at, event, .. }: &Envelope<'_>) {
@@ -287,6 +305,13 @@ impl History {
             Event::Opened { .. } => self.restarts += 1,
             Event::PolicySet { pool, .. } | Event::PoolResourcesSet { pool, .. } if *pool == id => {
                 self.learn_policy(state, id, at)
+            }
+            Event::ShadowSet { pool, shadow, .. } if *pool == id => self.learn_shadow(state, id, shadow, at),
+            Event::PoolScaled { pool, replicas, shadow: Some(shadow), .. } if *pool == id => {
+                self.shadows.entry(shadow.clone().into_owned()).or_default().wants(at, Some(*replicas));
+            }
+            Event::SizeHeld { pool, replicas, until, .. } if *pool == id => {
+                self.changes.push((at, Change::Hold(replicas.map(|replicas| (replicas, self.offset(*until))))));
             }
             Event::PoolModeSet { pool, mode, .. } if *pool == id => {
                 self.changes.push((at, Change::Runs(*mode == PoolMode::Running)));
@@ -314,12 +339,23 @@ impl History {
 
     fn learn_policy(&mut self, state: &State, id: PoolId, at: Timestamp) {
         let change = state.control.scaling.get(&id).map_or(Change::NoPolicy, |scaling| {
-            let policy = Box::new(scaling.policy().clone());
+            let policy = Box::new(scaling.live.policy().clone());
             // What fits under the ceiling is all that it may have.
-            let max = state.control.fit(id).map_or(scaling.bounds.max, |fit| fit.replicas().min(scaling.bounds.max));
-            Change::Policy(policy, Bounds { max, ..scaling.bounds })
+            Change::Policy(policy, state.control.bounds(id).unwrap_or(scaling.bounds))
         });
+        if change == Change::NoPolicy {
+            self.shadows.values_mut().for_each(|track| track.wants(at, None));
+        }
         self.changes.push((at, change));
+    }
+
+    fn learn_shadow(&mut self, state: &State, id: PoolId, name: &str, at: Timestamp) {
+        let known = state.control.scaling.get(&id).and_then(|scaling| scaling.shadows.get(name));
+        let track = self.shadows.entry(name.to_owned()).or_default();
+        track.wants(at, known.and_then(|known| known.last.as_ref()).map(|last| last.decision.wanted));
+        if let Some(known) = known {
+            track.policy = Some(known.policy().clone());
+        }
     }
 
     fn live(&mut self, replica: ReplicaId, change: impl FnOnce(&mut Life)) {
@@ -334,6 +370,6 @@ impl History {
     }
 }
 
-fn digest(text: &str) -> Digest {
+fn digest(text: &str) -> [u8; 32] {
     *blake3::hash(text.as_bytes()).as_bytes()
 }

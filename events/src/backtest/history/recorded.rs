@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decisions, History, Life, Turn};
+use super::{Decisions, History, Life, Shadow, Turn};
 use crate::backtest::arrivals::{Arrival, Arrivals, ArrivalsError, Retry};
 use crate::backtest::fleet::Counts;
 use crate::backtest::report::{Report, Tally};
@@ -34,6 +34,8 @@ pub struct Recorded {
     pub looks: Vec<Micros>,
     /// What was decided, and decided again.
     pub decisions: Decisions,
+    /// What ran in the shadow of its policy, by name.
+    pub shadows: Vec<Shadow>,
     /// What is not in the work, and what is not simulated.
     pub left: Left,
     marks: Vec<(u64, Mark)>,
@@ -123,7 +125,7 @@ impl History {
             let most = match change {
                 Change::Policy(_, bounds) => bounds.max,
                 Change::NoPolicy => u32::MAX,
-                Change::Size(_) | Change::Runs(_) => continue,
+                Change::Size(_) | Change::Runs(_) | Change::Hold(_) => continue,
             };
             marks.push((self.offset(*at).0, Mark::Bounds(most)));
         }
@@ -140,6 +142,7 @@ impl History {
             length: self.offset(end),
             looks: self.looks.iter().map(|at| self.offset(*at)).collect(),
             decisions: self.decisions,
+            shadows: self.shadows.iter().filter_map(|(name, track)| track.finish(name, |at| self.offset(at))).collect(),
             left,
             marks,
         })
@@ -194,7 +197,7 @@ impl Recorded {
         let last = self.changes.iter().rev().find_map(|(_, change)| match change {
             Change::Policy(policy, bounds) => Some(Some((policy.as_ref(), *bounds))),
             Change::NoPolicy => Some(None),
-            Change::Size(_) | Change::Runs(_) => None,
+            Change::Size(_) | Change::Runs(_) | Change::Hold(_) => None,
         });
         last.flatten()
     }

@@ -1,6 +1,7 @@
 //! Looking at the log, checking it, exporting it, repairing it.
 
 mod causal;
+pub(crate) mod copy;
 mod export;
 mod finding;
 mod online;
@@ -27,6 +28,8 @@ pub(crate) enum LogVerb {
     Verify(verify::VerifyArgs),
     /// Write the log as JSON lines or CloudEvents
     Export(export::ExportArgs),
+    /// Keep a copy of the log of a running service, or bring one up to date
+    Copy(copy::CopyArgs),
     /// Say what is wrong with the log, and go on without what is lost if that is accepted
     Repair(repair::RepairArgs),
 }
@@ -37,6 +40,7 @@ pub(crate) fn run(verb: LogVerb, globals: &Globals) -> anyhow::Result<Exit> {
         LogVerb::Show(args) => show::run(&args, globals),
         LogVerb::Verify(args) => verify::run(&args, globals),
         LogVerb::Export(args) => export::run(&args, globals),
+        LogVerb::Copy(args) => copy::run(&args, globals),
         LogVerb::Repair(args) => repair::run(&args, globals),
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<Exit> 
     let depth = if args.decisions { Depth::Decisions } else { Depth::Chain };
     match args.log.find(globals)? {
         Where::Directory(dir) => directory(&args.log, &dir, depth, globals),
+        Where::Service(copy) => directory(&args.log, copy.path(), depth, globals),
         Where::Topics(_) => verify_topics::run(&args.log, depth, globals),
     }
 }
@@ -52,7 +53,7 @@ fn directory(args: &LogArgs, dir: &Path, depth: Depth, globals: &Globals) -> any
         Ok(inspection) => inspection,
         Err(error) => return finding::report(error.into(), Around::default(), globals.output),
     };
-    let place = args.open_one(globals)?;
+    let place = args.directory(dir)?;
     match verify(&place, &inspection, depth, globals) {
         Ok(verified) => print(&verified, &inspection, depth, started, globals.output),
         Err(error) => finding::report(error, Around { inspection: Some(&inspection), shard: None }, globals.output),

@@ -11,7 +11,7 @@ use super::day::{Day, Origin, Ran};
 use super::{Candidate, Comparison};
 
 pub(super) fn table(comparison: &Comparison) -> anyhow::Result<()> {
-    let Comparison { day, yardsticks, candidates, swept } = comparison;
+    let Comparison { day, yardsticks, candidates, swept, lines: _ } = comparison;
     let pool = &day.pool;
     output::line(&output::escape(&about(day)))?;
     if let Some(swept) = swept {
@@ -202,7 +202,7 @@ pub(super) fn csv(comparison: &Comparison) -> anyhow::Result<()> {
 }
 
 pub(super) fn json(comparison: &Comparison) -> anyhow::Result<()> {
-    let Comparison { day, yardsticks, candidates, swept } = comparison;
+    let Comparison { day, yardsticks, candidates, swept, lines } = comparison;
     let pool = &day.pool;
     let policies: Vec<_> = candidates
         .iter()
@@ -250,6 +250,9 @@ pub(super) fn json(comparison: &Comparison) -> anyhow::Result<()> {
     }
     if let Some(swept) = swept {
         told["combinations"] = json!(swept);
+    }
+    if !lines.is_empty() {
+        told["shadows"] = super::shadows::json(comparison).into();
     }
     output::json(&told)
 }

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod day;
 mod file;
 mod plot;
+mod shadows;
 mod sweep;
 
 use std::path::PathBuf;
@@ -39,6 +40,9 @@ pub(crate) struct WhatifArgs {
     /// are those of the policy, and min, max and slots
     #[arg(long, value_name = "KEY=a,b,c", num_args = 1..)]
     sweep: Vec<Axis>,
+    /// Hold what really ran against the shadows of the pool: what each wanted, and how its policy would have done by itself
+    #[arg(long, requires = "pool", conflicts_with_all = ["trace", "policy", "sweep", "csv"])]
+    shadows: bool,
     /// Write plots to this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -70,6 +74,8 @@ struct Comparison {
     candidates: Vec<Candidate>,
     /// How many combinations were tried, if any.
     swept: Option<usize>,
+    /// What was really wanted over time, and what shadows wanted, where those are looked at.
+    lines: Vec<shadows::Line>,
 }
 
 /// What really happened, as a row.
@@ -86,6 +92,8 @@ pub(crate) fn run(args: &WhatifArgs, globals: &Globals) -> anyhow::Result<Exit> 
     }
     if globals.output == Format::Json {
         answer::json(&comparison)?;
+    } else if args.shadows {
+        shadows::table(&comparison)?;
     } else if args.csv {
         answer::csv(&comparison)?;
     } else {
@@ -120,12 +128,24 @@ fn compare(args: &WhatifArgs, day: Day) -> anyhow::Result<Comparison> {
         zero_wait: bounds::zero_wait(&counted, pool.slots, pool.start),
         clairvoyant: bounds::clairvoyant(&counted, pool.slots, pool.start, pool.wait_target).billed,
     };
+    let lines = if args.shadows { shadows::lines(&day) } else { Vec::new() };
     let swept = (!args.sweep.is_empty()).then_some(candidates.len() - real);
-    Ok(Comparison { day, yardsticks, candidates, swept })
+    Ok(Comparison { day, yardsticks, candidates, swept, lines })
 }
 
 /// What is compared: all combinations of a sweep, or the policies that are named, or the presets.
 fn setups(args: &WhatifArgs, day: &Day) -> anyhow::Result<Vec<(String, Setup)>> {
+    if args.shadows {
+        let shadows = day.ran().map(|ran| ran.recorded.shadows.as_slice()).unwrap_or_default();
+        if shadows.is_empty() {
+            let text = "the log has no shadow of this pool in that time; `ergate pool shadow set` gives it one";
+            return Err(Trouble::NotFound(text.to_owned()).into());
+        }
+        let setups = shadows.iter().map(|shadow| (shadow.name.clone(), day.under(shadow.policy.clone())));
+        let setups: Vec<_> = setups.collect();
+        setups.iter().try_for_each(|(name, setup)| checked(name, setup))?;
+        return Ok(setups);
+    }
     let named = file::policies(&args.policy)?;
     if !args.sweep.is_empty() {
         let base = match named.as_slice() {

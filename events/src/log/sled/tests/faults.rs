@@ -92,12 +92,21 @@ fn a_missing_database_and_a_missing_file_are_named() {
         let away = dir.path().join("away");
         fs::rename(database, &away).unwrap();
         assert!(read_all(dir.path()).is_err_and(|error| is_named(&error)), "{}", database.display());
-        fs::rename(&away, database).unwrap();
+        put_back(&away, database);
         fs::rename(database.join("db"), &away).unwrap();
         assert!(read_all(dir.path()).is_err_and(|error| is_named(&error)), "{}", database.display());
         fs::rename(&away, database.join("db")).unwrap();
     }
     assert!(read_all(dir.path()).is_ok());
+}
+
+/// Puts a database back. A thread of sled that ends late may have made an empty one in its place.
+fn put_back(away: &Path, database: &Path) {
+    let began = std::time::Instant::now();
+    while let Err(error) = fs::rename(away, database) {
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{error}");
+        let _ = fs::remove_dir_all(database);
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Watch {
         while let Some(block) = cursor.next_block()? {
             for record in record::of(&block) {
                 let record = record?;
-                let Event::PoolScaled { decision, .. } = &record.envelope.event else { continue };
+                let Event::PoolScaled { decision, shadow: None, .. } = &record.envelope.event else { continue };
                 let decision: Decision = serde_json::from_str(decision)?;
                 if decision.is_change() {
                     let sentence = decision.sentence(|input| self.policy.input(input));

@@ -7,6 +7,7 @@ mod svg;
 use svg::{Anchor, Svg};
 
 use super::answer::{hours, seconds};
+use super::shadows::Line;
 use super::{Candidate, Comparison};
 use panel::{Axis, Curve, Panel};
 
@@ -16,6 +17,9 @@ const WIDTH: f64 = 1_200.0;
 const MARGIN: f64 = 24.0;
 const SCATTER_HEIGHT: f64 = 380.0;
 const ROW_HEIGHT: f64 = 184.0;
+const BESIDE_HEIGHT: f64 = 300.0;
+/// Room for the names of shadows.
+const NAMES: f64 = 200.0;
 const HEAD: f64 = 78.0;
 
 /// Colours that people with any kind of colour vision tell apart: Okabe and Ito, "Color universal design", 2008.
@@ -25,7 +29,8 @@ const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9
 pub(super) fn draw(comparison: &Comparison) -> String {
     let (day, pool) = (&comparison.day, &comparison.day.pool);
     let candidates: Vec<&Candidate> = super::answer::shown(comparison).collect();
-    let height = HEAD + SCATTER_HEIGHT + candidates.len() as f64 * ROW_HEIGHT + 30.0;
+    let beside = if comparison.lines.is_empty() { 0.0 } else { BESIDE_HEIGHT };
+    let height = HEAD + SCATTER_HEIGHT + beside + candidates.len() as f64 * ROW_HEIGHT + 30.0;
     let mut svg = Svg::new(WIDTH, height);
     svg.text(MARGIN, 30.0, 20.0, Anchor::Start, "#111", "What each policy would have cost, and how long tasks would have waited");
     let about = format!(
@@ -43,8 +48,11 @@ pub(super) fn draw(comparison: &Comparison) -> String {
     svg.text(MARGIN, 52.0, 13.0, Anchor::Start, "#555", &about);
     scatter::draw(&mut svg, comparison, HEAD, SCATTER_HEIGHT);
     let scale = Scale::of(comparison);
+    if !comparison.lines.is_empty() {
+        shadows(&mut svg, &comparison.lines, HEAD + SCATTER_HEIGHT);
+    }
     for (index, candidate) in candidates.iter().enumerate() {
-        let top = HEAD + SCATTER_HEIGHT + index as f64 * ROW_HEIGHT;
+        let top = HEAD + SCATTER_HEIGHT + beside + index as f64 * ROW_HEIGHT;
         row(&mut svg, candidate, colour(index), &scale, top);
     }
     svg.finish()
@@ -53,6 +61,26 @@ pub(super) fn draw(comparison: &Comparison) -> String {
 /// The colour of a policy.
 fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
+}
+
+/// What really was wanted, and what shadows wanted meanwhile, as lines over each other.
+fn shadows(svg: &mut Svg, lines: &[Line], top: f64) {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let hours = most(&mut points().map(|(at, _)| *at));
+    let replicas = most(&mut points().map(|(_, replicas)| *replicas));
+    svg.text(MARGIN, top + 18.0, 14.0, Anchor::Start, "#111", "Replicas wanted, as recorded: what ran, and each shadow");
+    let (x, y) = (Axis::new(hours, "time, hours"), Axis::new(replicas, "replicas wanted"));
+    let panel = Panel::new(MARGIN, top + 26.0, WIDTH - 2.0 * MARGIN - NAMES, BESIDE_HEIGHT - 34.0, x, y);
+    panel.frame(svg);
+    for (index, (name, points)) in lines.iter().enumerate() {
+        // What ran is black and the first, below all others.
+        let colour = if index == 0 { "#111" } else { colour(index - 1) };
+        panel.line(svg, points, colour);
+        let (left, y) = (WIDTH - MARGIN - NAMES + 12.0, top + 46.0 + index as f64 * 14.0);
+        svg.rect(left, y - 9.0, 12.0, 9.0, colour, 1.0);
+        svg.text(left + 18.0, y, 11.0, Anchor::Start, "#111", name);
+    }
 }
 
 /// The same axes in every row, so that rows can be compared.

@@ -107,6 +107,12 @@ impl Panel {
         svg.text(x + 18.0, y, 10.5, Anchor::Start, "#333", curve.name);
     }
 
+    /// A curve that is named elsewhere.
+    pub(super) fn line(&self, svg: &mut Svg, points: &[(f64, f64)], colour: &str) {
+        let points: Vec<_> = points.iter().map(|(x, y)| (self.x(*x), self.y(*y))).collect();
+        svg.path(&points, colour, 1.4, None);
+    }
+
     /// A height that means something.
     pub(super) fn level(&self, svg: &mut Svg, value: f64, colour: &str, name: &str) {
         let right = self.left + self.width;

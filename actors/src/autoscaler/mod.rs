@@ -57,11 +57,13 @@ struct Known {
     decided: BTreeMap<Asked, (Timestamp, There)>,
 }
 
-/// A policy as it is asked: one that was set anew, and one of a pool that somebody holds or lets go, is asked at once.
+/// A policy as it is asked: one that was set anew, one of a pool that somebody holds or lets go, and all of a pool whose ceiling is another one are
+/// asked at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Asked {
     bit: u32,
     set_at: Position,
+    resources_at: Option<Position>,
     held_at: Option<Position>,
 }
 
@@ -138,7 +140,7 @@ impl Known {
         let held = sized.hold.filter(|(_, until)| now < *until);
         let key = |policy: &SizedBy| {
             let held_at = held.map(|(at, _)| at).filter(|_| policy.is_live());
-            Asked { bit: policy.bit, set_at: policy.set_at, held_at }
+            Asked { bit: policy.bit, set_at: policy.set_at, resources_at: sized.resources_at, held_at }
         };
         self.decided.retain(|known, _| sized.policies.iter().any(|policy| key(policy) == *known));
         let (mut asked, mut next) = (Vec::new(), held.map_or(Timestamp::NEVER, |(_, until)| until));
@@ -196,11 +198,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
+    fn by(bit: u32, signals: &[&str], cadence: Cadence) -> SizedBy {
+        let signals = signals.iter().map(|name| (*name).to_owned()).collect();
+        SizedBy { bit, set_at: Position(7), signals, reads_replicas: false, cadence, look_again: None }
+    }
+
     fn sized() -> SizedPool {
-        let by = |bit, signals: &[&str], cadence| {
-            let signals = signals.iter().map(|name| (*name).to_owned()).collect();
-            SizedBy { bit, set_at: Position(7), signals, reads_replicas: false, cadence, look_again: None }
-        };
         SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
@@ -213,6 +216,7 @@ mod tests {
             ready: 0,
             running: 0,
             busy: (0, 0),
+            resources_at: None,
             fleet: None,
             seen: None,
             hold: None,
@@ -240,6 +244,31 @@ mod tests {
         sized.policies[0].set_at = Position(9);
         assert_eq!(asked(&mut known, &sized, 131).0, [1]);
         assert_eq!(signals_of(&sized.policies.iter().collect::<Vec<_>>()), ["ready", "lag"]);
+    }
+
+    #[test]
+    fn every_policy_is_asked_when_another_ceiling_is_set() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        asked(&mut known, &sized, 100);
+        for (second, position) in [(101, Some(Position(8))), (102, Some(Position(9))), (103, None)] {
+            sized.resources_at = position;
+            assert_eq!(asked(&mut known, &sized, second).0, [1, 2], "{position:?}");
+        }
+        assert_eq!(asked(&mut known, &sized, 104).0, [0_u32; 0]);
+    }
+
+    #[test]
+    fn what_replicas_use_is_looked_at_for_those_that_read_it() {
+        let reads = |signals: &[&str], reads_replicas| SizedBy { reads_replicas, ..by(1, signals, Cadence::EVENTS) };
+        for (policy, wants) in [
+            (reads(&["ready", "busy_percent"], false), false),
+            (reads(&["ready", "cpu_percent"], false), true),
+            (reads(&["memory_bytes"], false), true),
+            (reads(&[], true), true),
+        ] {
+            assert_eq!(policy.wants_usage(), wants, "{policy:?}");
+        }
     }
 
     #[test]

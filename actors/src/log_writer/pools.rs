@@ -38,6 +38,8 @@ pub struct SizedPool {
     pub running: u64,
     /// Busy slots of replicas that take work, and all of theirs.
     pub busy: (u64, u64),
+    /// The event that said what its replicas ask for and may have together.
+    pub resources_at: Option<Position>,
     /// What its replicas are, where one of its policies wants to know what they use or how busy each is.
     pub fleet: Option<Fleet>,
     /// What was seen last for its policy, by whoever looked then.
@@ -136,6 +138,7 @@ fn sized(state: &State) -> Vec<SizedPool> {
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
+            resources_at: control.resources.get(pool).map(|said| said.set_at),
             fleet: policies.iter().any(SizedBy::wants_usage).then(|| Fleet::of(state, *pool, &size.name)),
             seen: scaling.live.last.as_ref().map(|last| last.seen.clone()),
             hold: scaling.hold.as_ref().map(|hold| (hold.set_at, hold.until)),

@@ -42,6 +42,11 @@ impl Meter {
         let unknown = || Reading::Failed("a back-test does not know this signal".to_owned());
         self.observation.signals = signals.into_iter().map(|name| Signal { name, reading: unknown() }).collect();
         self.observation.pods = pods.then(Vec::new);
+        self.bound(bounds);
+    }
+
+    /// The pool has other bounds.
+    pub(super) const fn bound(&mut self, bounds: Bounds) {
         self.observation.bounds = bounds;
     }
 

@@ -297,15 +297,14 @@ impl History {
             self.slots.push(size.slots);
             if state.control.ceiling(id).is_some() {
                 // As many slots fit as before, and another number of replicas.
-                self.learn_policy(state, id, at);
+                self.learn_bounds(state, id, at);
             }
         }
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other events say nothing of who works in a pool or sizes it")]
         match event {
             Event::Opened { .. } => self.restarts += 1,
-            Event::PolicySet { pool, .. } | Event::PoolResourcesSet { pool, .. } if *pool == id => {
-                self.learn_policy(state, id, at)
-            }
+            Event::PolicySet { pool, .. } if *pool == id => self.learn_policy(state, id, at),
+            Event::PoolResourcesSet { pool, .. } if *pool == id => self.learn_bounds(state, id, at),
             Event::ShadowSet { pool, shadow, .. } if *pool == id => self.learn_shadow(state, id, shadow, at),
             Event::PoolScaled { pool, replicas, shadow: Some(shadow), .. } if *pool == id => {
                 self.shadows.entry(shadow.clone().into_owned()).or_default().wants(at, Some(*replicas));
@@ -347,6 +346,10 @@ impl History {
             self.shadows.values_mut().for_each(|track| track.wants(at, None));
         }
         self.changes.push((at, change));
+    }
+
+    fn learn_bounds(&mut self, state: &State, id: PoolId, at: Timestamp) {
+        self.changes.extend(state.control.bounds(id).map(|bounds| (at, Change::Bounds(bounds))));
     }
 
     fn learn_shadow(&mut self, state: &State, id: PoolId, name: &str, at: Timestamp) {

@@ -40,6 +40,10 @@ fn signal(told: &Value, name: &str) -> Value {
     signals.into_iter().find(|signal| signal["name"] == name).unwrap_or_default()
 }
 
+fn patch(service: &Service, pool: &str, body: &Value) -> service::Answer {
+    service.ask("PATCH", &format!("/v1/pools/{pool}"), &[("content-type", "application/json")], body.to_string().as_bytes())
+}
+
 /// The last decision about every pool, made again from the log.
 fn verified(home: &Path) {
     let data = home.join("data");
@@ -277,6 +281,80 @@ executor = { process = ["true"] }
     let service = start(home.path(), &config.replace("cpu = 7", "cpu = 40").replace("slots = 8", "slots = 2"), &[]);
     assert_eq!(why(&service, "crew")["resources"]["fit"]["replicas"], 20);
     assert_eq!(service.get("/v1/pools/hand").expect(200).json()["replicas"], 1);
+    service.signal("TERM");
+    assert_eq!(service.end(), Some(0));
+    verified(home.path());
+}
+
+#[test]
+fn a_shadow_that_reads_cpu_decides_beside_a_rate_under_a_ceiling_and_a_hold() {
+    let home = tempfile::tempdir().unwrap();
+    let config = |ceiling: u32| {
+        format!(
+            r#"
+[pool.models]
+fleet = "external"
+replicas = {{ min = 1, max = 20 }}
+slots = 1
+cpu = 2
+ceiling = {{ slots = {ceiling} }}
+policy = "rate.toml"
+[pool.models.shadow.hot]
+policy = "hot.toml"
+[task.resize]
+pool = "models"
+executor = "worker"
+"#
+        )
+    };
+    let policies = [
+        ("rate.toml", "policy = \"rate\"\n"),
+        ("hot.toml", "policy = \"threshold\"\nspacing = 0\n[[up]]\nsignal = \"cpu_percent\"\nlimit = 70\n"),
+    ];
+    let service = start(home.path(), &config(3), &policies);
+    let at = |path: &str| format!("/v1/workers/{ID}{path}");
+    put(&service, &at(""), &json!({"protocol": 1, "pool": "models", "slots": 1})).expect(200);
+    service.post(&at("/report"), &json!({"usage": {"cpu_cores": 1.5, "over": "2s"}}).to_string()).expect(200);
+    // A shadow is asked when something happens, as a policy is.
+    let _waiting = service.submit(r#"{"type":"resize","payload":null}"#);
+    let shadow = |service: &Service| service.get("/v1/pools/models/why?shadow=hot").expect(200).json();
+    until("the shadow has seen what the worker told", || signal(&shadow(&service), "cpu_percent")["value"] == 75.0);
+    assert_eq!(signal(&why(&service, "models"), "cpu_percent"), Value::Null, "the policy of the pool reads none");
+
+    let held = patch(&service, "models", &json!({"replicas": 9, "for": "1h", "reason": "launch"})).expect(200).json();
+    assert_eq!(
+        (&held["hold"]["replicas"], &held["hold"]["size"], &held["hold"]["cut_by"]),
+        (&json!(9), &json!(3), &json!("ceiling"))
+    );
+    assert_eq!(held["replicas"], 3, "{held}");
+    until("the shadow wants one more than there is room for", || shadow(&service)["decision"]["from"] == 3);
+    let told = shadow(&service);
+    let limits = told["decision"]["limits"].as_array().unwrap();
+    assert_eq!(
+        (limits.len(), &limits[0]["kind"], &limits[0]["from"], &limits[0]["to"]),
+        (1, &json!("ceiling"), &json!(4), &json!(3))
+    );
+    assert!(limits[0]["by"].as_str().unwrap().starts_with("3 slots at 1 slot each, pool_resources_set at"), "{told}");
+    let told = why(&service, "models");
+    let limits = told["decision"]["limits"].as_array().unwrap();
+    assert_eq!(limits.last().unwrap()["kind"], "hold", "{told}");
+    assert_eq!((&told["replicas"], &told["hold"]["cut_by"]), (&json!(3), &json!("ceiling")), "{told}");
+    let not = |service: &Service, count: u32| {
+        let told = service.get(&format!("/v1/pools/models/why?not={count}")).expect(200).json();
+        told["not"]["because"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    assert!(not(&service, 2).starts_with("it is held at 3 ("), "{}", not(&service, 2));
+    assert!(not(&service, 9).contains("raise `ceiling.slots` to 9 slots"), "{}", not(&service, 9));
+    // By hand and for good, what does not fit is refused; for some time it is cut.
+    patch(&service, "models", &json!({"replicas": 9, "reason": "launch"})).expect(422);
+    service.signal("TERM");
+    assert_eq!(service.end(), Some(0));
+
+    // With more room, what is held is more, and nobody has to ask.
+    let service = start(home.path(), &config(5), &policies);
+    until("what is held has grown", || why(&service, "models")["replicas"] == 5);
+    service.post("/v1/pools/models/release", r#"{"reason":"it went well"}"#).expect(200);
+    until("the policy decides again", || why(&service, "models")["replicas"].as_u64() < Some(5));
     service.signal("TERM");
     assert_eq!(service.end(), Some(0));
     verified(home.path());

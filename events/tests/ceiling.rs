@@ -10,6 +10,7 @@ use ergate_events::resources::{Asked, Ceiling, PoolResources, Resource};
 use ergate_events::scaling::decision::{By, Decision, LimitKind};
 use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::state::State;
+use ergate_events::time::Micros;
 
 const POOL: PoolId = PoolId(0);
 const GIB: u64 = 1 << 30;
@@ -163,4 +164,62 @@ fn the_same_again_is_no_news_and_a_copy_of_the_state_knows_it() {
     story.shard.state().encode(&mut bytes).expect("memory takes it");
     let copy = State::decode(&bytes).expect("it was just written");
     assert_eq!((copy.digest(), copy.control.fit(POOL)), (story.shard.state().digest(), BY_CPU.fit(2)));
+}
+
+/// Wants one more replica while half a core is used by each, and sees nothing else.
+const HOT: &str = r#"{"policy":"threshold","spacing":0,"up":[{"signal":"cpu_percent","limit":25}]}"#;
+
+fn hold(story: &Story, replicas: Option<u32>) -> Command<'static> {
+    let until = story.now.after(Micros::from_secs(600));
+    Command::HoldSize { pool: PoolRef::Name("models"), replicas, until, by: "me", reason: "the launch" }
+}
+
+#[test]
+fn a_hold_is_cut_by_the_ceiling_and_grows_with_it() {
+    let mut story = pool();
+    story.tell(&set(KPA, 0, 20)).expect("it is a policy");
+    story.tell(&say(&BY_CPU)).expect("nothing is too large");
+    story.tell(&hold(&story, Some(9))).expect("a policy sizes it");
+    let size = |story: &Story| story.shard.state().control.pools[0].replicas;
+    assert_eq!(size(&story), 4, "it counts at once, as far as there is room");
+    for (resources, held) in [(&BY_CPU, 4), (&BY_MEMORY, 3), (&NONE, 9), (&BY_SLOTS, 2)] {
+        story.tell(&say(resources)).expect("the floor is nothing");
+        let decision = look(&mut story, 1);
+        assert_eq!((decision.wanted, size(&story)), (held, held), "{decision:?}");
+        let limit = decision.limits.last().copied().expect("it wants one, or less");
+        assert!(matches!((limit.kind, limit.by), (LimitKind::Hold, By::Hold(_))), "{limit:?}");
+    }
+    // What the policy itself wants is cut by the ceiling first: then that and the hold are the same size.
+    let decision = look(&mut story, 40);
+    assert_eq!((decision.wanted, decision.limits.last().map(|limit| limit.kind)), (2, Some(LimitKind::Ceiling)));
+    story.tell(&hold(&story, None)).expect("it is held");
+    assert_eq!(look(&mut story, 40).wanted, 2);
+}
+
+#[test]
+fn a_shadow_that_reads_what_replicas_use_has_the_same_ceiling_and_hears_of_the_hold() {
+    let mut story = pool();
+    story.tell(&set(KPA, 0, 20)).expect("it is a policy");
+    story.tell(&say(&BY_CPU)).expect("nothing is too large");
+    let shadow = Command::SetShadow { pool: PoolRef::Name("models"), shadow: "hot", policy: HOT, by: "me", reason: "to see" };
+    story.tell(&shadow).expect("it is a policy");
+    let wants = |story: &mut Story| {
+        story.pass(2_000);
+        let readings = [1, 60].map(|number| Reading::Value(Value::Integer(number)));
+        story
+            .tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 3, seen: &[] })
+            .expect("both name one");
+        story.pass(1);
+        story.shard.state().control.scaling[&POOL].shadows["hot"].last.clone().expect("it was asked").decision
+    };
+    story.tell(&hold(&story, Some(3))).expect("a policy sizes it");
+    let decision = wants(&mut story);
+    assert_eq!((decision.from, decision.wanted, decision.limits.len()), (3, 4, 0), "one more than the pool has: {decision:?}");
+    story.tell(&hold(&story, Some(9))).expect("a policy sizes it");
+    let decision = wants(&mut story);
+    assert_eq!((decision.from, decision.wanted), (4, 4), "{decision:?}");
+    let limit = decision.limits[0];
+    assert!(matches!((limit.kind, limit.from, limit.by), (LimitKind::Ceiling, 5, By::Ceiling(_))), "{limit:?}");
+    let live = story.shard.state().control.scaling[&POOL].live.last.clone().expect("it was asked").decision;
+    assert_eq!((live.wanted, live.limits.last().map(|limit| limit.kind)), (4, Some(LimitKind::Hold)), "{live:?}");
 }

@@ -19,6 +19,7 @@ fn a_healthy_directory_passes_and_its_disk_is_measured() {
         "memory",
         "clock",
         "open files",
+        "gpu",
     ] {
         assert!(ran.out.contains(check), "{check} is not in {}", ran.out);
     }
@@ -38,7 +39,7 @@ fn a_healthy_directory_passes_and_its_disk_is_measured() {
 fn what_fails_is_named_with_what_to_do() {
     let (holder, dir) = log();
     let missing = run(&holder.path().join("nothing"), &["doctor"]);
-    missing.refuses(1, &["1 of 5 checks failed"]);
+    missing.refuses(1, &["1 of 6 checks failed"]);
     assert!(missing.out.contains("FAIL  directory") && missing.out.contains("does not exist"), "{}", missing.out);
     let segment = segments(&dir).pop().unwrap();
     std::fs::write(&segment, b"").unwrap();

@@ -116,7 +116,8 @@ fn verbs_for_one_side_say_so_on_the_other() {
         refuses(&run(&[verb, &["--data", data]].concat()), 2, &["asks a running service", "--data", "--url"]);
         refuses(&run(verb), 2, &["default", "ERGATE_URL"]);
     }
-    refuses(&run(&["log", "verify", "--url", "http://127.0.0.1:1"]), 2, &["--url"]);
+    refuses(&run(&["log", "repair", "--url", "http://127.0.0.1:1"]), 2, &["--url"]);
+    refuses(&run(&["log", "copy", data, "--data", data]), 2, &["asks a running service", "--url"]);
     refuses(&run(&["task", "list", "--url", "http://127.0.0.1:1", "--data", data]), 2, &["--url", "--data"]);
     refuses(&run(&["task", "list"]), 6, &["ergate-data", "default", "ERGATE_URL"]);
     refuses(&run(&["replay", "--url", "http://127.0.0.1:1", "--tasks"]), 2, &["--data"]);

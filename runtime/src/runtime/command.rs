@@ -143,7 +143,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`SubmitError::Rejected`] when no policy sizes a pool of this name, or the time is shorter than
-    /// [`HOLD_MIN`](ergate_events::sizing::HOLD_MIN) or longer than [`HOLD_MAX`](ergate_events::sizing::HOLD_MAX); otherwise as
+    /// [`HOLD_MIN`] or longer than [`HOLD_MAX`]; otherwise as
     /// [`Runtime::resize_pool`].
     pub async fn hold_pool(
         &self,

@@ -1,6 +1,8 @@
 //! `ergate doctor`: what this machine and this data directory are fit for.
 
 mod directory;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod machine;
 
 use serde::Serialize;
@@ -50,6 +52,8 @@ pub(crate) fn run(_: &DoctorArgs, globals: &Globals) -> anyhow::Result<Exit> {
     let config = config::settings(globals)?;
     let (mut checks, last_time) = directory::checks(&config.log);
     checks.extend(machine::checks(last_time));
+    #[cfg(feature = "gpu")]
+    checks.extend(gpu::checks());
     report(&checks, globals)
 }
 

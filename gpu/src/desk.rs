@@ -1,0 +1,132 @@
+//! Where callers, the owner's thread and its watchdog meet: what came, who waits for an answer, whether the device is dead.
+//!
+//! The answers lie here and not with the owner's thread, so that everybody is answered even if that thread never comes back from the driver.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::quarantine::Death;
+use crate::work::{Answer, Provenance};
+use crate::{Digest, GpuError, Sticky};
+
+/// Called once with how an attempt ended; on the owner's thread, so it only hands over.
+pub type OnAnswer = Box<dyn FnOnce(Answer) + Send>;
+/// Called once if the context dies.
+pub type OnDeath = Box<dyn FnOnce(Death) + Send>;
+
+/// One attempt that has no answer yet.
+pub(crate) struct Open {
+    pub(crate) answer: OnAnswer,
+    pub(crate) came: Instant,
+    pub(crate) digest: Digest,
+    /// The batch it runs in, and how many share it.
+    pub(crate) running: Option<(u64, usize)>,
+}
+
+pub(crate) struct State<M> {
+    pub(crate) inbox: VecDeque<M>,
+    pub(crate) open: BTreeMap<u64, Open>,
+    pub(crate) last: u64,
+    pub(crate) closing: bool,
+    pub(crate) dead: Option<GpuError>,
+    /// Until when the owner's thread must show life.
+    pub(crate) alive_until: Option<Instant>,
+    on_death: Option<OnDeath>,
+}
+
+/// The meeting place; `M` is what callers leave for the owner.
+pub(crate) struct Desk<M> {
+    state: Mutex<State<M>>,
+    bell: Condvar,
+    device: String,
+    driver: (u32, u32),
+}
+
+impl<M> Desk<M> {
+    pub(crate) fn new(device: String, driver: (u32, u32), on_death: OnDeath) -> Self {
+        let state = State {
+            inbox: VecDeque::new(),
+            open: BTreeMap::new(),
+            last: 0,
+            closing: false,
+            dead: None,
+            alive_until: None,
+            on_death: Some(on_death),
+        };
+        Self { state: Mutex::new(state), bell: Condvar::new(), device, driver }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ring(&self) {
+        self.bell.notify_all();
+    }
+
+    /// What came since the last look; waits at most so long for something.
+    pub(crate) fn take(&self, wait: Duration) -> (VecDeque<M>, bool) {
+        let mut state = self.lock();
+        // One that is closing looks more often, so that it ends when its work does.
+        let wait = if state.closing { wait.min(Duration::from_millis(1)) } else { wait };
+        if state.inbox.is_empty() && !wait.is_zero() {
+            state = self.bell.wait_timeout(state, wait).map_or_else(|error| error.into_inner().0, |(state, _)| state);
+        }
+        (std::mem::take(&mut state.inbox), state.closing)
+    }
+
+    /// Answers an attempt, unless it has been.
+    pub(crate) fn answer(&self, id: u64, result: Result<Vec<u8>, GpuError>, fill: impl FnOnce(&mut Provenance)) {
+        let open = self.lock().open.remove(&id);
+        if let Some(open) = open {
+            let mut provenance = self.provenance(&open);
+            fill(&mut provenance);
+            (open.answer)(Answer { result, provenance });
+        }
+    }
+
+    /// The context is dead: members of the guilty batch are told so, all others are returned. Only the first call does anything.
+    pub(crate) fn kill(&self, error: GpuError, guilty: Option<u64>) {
+        let (open, on_death) = {
+            let mut state = self.lock();
+            if state.dead.is_some() {
+                return;
+            }
+            state.dead = Some(error.clone());
+            (std::mem::take(&mut state.open), state.on_death.take())
+        };
+        let sticky = if let GpuError::Sticky { sticky, .. } = &error { sticky.clone() } else { Sticky::LaunchFailed };
+        let is_guilty = |open: &Open| open.running.is_some_and(|(batch, _)| Some(batch) == guilty);
+        let digest = open.values().find(|open| is_guilty(open)).map(|open| open.digest);
+        // First whoever ends the process, so that it does not depend on callers.
+        if let Some(on_death) = on_death {
+            on_death(Death { digest, device: self.device.clone(), sticky: sticky.clone() });
+        }
+        for open in open.into_values() {
+            let result = match open.running {
+                Some((_, 1)) if is_guilty(&open) => error.clone(),
+                Some((_, batch_size)) if is_guilty(&open) => {
+                    GpuError::Suspect { sticky: sticky.clone(), digest: open.digest, batch_size }
+                }
+                _ => GpuError::Returned(format!("device {}: {sticky} of another attempt ended its process", self.device)),
+            };
+            let provenance = self.provenance(&open);
+            (open.answer)(Answer { result: Err(result), provenance });
+        }
+        self.ring();
+    }
+
+    fn provenance(&self, open: &Open) -> Provenance {
+        Provenance {
+            device: self.device.clone(),
+            driver: self.driver,
+            digest: open.digest,
+            batch_size: open.running.map_or(0, |(_, size)| size),
+            queue_us: u64::try_from(open.came.elapsed().as_micros()).unwrap_or(u64::MAX),
+            copy_us: 0,
+            compute_us: 0,
+            memory_high_bytes: 0,
+        }
+    }
+}

@@ -56,6 +56,9 @@ pub(crate) struct ListArgs {
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     log: LogArgs,
+    /// With the CPU and memory that its replicas use now, which a service knows and no log
+    #[arg(long)]
+    usage: bool,
     /// Its name
     name: String,
 }
@@ -219,7 +222,15 @@ fn show(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
         Side::Service(remote) => {
             let told = remote.get(Path::new("/v1/pools").below(&args.name).with("shard", args.log.shard.map(shard_name)))?;
             choice::say_missing(&told);
+            let mut told: Value = told;
+            if let Some(pool) = told.as_object_mut().filter(|_| !args.usage) {
+                pool.remove("usage");
+            }
             told
+        }
+        Side::Directory if args.usage => {
+            let text = "what replicas use is in no log; name a running service with --url, or leave --usage away";
+            return Err(Trouble::Usage(text.to_owned()).into());
         }
         Side::Directory => {
             let state = args.log.open_one(globals)?.fold_all(globals)?;

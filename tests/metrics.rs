@@ -102,7 +102,7 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
     let registry = Registry::new();
     registry.register(Box::new(runtime.metrics())).unwrap();
     let gathered = registry.gather();
-    // Those of Kafka, of plug-ins, of sources, of workers and of the HTTP service are not there.
+    // Those of Kafka, of plug-ins, of sources, of workers and of the HTTP service are not there; what replicas use is as soon as one has told.
     let absent = [
         "ergate_generator_batches_total",
         "ergate_observer_notices_total",
@@ -113,6 +113,8 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
         "ergate_kafka_rebalances_total",
         "ergate_ready",
         "ergate_workers",
+        "ergate_pool_cpu_cores",
+        "ergate_pool_memory_bytes",
     ];
     for metric in ALL.iter().filter(|metric| !absent.contains(&metric.name)) {
         let family = gathered.iter().find(|family| family.name() == metric.name);

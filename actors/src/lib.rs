@@ -37,5 +37,6 @@ pub mod scheduler;
 pub mod snapshot;
 pub mod submission;
 pub mod timings;
+pub mod usage;
 mod waiters;
 pub mod workers;

@@ -7,7 +7,9 @@ use ergate_events::event::{Departure, PoolMode, ShardReading};
 use ergate_events::firing::Firing;
 use ergate_events::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TypeId};
 use ergate_events::limit::LimitSettings;
+use ergate_events::resources::PoolResources;
 use ergate_events::scaling::signal::Reading;
+use ergate_events::scaling::usage::ReplicaReading;
 use ergate_events::schedule::{Duty, Passed, ScheduleSettings, firing_key};
 use ergate_events::state::State;
 use ergate_events::state::control::{Control, ReplicaPhase};
@@ -176,6 +178,19 @@ pub enum Proposal {
         readings: Vec<Reading>,
         /// Tasks that are ready or running, by shard, where shards share the pool.
         work: Vec<u64>,
+        /// Each replica, where the policy looks at them one by one.
+        seen: Vec<ReplicaReading>,
+    },
+    /// See [`Command::SetResources`].
+    SetResources {
+        /// The pool.
+        pool: String,
+        /// What is said of its resources.
+        resources: PoolResources,
+        /// Who wants it.
+        by: String,
+        /// And why.
+        reason: String,
     },
     /// So many replicas of a pool have come up in all shards and not ended. A log of pools has none of its own: those that it has asked for become
     /// ready, and end, as the number rises and falls.
@@ -349,15 +364,14 @@ fn count_replicas<'a>(control: &Control, pool: PoolId, up: u32) -> Vec<Command<'
 fn observe<'a>(
     control: &Control,
     (pool, asked): (PoolId, &[(u32, Position)]),
-    readings: &'a [Reading],
-    work: &'a [u64],
+    (readings, work, seen): (&'a [Reading], &'a [u64], &'a [ReplicaReading]),
 ) -> Option<Command<'a>> {
     let scaling = control.scaling.get(&pool)?;
     let is_there = |(bit, set_at): &(u32, Position)| {
         scaling.deciders().any(|(known, _, decider)| known == *bit && decider.set_at == *set_at)
     };
     let all = asked.iter().fold(0, |all, (bit, _)| all | bit);
-    asked.iter().all(is_there).then_some(Command::ObservePool { pool, readings, work, asked: all })
+    asked.iter().all(is_there).then_some(Command::ObservePool { pool, readings, work, asked: all, seen })
 }
 
 impl Proposal {
@@ -405,8 +419,11 @@ impl Proposal {
             Proposal::SetPolicy { ref pool, ref policy, least, most, ref by, ref reason } => {
                 vec![Command::SetPolicy { pool: PoolRef::Name(pool), policy, least, most, by, reason }]
             }
-            Proposal::ObservePool { pool, ref asked, ref readings, ref work } => {
-                observe(&state.control, (pool, asked), readings, work).into_iter().collect()
+            Proposal::ObservePool { pool, ref asked, ref readings, ref work, ref seen } => {
+                observe(&state.control, (pool, asked), (readings, work, seen)).into_iter().collect()
+            }
+            Proposal::SetResources { ref pool, ref resources, ref by, ref reason } => {
+                vec![Command::SetResources { pool: PoolRef::Name(pool), resources, by, reason }]
             }
             Proposal::SetShadow { ref pool, ref shadow, ref policy, ref by, ref reason } => {
                 vec![Command::SetShadow { pool: PoolRef::Name(pool), shadow, policy, by, reason }]

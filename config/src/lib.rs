@@ -33,7 +33,7 @@ pub use pool::{Concurrency, Fleet, Pool, Preset, Server};
 pub use secret::{Hidden, OptionValue, SecretError};
 pub use source::Source;
 pub use task::{Executor, HttpExecutor, PayloadBy, ProcessExecutor, Task};
-pub use value::{Durability, Keep, Raw};
+pub use value::{Durability, Keep, Raw, show_size};
 
 /// The defaults as a file, with the unit and the reason of every key.
 pub const DEFAULT_TOML: &str = include_str!("../default.toml");

@@ -60,8 +60,8 @@ pub fn read_policy(path: &Path) -> Result<AnyPolicy, String> {
 
 #[cfg(test)]
 mod tests {
-    use ergate_events::scaling::Policy;
-    use ergate_events::scaling::signal::Bounds;
+    use ergate_events::scaling::signal::{Bounds, names};
+    use ergate_events::scaling::{Policy, needs};
 
     use super::*;
 
@@ -76,6 +76,10 @@ mod tests {
             // One that sleeps makes no sense in a pool that does not, and the other way round.
             let answers = [0, 1].map(|min| policy.check(Bounds { min, max: 20 }));
             assert!(answers.contains(&Ok(())), "{}: {answers:?}", path.display());
+            // An engine reads all that it names, or shows it replicas one by one.
+            let unknown: Vec<_> =
+                needs::signals(&policy).into_iter().filter(|name| !names::ALL.contains(&name.as_str())).collect();
+            assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ergate_events::resources::{PoolResources, cores as show_cores};
 use ergate_events::scaling::rate::Rate;
 use ergate_events::scaling::signal::Bounds;
 use ergate_events::scaling::{AnyPolicy, Policy};
@@ -17,6 +18,12 @@ use crate::value::{Raw, show_duration, show_size};
 const KEYS: [&str; 4] = ["preset", "replicas", "slots", "fleet"];
 /// What an hour of a replica costs.
 const PRICE: &str = "price";
+/// What one replica asks for.
+const ASKED: [&str; 2] = ["cpu", "memory"];
+/// What all replicas may ask for together.
+const CEILING: [&str; 3] = ["ceiling.slots", "ceiling.cpu", "ceiling.memory"];
+/// Most thousandths of a core: more than any machine has.
+const CPU_MAX: u32 = 1_000_000_000;
 /// Highest price, in thousandths.
 const PRICE_MAX: u32 = 1_000_000_000;
 /// The key of a pool that a policy of its own sizes.
@@ -28,7 +35,8 @@ const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
 /// Keys of a server.
 const SERVER_KEYS: [&str; 7] = ["command", "ready", "ready_within", "health_every", "stop_within", "env", "concurrency"];
 /// Keys that stand for one of those above.
-pub(crate) const PARTS: [&str; 4] = ["replicas.min", "replicas.max", CANARY_LABEL, CANARY_SHARE];
+pub(crate) const PARTS: [&str; 7] =
+    ["replicas.min", "replicas.max", CANARY_LABEL, CANARY_SHARE, CEILING[0], CEILING[1], CEILING[2]];
 const CANARY_LABEL: &str = "canary.label";
 const CANARY_SHARE: &str = "canary.share";
 /// Most replicas of a pool and slots of a replica, as the core has it.
@@ -50,7 +58,7 @@ fn shadow(key: &str) -> Option<&str> {
 
 /// All keys that have one name.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain([POLICY, PRICE]).chain(PROCESS_KEYS).chain(SERVER_KEYS)
+    KEYS.into_iter().chain([POLICY, PRICE]).chain(ASKED).chain(PROCESS_KEYS).chain(SERVER_KEYS)
 }
 
 /// `[pool.NAME]`.
@@ -82,6 +90,8 @@ pub struct Pool {
     canary: (Option<(String, String)>, Option<u32>),
     /// In thousandths.
     price: Option<u32>,
+    /// What one replica asks for, and all of them may.
+    resources: PoolResources,
     /// Bytes of memory that each of its processes may have.
     pub memory_max: Option<u64>,
 }
@@ -197,6 +207,7 @@ impl Default for Pool {
             concurrency: Concurrency::Unsaid,
             canary: (None, None),
             price: None,
+            resources: PoolResources::default(),
             memory_max: None,
         }
     }
@@ -276,6 +287,11 @@ impl Pool {
         self.price.map(|thousandths| f64::from(thousandths) / 1_000.0)
     }
 
+    /// What one replica asks for, and how much all of them may ask for together.
+    pub const fn resources(&self) -> &PoolResources {
+        &self.resources
+    }
+
     /// Whether a worker looks for the number of attempts that it does best with.
     pub fn is_adaptive(&self) -> bool {
         match self.concurrency {
@@ -289,6 +305,8 @@ impl Pool {
     pub(crate) fn set(&mut self, key: &str, raw: &Raw, dir: &Path) -> Result<(), &'static str> {
         const REPLICAS: &str = "a whole number from 0 to 65536, or { min = 1, max = 4 }";
         const SPAN: &str = "a duration such as \"30s\"";
+        const CORES: &str = "a number of cores such as 2 or 0.5, with up to three places, or thousandths of one such as \"500m\"";
+        const SIZE: &str = "a size such as \"4GiB\"";
         let count = |least| raw.count(least, COUNT_MAX).and_then(|count| u32::try_from(count).ok());
         let parts = &mut self.parts;
         match key {
@@ -333,6 +351,11 @@ impl Pool {
             CANARY_SHARE => {
                 self.canary.1 = Some(raw.thousandths(0, 1_000).ok_or("a share from 0 to 1 such as 0.1, with up to three places")?)
             }
+            "cpu" => self.resources.asked.cpu_milli = Some(cores(raw).ok_or(CORES)?),
+            "ceiling.cpu" => self.resources.ceiling.cpu_milli = Some(cores(raw).ok_or(CORES)?),
+            "memory" => self.resources.asked.memory_bytes = Some(raw.size().ok_or(SIZE)?),
+            "ceiling.memory" => self.resources.ceiling.memory_bytes = Some(raw.size().ok_or(SIZE)?),
+            "ceiling.slots" => self.resources.ceiling.slots = Some(raw.count(1, u64::MAX).ok_or("a whole number of at least 1")?),
             PRICE => {
                 let price = raw.thousandths(0, PRICE_MAX);
                 self.price = Some(price.ok_or("a price from 0 to 1000000 such as 2.5, with up to three places")?);
@@ -360,7 +383,8 @@ impl Pool {
         let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
         let policy = self.policy.as_ref().map(|_| POLICY);
         let price = self.price.map(|_| PRICE);
-        let processes = policy.into_iter().chain(price).chain(processes).chain(canary);
+        let resources = ASKED.into_iter().chain(CEILING).filter(|key| self.resource(key).is_some());
+        let processes = policy.into_iter().chain(price).chain(resources).chain(processes).chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
         let shadows = self.shadows.keys().map(|name| format!("{SHADOW}{name}.{POLICY}"));
         plain.chain(shadows).chain(self.parts.set.keys().map(|name| format!("set.{name}"))).collect()
@@ -379,6 +403,7 @@ impl Pool {
             (CANARY_SHARE, _) => self.canary().map(|(.., share)| format!("{}", f64::from(share) / 1_000.0)).unwrap_or_default(),
             (POLICY, _) => self.policy.as_deref().unwrap_or(Path::new("")).display().to_string(),
             (PRICE, _) => self.price().map(|price| price.to_string()).unwrap_or_default(),
+            (key, _) if ASKED.contains(&key) || CEILING.contains(&key) => self.resource(key).unwrap_or_default(),
             ("gpus", _) => format!("{:?}", self.gpus),
             ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
             ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),
@@ -395,6 +420,18 @@ impl Pool {
                 let named = key.strip_prefix("set.").and_then(|name| parts.set.get(name));
                 named.map(ToString::to_string).unwrap_or_default()
             }
+        }
+    }
+
+    /// A part of the resources as a file would have it, if it is set.
+    fn resource(&self, key: &str) -> Option<String> {
+        let PoolResources { asked, ceiling } = &self.resources;
+        match key {
+            "cpu" => asked.cpu_milli.map(show_cores),
+            "memory" => asked.memory_bytes.map(show_size),
+            "ceiling.slots" => ceiling.slots.map(|slots| slots.to_string()),
+            "ceiling.cpu" => ceiling.cpu_milli.map(show_cores),
+            _ => ceiling.memory_bytes.map(show_size),
         }
     }
 
@@ -420,6 +457,9 @@ impl Pool {
             (None, Some(_)) => return Some((CANARY_SHARE, "it needs `label` beside it: which workers are the new version")),
             (Some(_), Some(_)) | (None, None) => {}
         }
+        if let Some(conflict) = self.resources.conflict() {
+            return Some(conflict);
+        }
         if is_fleet_said && self.fleet == Fleet::Local && command.is_some() {
             return Some(("fleet", "every server has a worker of its own; use \"process\" or \"external\""));
         }
@@ -439,6 +479,12 @@ impl Pool {
     }
 }
 
+/// Cores in thousandths: `2`, `0.5` or `"500m"`.
+fn cores(raw: &Raw) -> Option<u64> {
+    let thousandths = raw.text().and_then(|text| text.strip_suffix('m')).map(|text| text.parse::<u32>().ok());
+    thousandths.unwrap_or_else(|| raw.thousandths(1, CPU_MAX)).filter(|milli| (1..=CPU_MAX).contains(milli)).map(u64::from)
+}
+
 /// The file of a policy, which lies beside that of the configuration, or the name of one that comes with Ergate.
 fn policy_file(raw: &Raw, dir: &Path) -> Result<PathBuf, &'static str> {
     let path = raw.text().filter(|text| !text.is_empty()).ok_or("the file of a policy as a text")?;
@@ -451,6 +497,27 @@ fn gpus(raw: &Raw) -> Option<Vec<u32>> {
 }
 
 impl crate::keys::Config {
+    /// What is said of the resources of pools, by name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`](crate::ConfigError::Refused) where the fewest replicas that a pool may have do not fit under its ceiling.
+    pub fn resources(&self) -> Result<Vec<(&str, PoolResources)>, crate::ConfigError> {
+        let said = self.pools.iter().filter(|(_, pool)| !pool.resources.is_empty());
+        said.map(|(name, pool)| match (pool.resources.fit(pool.slots), pool.least()) {
+            (Some(fit), least) if fit.replicas() < least => {
+                let key = format!("pool.{name}.ceiling.{}", fit.of.name());
+                let count = fit.replicas();
+                let reason = format!(
+                    "the pool has {least} replicas at least, and {count} fit: {fit}; lower `replicas.min`, or raise the ceiling to {}",
+                    fit.needed(least)
+                );
+                Err(crate::ConfigError::Refused { origin: self.origin(&key), key, reason })
+            }
+            _ => Ok((name.as_str(), pool.resources)),
+        })
+        .collect()
+    }
+
     /// The policies of pools, by name: those of their files, and the usual one of pools that follow their work.
     ///
     /// # Errors

@@ -143,7 +143,7 @@ pub(crate) fn show_duration(span: Duration) -> String {
 }
 
 /// A size in the largest unit that gives a whole number.
-pub(crate) fn show_size(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     let fits = |unit: &&(&str, u32)| bytes >= 1 << unit.1 && bytes.is_multiple_of(1 << unit.1);
     let (name, shift) = SIZES.iter().rev().find(fits).unwrap_or(&SIZES[0]);
     format!("{}{name}", bytes >> shift)

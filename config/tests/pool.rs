@@ -88,6 +88,57 @@ fn a_new_version_of_workers_gets_a_share() {
 }
 
 #[test]
+fn a_replica_asks_for_resources_and_all_of_them_have_a_ceiling() {
+    let text = "[pool.p]\nreplicas = { min = 1, max = 40 }\nslots = 4\ncpu = 0.5\nmemory = \"4GiB\"\nceiling = { slots = 64, cpu = 7.5, memory = \"128GiB\" }\n";
+    let config = read(text, &[]).unwrap();
+    let (name, said) = config.resources().unwrap()[0];
+    assert_eq!((name, said.asked.cpu_milli, said.asked.memory_bytes), ("p", Some(500), Some(4 << 30)));
+    assert_eq!((said.ceiling.slots, said.ceiling.cpu_milli, said.ceiling.memory_bytes), (Some(64), Some(7_500), Some(128 << 30)));
+    assert_eq!(said.fit(4).map(|fit| (fit.replicas(), fit.to_string())), Some((15, "7.5 cores at 0.5 cores each".to_owned())));
+    let shown = |key: &str| config.settings().into_iter().find(|one| one.key == key).map(|one| one.value);
+    for (key, value) in
+        [("cpu", "0.5"), ("memory", "4GiB"), ("ceiling.slots", "64"), ("ceiling.cpu", "7.5"), ("ceiling.memory", "128GiB")]
+    {
+        assert_eq!(shown(&format!("pool.p.{key}")).as_deref(), Some(value), "{key}");
+    }
+    // Thousandths as Kubernetes writes them, and nothing at all.
+    assert_eq!(read("[pool.p]\ncpu = \"250m\"\n", &[]).unwrap().pool("p").resources().asked.cpu_milli, Some(250));
+    assert!(read("[pool.p]\nslots = 2\n", &[]).unwrap().resources().unwrap().is_empty());
+}
+
+#[test]
+fn a_ceiling_that_makes_no_sense_or_is_below_the_floor_is_refused() {
+    for (wrong, expected) in [
+        ("cpu = 0", "number of cores"),
+        ("cpu = \"2 cores\"", "500m"),
+        ("cpu = \"0m\"", "number of cores"),
+        ("memory = 4", "4GiB"),
+        ("ceiling = { slots = 0 }", "at least 1"),
+        ("ceiling = { cpu = 4 }", "set `cpu` beside it"),
+        ("ceiling = { memory = \"4GiB\" }", "set `memory` beside it"),
+        ("ceiling = { gpus = 4 }", "pool.p.ceiling.gpus"),
+    ] {
+        refuses(&format!("[pool.p]\n{wrong}\n"), &[], &["my.toml:2", expected]);
+    }
+    for (pool, reason) in [
+        (
+            "replicas = { min = 5, max = 40 }\ncpu = 2\nceiling = { cpu = 8 }",
+            "the pool has 5 replicas at least, and 4 fit: 8 cores at 2 cores each; lower `replicas.min`, or raise the ceiling to 10 cores",
+        ),
+        // Without a policy its size is its floor.
+        (
+            "replicas = 3\nslots = 4\nceiling = { slots = 8 }",
+            "the pool has 3 replicas at least, and 2 fit: 8 slots at 4 slots each",
+        ),
+    ] {
+        let error = read(&format!("[pool.p]\n{pool}\n"), &[]).unwrap().resources().unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains("pool.p.ceiling."), "{error}");
+    }
+    let sleeps = "[pool.p]\npreset = \"scale-to-zero\"\nreplicas = 40\nslots = 4\nceiling = { slots = 2 }\n";
+    assert!(read(sleeps, &[]).unwrap().resources().is_ok(), "a pool of none fits under anything");
+}
+
+#[test]
 fn shadows_are_policies_beside_the_one_of_their_pool() {
     let text = |more: &str| format!("[pool.p]\npreset = \"scale-to-zero\"\nreplicas = {{ min = 0, max = 4 }}\n{more}");
     let config =

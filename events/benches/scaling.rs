@@ -52,6 +52,7 @@ fn observations() -> Vec<Observation> {
         Observation {
             at: Timestamp(1_772_366_400_000_000 + index * 15_000_000),
             bounds: Bounds { min: 1, max: 50 },
+            ceiling: None,
             replicas: Replicas { wanted: 10, live: 10, ready: 10, slots: 1, ..Replicas::default() },
             signals: (0..5).map(signal).collect(),
             pods: None,

@@ -4,7 +4,9 @@ use crate::event::{Departure, Event, PoolMode, RuleVersions, ShardReading};
 use crate::firing::Firing;
 use crate::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TypeId};
 use crate::limit::LimitSettings;
+use crate::resources::{Fit, PoolResources};
 use crate::scaling::signal::Reading;
+use crate::scaling::usage::ReplicaReading;
 use crate::schedule::{Passed, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -99,14 +101,16 @@ pub enum Command<'a> {
     /// Let a policy, as JSON, size a pool between two bounds; none where the text is empty.
     SetPolicy { pool: PoolRef<'a>, policy: &'a str, least: u32, most: u32, by: &'a str, reason: &'a str },
     /// Decide about the size of a pool; one reading for each signal that one of the asked policies names ([`Scaling::signals`]). Where shards share it,
-    /// `work` has its tasks that are ready or running in each of them.
+    /// `work` has its tasks that are ready or running in each of them; where one of the policies looks at replicas one by one, `seen` has each.
     ///
     /// [`Scaling::signals`]: crate::state::scaling::Scaling::signals
-    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64], asked: u32 },
+    ObservePool { pool: PoolId, readings: &'a [Reading], work: &'a [u64], asked: u32, seen: &'a [ReplicaReading] },
     /// Let a policy, as JSON, decide beside the one of the pool, without any effect; not any more where the text is empty.
     SetShadow { pool: PoolRef<'a>, shadow: &'a str, policy: &'a str, by: &'a str, reason: &'a str },
     /// Hold a pool that a policy sizes at so many replicas until a moment; let it go where there is no number.
     HoldSize { pool: PoolRef<'a>, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
+    /// Make sure that a pool's replicas ask for this, and that all of them together have no more than that.
+    SetResources { pool: PoolRef<'a>, resources: &'a PoolResources, by: &'a str, reason: &'a str },
 }
 
 /// A pool by its name; by its id in an audit.
@@ -187,12 +191,17 @@ impl<'a> Command<'a> {
             Event::PolicySet { pool, ref policy, least, most, by, reason } => {
                 Command::SetPolicy { pool: PoolRef::Id(pool), policy, least, most, by, reason }
             }
-            Event::PoolObserved { pool, ref readings, ref work, asked } => Command::ObservePool { pool, readings, work, asked },
+            Event::PoolObserved { pool, ref readings, ref work, asked, ref seen } => {
+                Command::ObservePool { pool, readings, work, asked, seen }
+            }
             Event::ShadowSet { pool, shadow, ref policy, by, reason } => {
                 Command::SetShadow { pool: PoolRef::Id(pool), shadow, policy, by, reason }
             }
             Event::SizeHeld { pool, replicas, until, by, reason } => {
                 Command::HoldSize { pool: PoolRef::Id(pool), replicas, until, by, reason }
+            }
+            Event::PoolResourcesSet { pool, ref resources, by, reason } => {
+                Command::SetResources { pool: PoolRef::Id(pool), resources, by, reason }
             }
             Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
                 Command::ChangeConcurrency { replica, before, concurrency, reason }
@@ -290,6 +299,12 @@ pub enum Rejection {
     /// The policy is none, or cannot size this pool.
     #[error("the policy cannot be read, or a setting of it is out of range")]
     Policy,
+    /// A pool would have to have more replicas than fit under its ceiling.
+    #[error(
+        "{wanted} replicas do not fit under the pool's ceiling: {fit} are {}; lower the count, or raise `ceiling.{}` to {}",
+        fit.replicas(), fit.of.name(), fit.needed(*wanted)
+    )]
+    Ceiling { wanted: u32, fit: Fit },
     /// Records are answered once and in order, and this is not the next one.
     #[error("record {offset} of the requests is not the next one, which is {next}")]
     NotNext { offset: u64, next: u64 },

@@ -124,14 +124,17 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::SetPolicy { pool, policy, least, most, by, reason } => {
             sizing::set_policy(&state.control, pool, policy, (least, most), (by, reason), out)
         }
-        Command::ObservePool { pool, readings, work, asked } => {
-            sizing::observe(&state.control, (pool, asked), (readings, work), at, out)
+        Command::ObservePool { pool, readings, work, asked, seen } => {
+            sizing::observe(&state.control, pool, sizing::Seen { asked, readings, work, replicas: seen }, at, out)
         }
         Command::SetShadow { pool, shadow, policy, by, reason } => {
             sizing::set_shadow(&state.control, pool, (shadow, policy), (by, reason), out)
         }
         Command::HoldSize { pool, replicas, until, by, reason } => {
             sizing::hold(&state.control, pool, (replicas, until), (by, reason), at, out)
+        }
+        Command::SetResources { pool, resources, by, reason } => {
+            sizing::set_resources(&state.control, pool, resources, (by, reason), out)
         }
         Command::ChangeConcurrency { replica, before, concurrency, reason } => {
             leases::change_concurrency(&state.work, replica, (before, concurrency), reason, out)
@@ -637,6 +640,9 @@ fn define_pool<'a>(
         }
         None => PoolId(u16::try_from(state.control.pools.len()).expect("POOLS_MAX is below 65,536")),
     };
+    // The policy's floor has to fit as well: more slots each are fewer replicas.
+    let floor = state.control.scaling.get(&pool).map_or(0, |scaling| scaling.bounds.min);
+    sizing::fits(state.control.resources.get(&pool).map(|known| &known.resources), slots, replicas.max(floor))?;
     out.push(Event::PoolDefined { pool, name, replicas, slots, by, reason });
     Ok(())
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use crate::limit::LimitSettings;
+use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
+use crate::scaling::usage::ReplicaReading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Failure, IdempotencyKey, Outcome, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -302,8 +304,8 @@ pub enum Event<'a> {
     /// Input: what was seen of a pool, one reading for each signal that its policy names, in that order; and where shards share the pool, how many of
     /// its tasks are ready or running in each of them, by number.
     /// `asked` says which policies were asked, a bit each: the lowest is the policy of the pool, then its shadows in the order of their names; the signals
-    /// are those that one of these names.
-    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64>, asked: u32 },
+    /// are those that one of these names. Where one of them looks at replicas one by one, `seen` is what was seen of each.
+    PoolObserved { pool: PoolId, readings: Vec<Reading>, work: Vec<u64>, asked: u32, seen: Vec<ReplicaReading> },
     /// Derived: the policy of a pool decided something else than before, or for another reason. The decision is JSON, and has every number that led to it.
     /// With the name of a shadow it is what that one would have: nothing is scaled by it.
     PoolScaled { pool: PoolId, replicas: u32, decision: Cow<'a, str>, shadow: Option<Cow<'a, str>> },
@@ -313,6 +315,8 @@ pub enum Event<'a> {
     ShadowSet { pool: PoolId, shadow: &'a str, policy: Cow<'a, str>, by: &'a str, reason: &'a str },
     /// Input: somebody held a pool that a policy sizes at so many replicas, within its bounds, until a moment; or let it go, where there is no number.
     SizeHeld { pool: PoolId, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
+    /// Input: somebody said what one replica of a pool asks for, and how much all of them may ask for together.
+    PoolResourcesSet { pool: PoolId, resources: Box<PoolResources>, by: &'a str, reason: &'a str },
 }
 
 /// How far a shard is.
@@ -413,6 +417,7 @@ impl Event<'_> {
             Event::PoolScaled { .. } => "pool_scaled",
             Event::ShadowSet { .. } => "shadow_set",
             Event::SizeHeld { .. } => "size_held",
+            Event::PoolResourcesSet { .. } => "pool_resources_set",
         }
     }
 
@@ -463,6 +468,7 @@ impl Event<'_> {
             | Event::PoolObserved { .. }
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -504,6 +510,7 @@ impl Event<'_> {
             | Event::PoolScaled { .. }
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => Half::Control,
             Event::TypeDefined { .. }
             | Event::Requested { .. }
@@ -610,6 +617,7 @@ impl Event<'_> {
             | Event::PoolScaled { .. }
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => None,
         }
     }
@@ -639,6 +647,7 @@ impl Event<'_> {
             | Event::PoolScaled { .. }
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

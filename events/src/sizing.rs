@@ -6,7 +6,9 @@ use crate::command::{PoolRef, Rejection};
 use crate::decide::{texts, within};
 use crate::event::{Event, PoolMode};
 use crate::id::PoolId;
+use crate::resources::PoolResources;
 use crate::scaling::signal::{Bounds, Reading};
+use crate::scaling::usage::ReplicaReading;
 use crate::scaling::{AnyPolicy, Policy};
 use crate::state::control::Control;
 use crate::time::{Micros, Timestamp};
@@ -25,6 +27,8 @@ pub const HOLD_MAX: Micros = Micros::from_secs(31 * 86_400);
 const FAILURE_BYTES_MAX: usize = 256;
 /// Most replicas that a policy may want, as [`Event::PoolDefined`] has it.
 const REPLICAS_MAX: u32 = 10_000;
+/// Most replicas that one look records: those that a policy may want, and as many that are on their way out.
+const SEEN_MAX: usize = 2 * REPLICAS_MAX as usize;
 
 /// Whether a shadow may be called so: letters, digits, `-` and `_`, at most [`SHADOW_NAME_BYTES_MAX`] of them.
 pub fn is_shadow_name(name: &str) -> bool {
@@ -67,6 +71,7 @@ pub(crate) fn set_policy<'a>(
             return Err(Rejection::OutOfRange { what: "the policy", rule });
         }
         parse(policy, bounds)?;
+        fits(control.resources.get(&pool).map(|known| &known.resources), control.slots(pool), least)?;
     }
     let known = control.scaling.get(&pool);
     let is_same = known.map_or(policy.is_empty(), |known| known.live.text == policy && known.bounds == bounds);
@@ -74,6 +79,49 @@ pub(crate) fn set_policy<'a>(
         out.push(Event::PolicySet { pool, policy: Cow::Borrowed(policy), least, most, by, reason });
     }
     Ok(())
+}
+
+/// Whether so many replicas with so many slots fit under a ceiling.
+pub(crate) fn fits(resources: Option<&PoolResources>, slots: u32, wanted: u32) -> Result<(), Rejection> {
+    match resources.and_then(|resources| resources.fit(slots)) {
+        Some(fit) if fit.replicas() < wanted => Err(Rejection::Ceiling { wanted, fit }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(crate) fn set_resources<'a>(
+    control: &Control,
+    pool: PoolRef<'a>,
+    resources: &'a PoolResources,
+    (by, reason): (&'a str, &'a str),
+    out: &mut Vec<Event<'a>>,
+) -> Result<(), Rejection> {
+    texts(&[("the name of who did it", by), ("the reason", reason)])?;
+    let pool = find(control, pool)?;
+    if let Some((what, rule)) = resources.conflict() {
+        return Err(Rejection::OutOfRange { what, rule });
+    }
+    let size = control.pools.get(usize::from(pool.0)).ok_or(Rejection::UnknownPool)?;
+    let floor = control.scaling.get(&pool).map_or(size.replicas, |scaling| scaling.bounds.min);
+    fits(Some(resources), size.slots, floor)?;
+    let known = control.resources.get(&pool).map(|known| known.resources).unwrap_or_default();
+    if known != *resources {
+        out.push(Event::PoolResourcesSet { pool, resources: Box::new(*resources), by, reason });
+    }
+    Ok(())
+}
+
+/// What was seen of a pool, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    /// The policies that are asked, a bit each.
+    pub(crate) asked: u32,
+    /// One for each signal that one of these names.
+    pub(crate) readings: &'a [Reading],
+    /// Tasks that are ready or running, by shard, where shards share the pool.
+    pub(crate) work: &'a [u64],
+    /// Each replica, where one of the policies looks at them.
+    pub(crate) replicas: &'a [ReplicaReading],
 }
 
 pub(crate) fn set_shadow<'a>(
@@ -144,13 +192,15 @@ pub(crate) fn hold<'a>(
 
 pub(crate) fn observe<'a>(
     control: &Control,
-    (pool, asked): (PoolId, u32),
-    (readings, work): (&'a [Reading], &'a [u64]),
+    pool: PoolId,
+    told: Seen<'a>,
     at: Timestamp,
     out: &mut Vec<Event<'a>>,
 ) -> Result<(), Rejection> {
+    let Seen { asked, readings, work, replicas } = told;
     let scaling = control.scaling.get(&pool).ok_or(Rejection::UnknownPool)?;
     within("the list of shards", work.len(), usize::from(u16::MAX))?;
+    within("the list of replicas", replicas.len(), SEEN_MAX)?;
     for reading in readings {
         if let Reading::Failed(reason) = reading {
             within("the reason of a reading", reason.len(), FAILURE_BYTES_MAX)?;
@@ -164,8 +214,8 @@ pub(crate) fn observe<'a>(
         return Err(Rejection::OutOfRange { what: "the asked policies", rule: "at least one, and only those that the pool has" });
     }
     let rule = "one reading for each signal that the asked policies name";
-    let seen = control.observation((pool, asked), readings, at).ok_or(Rejection::OutOfRange { what: "the readings", rule })?;
-    out.push(Event::PoolObserved { pool, readings: readings.to_vec(), work: work.to_vec(), asked });
+    let seen = control.observation(pool, told, at).ok_or(Rejection::OutOfRange { what: "the readings", rule })?;
+    out.push(Event::PoolObserved { pool, readings: readings.to_vec(), work: work.to_vec(), asked, seen: replicas.to_vec() });
     for decided in scaling.decide(asked, &seen) {
         let decision = decided.decision;
         let is_told = decided.last.is_some_and(|last| match decided.shadow {

@@ -179,6 +179,7 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "PoolScaled",
         "ShadowSet",
         "SizeHeld",
+        "PoolResourcesSet",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }

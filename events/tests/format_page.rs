@@ -13,15 +13,17 @@ use ergate_events::task::{Ask, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
 
 const PAGE: &str = include_str!("../../docs/log-format.md");
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     include_str!("../src/event.rs"),
     include_str!("../src/task.rs"),
     include_str!("../src/limit.rs"),
     include_str!("../src/schedule.rs"),
     include_str!("../src/worker.rs"),
     include_str!("../src/scaling/signal.rs"),
+    include_str!("../src/scaling/usage.rs"),
+    include_str!("../src/resources.rs"),
 ];
-const STRUCTURES: [&str; 12] = [
+const STRUCTURES: [&str; 17] = [
     "RuleVersions",
     "TypeSettings",
     "RetryPolicy",
@@ -34,8 +36,13 @@ const STRUCTURES: [&str; 12] = [
     "ScheduleSettings",
     "Label",
     "WorkerFacts",
+    "ReplicaReading",
+    "Used",
+    "PoolResources",
+    "Asked",
+    "Ceiling",
 ];
-const ENUMERATIONS: [&str; 14] = [
+const ENUMERATIONS: [&str; 15] = [
     "Outcome",
     "Cause",
     "Timeout",
@@ -50,6 +57,7 @@ const ENUMERATIONS: [&str; 14] = [
     "PoolMode",
     "Reading",
     "Value",
+    "Stage",
 ];
 
 /// The items between the braces of a declaration, without attributes and comments.

@@ -9,6 +9,7 @@ use ergate_events::command::Command;
 use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, PoolMode, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
+use ergate_events::resources::{Ceiling, PoolResources};
 use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
@@ -254,6 +255,13 @@ fn event() -> impl Strategy<Value = Event<'static>> {
             readings: vec![Reading::Value(Value::Integer(number)); count],
             work: vec![number.unsigned_abs(); count],
             asked: count as u32 % 4,
+            seen: Vec::new(),
+        }),
+        1 => (0_u16..3, 1_u64..40).prop_map(|(pool, slots)| Event::PoolResourcesSet {
+            pool: PoolId(pool),
+            resources: Box::new(PoolResources { ceiling: Ceiling { slots: Some(slots), ..Ceiling::default() }, ..PoolResources::default() }),
+            by: "",
+            reason: "",
         }),
         1 => (0_u16..3, any::<bool>()).prop_map(|(pool, is_set)| Event::ShadowSet {
             pool: PoolId(pool),

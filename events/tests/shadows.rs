@@ -5,9 +5,10 @@ mod common;
 use common::{Story, plain};
 use ergate_events::command::{Command, PoolRef, Rejection};
 use ergate_events::event::{Event, PoolMode};
-use ergate_events::id::PoolId;
+use ergate_events::id::{PoolId, ReplicaId};
 use ergate_events::scaling::decision::{By, Decision, LimitKind};
 use ergate_events::scaling::signal::{Reading, Value};
+use ergate_events::scaling::usage::{ReplicaReading, Stage, Used};
 use ergate_events::sizing::{HOLD_MAX, SHADOWS_MAX};
 use ergate_events::state::State;
 use ergate_events::time::{Micros, Timestamp};
@@ -57,7 +58,9 @@ const fn count(number: i64) -> Reading {
 
 #[track_caller]
 fn look(story: &mut Story, asked: u32, readings: &[Reading]) -> Vec<String> {
-    story.tell(&Command::ObservePool { pool: POOL, readings, work: &[], asked }).expect("it is asked as it wants to be");
+    story
+        .tell(&Command::ObservePool { pool: POOL, readings, work: &[], asked, seen: &[] })
+        .expect("it is asked as it wants to be");
     story.pass(1);
     story.news().into_iter().filter(|line| !line.starts_with("wanted") && !line.starts_with("unwanted")).collect()
 }
@@ -90,7 +93,48 @@ fn a_shadow_is_told_when_it_wants_something_else_and_moves_nothing() {
     story.expect(&["no shadow pool-0 more"]);
     story.tell(&shadow("more", "")).expect("it is gone");
     story.expect(&[]);
-    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &[count(1)], work: &[], asked: 2 }).is_err());
+    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &[count(1)], work: &[], asked: 2, seen: &[] }).is_err());
+}
+
+#[test]
+fn a_policy_does_not_see_what_only_its_shadow_looks_at() {
+    // Where nobody looks at replicas, an HPA of something outside counts those that the log knows; one that is shown none that is ready counts none.
+    const OUTSIDE: &str =
+        r#"{"policy":"hpa","metrics":[{"source":{"external":{}},"name":"ready","target":{"value_milli":2000}}]}"#;
+    const BY_CPU: &str =
+        r#"{"policy":"hpa","metrics":[{"source":"resource","name":"cpu","target":{"average_value_milli":1000}}]}"#;
+    // Somebody's signal is called as what the controller measures itself.
+    const NAMED_CPU: &str = r#"{"policy":"threshold","spacing":0,"up":[{"signal":"cpu","limit":0}]}"#;
+    let told = |used| ReplicaReading { stage: Stage::Ready, since: Timestamp(0), busy_milli: 0, used };
+    let used = Used { cpu_milli: Some(2_500), memory_bytes: None, at: Timestamp(600_000_000), over: Micros::from_secs(1) };
+    let decide = |policy, beside: &[(&'static str, &'static str)], readings: &[Reading], seen: &[ReplicaReading]| {
+        let mut story = Story::with(&plain());
+        story.tell(&Command::DefinePool { pool: "models", replicas: 2, slots: 2, by: "me", reason: "" }).expect("it is in range");
+        story.tell(&set(policy, 1, 8)).expect("it is a policy");
+        for (name, policy) in beside {
+            story.tell(&shadow(name, policy)).expect("it is a policy");
+        }
+        story.pass(1);
+        for replica in [0, 1].map(ReplicaId) {
+            story.tell(&Command::ReadyReplica { replica }).expect("it was asked for");
+        }
+        story.pass(600_000);
+        let asked = (1 << (beside.len() + 1)) - 1;
+        story
+            .tell(&Command::ObservePool { pool: POOL, readings, work: &[], asked, seen })
+            .expect("it is asked as it wants to be");
+        last(&story)
+    };
+    let alone = decide(OUTSIDE, &[], &[count(6)], &[]);
+    assert_eq!(alone.wanted, 4, "as many again as are ready, three times, and no more than twice as many: {alone:?}");
+    for seen in [vec![], vec![ReplicaReading { stage: Stage::Draining, ..told(None) }]] {
+        assert_eq!(decide(OUTSIDE, &[("cpu", BY_CPU)], &[count(6)], &seen), alone);
+    }
+    let each = [told(Some(used)), told(Some(used))];
+    let alone = decide(BY_CPU, &[], &[], &each);
+    assert!(alone.wanted > 2 && alone.failures().next().is_none(), "{alone:?}");
+    let failed = [Reading::Failed("nobody answers".to_owned())];
+    assert_eq!(decide(BY_CPU, &[("named", NAMED_CPU)], &failed, &each), alone);
 }
 
 #[test]
@@ -139,9 +183,15 @@ fn readings_are_those_of_the_asked_ones_each_once() {
     let all = scaling.deciders().map(|(bit, name, _)| (bit, name)).collect::<Vec<_>>();
     assert_eq!(all, [(1, None), (2, Some("a")), (4, Some("b"))]);
     story.news();
-    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &seen(1), work: &[], asked: 7 }).is_err(), "one is missing");
+    assert!(
+        story.tell(&Command::ObservePool { pool: POOL, readings: &seen(1), work: &[], asked: 7, seen: &[] }).is_err(),
+        "one is missing"
+    );
     for asked in [0, 8, 9] {
-        assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &seen(1), work: &[], asked }).is_err(), "{asked}");
+        assert!(
+            story.tell(&Command::ObservePool { pool: POOL, readings: &seen(1), work: &[], asked, seen: &[] }).is_err(),
+            "{asked}"
+        );
     }
 }
 
@@ -332,7 +382,9 @@ fn nothing_is_shared_out_over_shards_for_a_shadow() {
     story.tell(&shadow("more", ONE_MORE)).expect("it is a policy");
     let parts = |story: &Story| story.shard.state().control.scaling[&POOL].parts.clone();
     let observe = |story: &mut Story, asked, readings: &[Reading], work: &[u64]| {
-        story.tell(&Command::ObservePool { pool: POOL, readings, work, asked }).expect("it is asked as it wants to be");
+        story
+            .tell(&Command::ObservePool { pool: POOL, readings, work, asked, seen: &[] })
+            .expect("it is asked as it wants to be");
         parts(story)
     };
     assert_eq!(observe(&mut story, LIVE, &seen(4), &[4, 0]), [1, 0]);

@@ -36,7 +36,7 @@ fn seen(ready: i64, arrivals: i64, service: i64, start: i64) -> Vec<Reading> {
 
 /// What is decided now, and what the pool's replicas do about it a moment later.
 fn observe(story: &mut Story, readings: &[Reading]) -> Vec<String> {
-    story.tell(&Command::ObservePool { pool: POOL, readings, work: &[], asked: 1 }).expect("the pool has a policy");
+    story.tell(&Command::ObservePool { pool: POOL, readings, work: &[], asked: 1, seen: &[] }).expect("the pool has a policy");
     story.pass(1);
     story.news()
 }
@@ -68,7 +68,7 @@ fn a_decision_has_every_number_and_a_burst_asks_for_all_at_once_up_to_the_most()
     let now = story.now.after(ergate_events::time::Micros(1));
     story.shard.batch(
         now,
-        &[Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1 }],
+        &[Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1, seen: &[] }],
         &mut Vec::new(),
         &mut hear,
     );
@@ -108,13 +108,19 @@ fn what_is_no_policy_or_does_not_fit_is_refused() {
     story.expect(&[]);
     let readings = seen(1, 0, 0, 0);
     assert!(
-        story.tell(&Command::ObservePool { pool: POOL, readings: &readings[1..], work: &[], asked: 1 }).is_err(),
+        story.tell(&Command::ObservePool { pool: POOL, readings: &readings[1..], work: &[], asked: 1, seen: &[] }).is_err(),
         "one is missing"
     );
-    story.refuses(&Command::ObservePool { pool: PoolId(1), readings: &readings, work: &[], asked: 1 }, Rejection::UnknownPool);
+    story.refuses(
+        &Command::ObservePool { pool: PoolId(1), readings: &readings, work: &[], asked: 1, seen: &[] },
+        Rejection::UnknownPool,
+    );
     story.tell(&set("", 0, 0)).expect("none is fine");
     story.expect(&["no policy pool-0 0 0"]);
-    story.refuses(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1 }, Rejection::UnknownPool);
+    story.refuses(
+        &Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1, seen: &[] },
+        Rejection::UnknownPool,
+    );
 }
 
 #[test]
@@ -123,7 +129,7 @@ fn a_paused_pool_is_not_sized_and_a_failed_reading_changes_nothing() {
     let pause = |mode| Command::SetPoolMode { pool: "models", mode, by: "me", reason: "" };
     story.tell(&pause(PoolMode::Paused)).expect("it is there");
     let readings = seen(9, 0, 1_000, 0);
-    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1 }).is_err());
+    assert!(story.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: 1, seen: &[] }).is_err());
     story.tell(&pause(PoolMode::Running)).expect("it is there");
     story.news();
     assert!(observe(&mut story, &readings).iter().any(|line| line == "scaled pool-0 1"));
@@ -160,7 +166,9 @@ fn shards_share_what_is_decided_by_their_work_and_keep_their_parts_over_a_snapsh
     let parts = |state: &State| state.control.scaling[&POOL].parts.clone();
     let look = |story: &mut Story, work: &[u64]| {
         let readings = seen(i64::try_from(work.iter().sum::<u64>()).expect("it is small"), 0, 60_000, 0);
-        story.tell(&Command::ObservePool { pool: POOL, readings: &readings, work, asked: 1 }).expect("the pool has a policy");
+        story
+            .tell(&Command::ObservePool { pool: POOL, readings: &readings, work, asked: 1, seen: &[] })
+            .expect("the pool has a policy");
         story.pass(1);
         parts(story.shard.state())
     };

@@ -13,6 +13,7 @@ use ergate_actors::log_thread::Durability;
 use ergate_actors::workers::{Abroad, Canary, Hub};
 use ergate_events::limit::LimitSettings;
 use ergate_events::log::directory::Options;
+use ergate_events::resources::PoolResources;
 use ergate_events::scaling::AnyPolicy;
 use ergate_events::schedule::ScheduleSettings;
 use ergate_events::task::TypeSettings;
@@ -50,6 +51,8 @@ pub struct Builder {
     pub(crate) abroad: BTreeSet<String>,
     /// Pools whose replicas are started by others.
     pub(crate) external: BTreeSet<String>,
+    /// What is said of the resources of pools.
+    pub(crate) resources: BTreeMap<String, PoolResources>,
     /// Policies that size pools, by pool.
     pub(crate) policies: BTreeMap<String, AnyPolicy>,
     /// By pool and name.
@@ -105,6 +108,7 @@ impl Default for Builder {
             abroad: BTreeSet::new(),
             external: BTreeSet::new(),
             canaries: BTreeMap::new(),
+            resources: BTreeMap::new(),
             policies: BTreeMap::new(),
             shadows: BTreeMap::new(),
             begun: None,
@@ -317,6 +321,22 @@ impl Builder {
     pub fn pool_between(mut self, name: &str, least: u32, most: u32, slots: u32) -> Builder {
         self = self.pool(name, most, slots);
         self.pools_least.insert(name.to_owned(), least.min(most));
+        self
+    }
+
+    /// Says what one replica of a pool asks for, and how much all of them may ask for together; the pool has no more replicas than that.
+    ///
+    /// ```
+    /// use ergate::events::resources::{Asked, Ceiling, PoolResources};
+    ///
+    /// let asked = Asked { cpu_milli: Some(2_000), memory_bytes: None };
+    /// let ceiling = Ceiling { cpu_milli: Some(32_000), ..Ceiling::default() };
+    /// let builder = ergate::Runtime::builder().pool_between("models", 0, 40, 1).resources("models", PoolResources { asked, ceiling });
+    /// # drop(builder);
+    /// ```
+    #[must_use]
+    pub fn resources(mut self, pool: &str, said: PoolResources) -> Builder {
+        self.resources.insert(pool.to_owned(), said);
         self
     }
 

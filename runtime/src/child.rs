@@ -104,6 +104,11 @@ impl Child {
         Ok(Child { group, stdin })
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.group.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Asks everybody in the group to end.
     pub(crate) fn terminate(&self) {
         self.group.signal(Signal::TERM);

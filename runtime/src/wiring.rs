@@ -23,8 +23,10 @@ use ergate_events::id::{Epoch, Position, ShardId, TypeId};
 use ergate_events::log::index::TaskIndex;
 use ergate_events::log::snapshot::SnapshotStore;
 use ergate_events::log::{LogError, LogReader};
+use ergate_events::resources::PoolResources;
 use ergate_events::shard::Shard;
 use ergate_events::state::State;
+use ergate_events::state::control::PoolSize;
 use ergate_events::time::Timestamp;
 use ergate_events::view::{Progress, Tally};
 use ergate_events::worker::WORKER_FIRST;
@@ -126,7 +128,7 @@ async fn assemble(builder: Builder, calendars: Calendars) -> Result<Parts, Start
     #[cfg_attr(not(feature = "requests"), allow(unused_mut, reason = "sources are added to it"))]
     let mut parts = shard(&builder, ShardSpec { figures, ..ShardSpec::local(opened) }).await?;
     scheduler::start(&parts, calendars, builder.tasks_live_max);
-    crate::autoscaler::start(&parts);
+    crate::autoscaler::start(&parts, &builder.workers);
     crate::generators::start(&builder, &parts);
     #[cfg(feature = "requests")]
     {
@@ -348,6 +350,9 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         answers.push(propose(writer, Proposal::ServeTypes(own)).await?);
     }
     let mut pools = sizes(builder, writer).await?;
+    for proposal in outdated(builder, writer).await? {
+        answers.push(propose(writer, proposal).await?);
+    }
     for (name, allows) in builder.limits.iter().filter(|_| executes) {
         let define = Proposal::DefineLimit { name: name.clone(), allows: Box::new(allows.clone()), by: by.clone() };
         answers.push(propose(writer, define).await?);
@@ -375,6 +380,10 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
         let (pool, reason) = (pool.clone(), "start of the runtime".to_owned());
         answers.push(propose(writer, Proposal::SetPolicy { pool, policy, least, most, by: by.clone(), reason }).await?);
     }
+    for (pool, resources) in &builder.resources {
+        let (pool, resources, reason) = (pool.clone(), *resources, "start of the runtime".to_owned());
+        answers.push(propose(writer, Proposal::SetResources { pool, resources, by: by.clone(), reason }).await?);
+    }
     for ((pool, shadow), policy) in &builder.shadows {
         let policy = serde_json::to_string(policy).unwrap_or_default();
         let (pool, shadow, reason) = (pool.clone(), shadow.clone(), "start of the runtime".to_owned());
@@ -391,12 +400,34 @@ async fn define(builder: &Builder, writer: &Addr<LogWriter>, executes: bool) -> 
     Ok(builder.types.keys().filter_map(|name| Some((name.clone(), *state.work.type_names.get(name)?))).collect())
 }
 
+/// Takes back what was said of the resources of pools where something else is said now: a size that fits now may not have fitted then.
+async fn outdated(builder: &Builder, writer: &Addr<LogWriter>) -> Result<Vec<Proposal>, StartError> {
+    let state = writer.send(ergate_actors::log_writer::CopyState).await.map_err(|_| StartError::Panicked)?;
+    let control = &state.control;
+    let said = control.resources.iter().filter_map(|(id, said)| Some((control.pools.get(usize::from(id.0))?, said.resources)));
+    let stays = |pool: &PoolSize, said: &PoolResources| {
+        let slots = builder.pools.get(&pool.name).map_or(pool.slots, |(_, slots)| *slots);
+        slots == pool.slots && builder.resources.get(&pool.name) == Some(said)
+    };
+    let outdated = said.filter(|(pool, said)| !stays(pool, said)).map(|(pool, _)| Proposal::SetResources {
+        pool: pool.name.clone(),
+        resources: PoolResources::default(),
+        by: builder.by.clone(),
+        reason: "start of the runtime".to_owned(),
+    });
+    Ok(outdated.collect())
+}
+
 /// The sizes that pools begin with; those that may vary keep theirs.
 async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<String, (u32, u32)>, StartError> {
     let mut sizes = builder.pools.clone();
     if builder.pools_least.is_empty() && builder.policies.is_empty() {
         return Ok(sizes);
     }
+    let fitting = |pool: &str, slots, replicas: u32| {
+        let fit = builder.resources.get(pool).and_then(|said| said.fit(slots));
+        fit.map_or(replicas, |fit| replicas.min(fit.replicas()))
+    };
     for (pool, least) in builder.pools_least.iter().filter(|(pool, _)| builder.policies.contains_key(*pool)) {
         // Its policy sees soon enough what it needs.
         if let Some((replicas, _)) = sizes.get_mut(pool) {
@@ -415,6 +446,10 @@ async fn sizes(builder: &Builder, writer: &Addr<LogWriter>) -> Result<BTreeMap<S
         if let Some((known, (replicas, _))) = known.and_then(|known| Some((known, sizes.get_mut(&known.name)?))) {
             *replicas = known.replicas;
         }
+    }
+    // One that may vary begins with as many as fit; one that may not is refused where they do not.
+    for (pool, (replicas, slots)) in sizes.iter_mut().filter(|(pool, _)| builder.pools_least.contains_key(*pool)) {
+        *replicas = fitting(pool, *slots, *replicas);
     }
     Ok(sizes)
 }

@@ -82,6 +82,18 @@ fn a_service_and_its_log_are_shown_alike() {
     assert!(printed >= 54, "only {printed} verbs printed something");
 }
 
+#[test]
+fn what_only_a_service_knows_is_shown_when_it_is_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let service = service(home.path());
+    let verb = ["pool", "show", "default", "--usage"];
+    let online = ask(&service, &verb).expect(0).out;
+    assert!(online.contains("they use") && online.contains("(1 told lately)"), "{online}");
+    let data = home.path().join("data");
+    let offline = run(&[&verb[..], &["--data", data.to_str().unwrap()]].concat()).expect(2);
+    assert!(offline.err.contains("what replicas use is in no log; name a running service"), "{offline:?}");
+}
+
 /// What is not there is told in one line, here and there.
 fn told_alike(args: &[&str], online: &Ended, offline: &Ended) {
     let lines = |ended: &Ended| ended.err.lines().count();

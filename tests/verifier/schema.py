@@ -58,10 +58,11 @@ EVENTS = """
 52 process_exited replica: u32, code: optional u8, signal: optional u8, note: text, wait: span
 53 concurrency_changed replica: u32, before: u32, concurrency: u32, reason: text
 54 policy_set pool: u16, policy: text, least: u32, most: u32, by: text, reason: text
-55 pool_observed pool: u16, readings: list of Reading, work: list of u64, asked: u32
+55 pool_observed pool: u16, readings: list of Reading, work: list of u64, asked: u32, seen: list of ReplicaReading
 56 pool_scaled pool: u16, replicas: u32, decision: text, shadow: optional text
 57 shadow_set pool: u16, shadow: text, policy: text, by: text, reason: text
 58 size_held pool: u16, replicas: optional u32, until: time, by: text, reason: text
+59 pool_resources_set pool: u16, resources: PoolResources, by: text, reason: text
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -76,6 +77,11 @@ Rate permits: u32, per: span, burst: u32
 ScheduleSettings when: When, timezone: text, task: text, payload: text, labels: list of Label, priority: optional u8, catch_up: CatchUp, overlap: Overlap
 Label name: text, value: text
 WorkerFacts id: 16 bytes, name: text, types: list of text, labels: list of Label, lease: span
+ReplicaReading stage: Stage, since: time, busy_milli: u32, used: optional Used
+Used cpu_milli: optional u64, memory_bytes: optional u64, at: time, over: span
+PoolResources asked: Asked, ceiling: Ceiling
+Asked cpu_milli: optional u64, memory_bytes: optional u64
+Ceiling slots: optional u64, cpu_milli: optional u64, memory_bytes: optional u64
 """
 ENUMERATIONS = """
 Outcome Succeeded, Partial, Failed, Cancelled, Skipped
@@ -92,6 +98,7 @@ PassedOver Missed, Overlap, Paused, Refused
 PoolMode Running, Paused, Drained
 Reading Value(Value), Failed(text)
 Value Integer(i64), Milli(i64), Real(f64)
+Stage Starting, Ready, Draining
 """
 INTEGERS = {"u8": 1 << 8, "u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "time": 1 << 64, "span": 1 << 64}
 # How ids are printed in JSON, where they are fields of an event itself.

@@ -4,6 +4,7 @@
 //! core does, with what is recorded, so that an audit decides the same. What it measures itself (how fast tasks come, how long they take) is forgotten
 //! with the process, and until it has measured enough what was recorded last stands for it; what policies remember is in the log.
 
+pub mod fleet;
 pub mod sight;
 mod signals;
 
@@ -17,6 +18,7 @@ use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::looks::{self, There};
 use ergate_events::scaling::needs;
 use ergate_events::scaling::signal::Reading;
+use ergate_events::scaling::usage::ReplicaReading;
 use ergate_events::time::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -26,6 +28,7 @@ use crate::clock::Clock;
 use crate::log_writer::{LogWriter, LookAtPools, Propose, SizedBy, SizedPool, Tail};
 use crate::proposal::Proposal;
 use crate::submission::SubmitError;
+use crate::workers::Hub;
 
 /// Longest time between two looks: for starts of replicas, whose readiness is measured by them, and for policies that were just set.
 const LOOK_MAX: Duration = Duration::from_millis(250);
@@ -43,6 +46,8 @@ pub struct Autoscaler {
     pub moved: watch::Receiver<()>,
     /// Sees pools.
     pub sight: Arc<dyn Sight>,
+    /// Knows workers, and what they use.
+    pub workers: Arc<Hub>,
 }
 
 /// What is known of a pool.
@@ -52,11 +57,13 @@ struct Known {
     decided: BTreeMap<Asked, (Timestamp, There)>,
 }
 
-/// A policy as it is asked: one that was set anew, and one of a pool that somebody holds or lets go, is asked at once.
+/// A policy as it is asked: one that was set anew, one of a pool that somebody holds or lets go, and all of a pool whose ceiling is another one are
+/// asked at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Asked {
     bit: u32,
     set_at: Position,
+    resources_at: Option<Position>,
     held_at: Option<Position>,
 }
 
@@ -98,11 +105,15 @@ impl Autoscaler {
             let entry =
                 known.entry(sized.pool).or_insert_with(|| Known { measured: Measured::default(), decided: BTreeMap::new() });
             entry.measured.note(&sized, &seen, now);
+            let up = seen.all.as_ref().map(|all| all.up);
             let (asked, due) = entry.asked(&sized, now);
             next = next.min(due);
             if !asked.is_empty() {
-                let readings = entry.measured.readings(&signals_of(&asked), &sized, now);
-                for proposal in proposals(&sized, &seen, self.sight.shards(), (&asked, readings)) {
+                let fleet = sized.fleet.as_ref().filter(|_| asked.iter().any(|policy| policy.wants_usage()));
+                let replicas = fleet.map(|fleet| fleet.read(&sized.name, &self.workers, up, now)).unwrap_or_default();
+                let readings = entry.measured.readings(&signals_of(&asked), &sized, &replicas, now);
+                let each = if asked.iter().any(|policy| policy.reads_replicas) { replicas } else { Vec::new() };
+                for proposal in proposals(&sized, &seen, self.sight.shards(), (&asked, readings, each)) {
                     answers.push(self.propose(proposal).await?);
                 }
             }
@@ -129,7 +140,7 @@ impl Known {
         let held = sized.hold.filter(|(_, until)| now < *until);
         let key = |policy: &SizedBy| {
             let held_at = held.map(|(at, _)| at).filter(|_| policy.is_live());
-            Asked { bit: policy.bit, set_at: policy.set_at, held_at }
+            Asked { bit: policy.bit, set_at: policy.set_at, resources_at: sized.resources_at, held_at }
         };
         self.decided.retain(|known, _| sized.policies.iter().any(|policy| key(policy) == *known));
         let (mut asked, mut next) = (Vec::new(), held.map_or(Timestamp::NEVER, |(_, until)| until));
@@ -156,7 +167,7 @@ fn proposals(
     sized: &SizedPool,
     seen: &Seen,
     shards: Vec<ShardReading>,
-    (asked, readings): (&[&SizedBy], Vec<Reading>),
+    (asked, readings, each): (&[&SizedBy], Vec<Reading>, Vec<ReplicaReading>),
 ) -> Vec<Proposal> {
     let shards = Some(shards).filter(|shards| !shards.is_empty()).map(Proposal::ObserveShards);
     let up = seen.all.as_ref().map(|all| Proposal::CountReplicas { pool: sized.pool, up: all.up });
@@ -164,7 +175,7 @@ fn proposals(
     let all = seen.all.as_ref().filter(|_| asked.iter().any(|policy| policy.is_live()));
     let work = all.map_or_else(Vec::new, |all| all.work.clone());
     let asked = asked.iter().map(|policy| (policy.bit, policy.set_at)).collect();
-    let observed = Proposal::ObservePool { pool: sized.pool, asked, readings, work };
+    let observed = Proposal::ObservePool { pool: sized.pool, asked, readings, work, seen: each };
     shards.into_iter().chain(up).chain([observed]).collect()
 }
 
@@ -187,11 +198,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
+    fn by(bit: u32, signals: &[&str], cadence: Cadence) -> SizedBy {
+        let signals = signals.iter().map(|name| (*name).to_owned()).collect();
+        SizedBy { bit, set_at: Position(7), signals, reads_replicas: false, cadence, look_again: None }
+    }
+
     fn sized() -> SizedPool {
-        let by = |bit, signals: &[&str], cadence| {
-            let signals = signals.iter().map(|name| (*name).to_owned()).collect();
-            SizedBy { bit, set_at: Position(7), signals, cadence, look_again: None }
-        };
         SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
@@ -204,6 +216,8 @@ mod tests {
             ready: 0,
             running: 0,
             busy: (0, 0),
+            resources_at: None,
+            fleet: None,
             seen: None,
             hold: None,
         }
@@ -230,6 +244,31 @@ mod tests {
         sized.policies[0].set_at = Position(9);
         assert_eq!(asked(&mut known, &sized, 131).0, [1]);
         assert_eq!(signals_of(&sized.policies.iter().collect::<Vec<_>>()), ["ready", "lag"]);
+    }
+
+    #[test]
+    fn every_policy_is_asked_when_another_ceiling_is_set() {
+        let mut known = Known { measured: Measured::default(), decided: BTreeMap::new() };
+        let mut sized = sized();
+        asked(&mut known, &sized, 100);
+        for (second, position) in [(101, Some(Position(8))), (102, Some(Position(9))), (103, None)] {
+            sized.resources_at = position;
+            assert_eq!(asked(&mut known, &sized, second).0, [1, 2], "{position:?}");
+        }
+        assert_eq!(asked(&mut known, &sized, 104).0, [0_u32; 0]);
+    }
+
+    #[test]
+    fn what_replicas_use_is_looked_at_for_those_that_read_it() {
+        let reads = |signals: &[&str], reads_replicas| SizedBy { reads_replicas, ..by(1, signals, Cadence::EVENTS) };
+        for (policy, wants) in [
+            (reads(&["ready", "busy_percent"], false), false),
+            (reads(&["ready", "cpu_percent"], false), true),
+            (reads(&["memory_bytes"], false), true),
+            (reads(&[], true), true),
+        ] {
+            assert_eq!(policy.wants_usage(), wants, "{policy:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ergate_events::id::ShardId;
 use ergate_events::scaling::measure::{self, ARRIVALS_OVER, ENDS_OVER, Measure};
 use ergate_events::scaling::signal::{Observation, Reading, names};
+use ergate_events::scaling::usage::{self, ReplicaReading};
 use ergate_events::time::{Micros, Timestamp};
 
 use super::sight::Seen;
@@ -88,13 +89,23 @@ impl Measured {
     }
 
     /// A reading for each of these signals.
-    pub(super) fn readings(&self, names: &[&str], sized: &SizedPool, now: Timestamp) -> Vec<Reading> {
-        names.iter().map(|name| self.read(name, sized, now)).collect()
+    pub(super) fn readings(
+        &self,
+        names: &[&str],
+        sized: &SizedPool,
+        replicas: &[ReplicaReading],
+        now: Timestamp,
+    ) -> Vec<Reading> {
+        names.iter().map(|name| self.read(name, sized, replicas, now)).collect()
     }
 
-    fn read(&self, name: &str, sized: &SizedPool, now: Timestamp) -> Reading {
+    fn read(&self, name: &str, sized: &SizedPool, replicas: &[ReplicaReading], now: Timestamp) -> Reading {
         if let Some(silence) = &self.silence {
             return Reading::Failed(silence.clone());
+        }
+        let asked = sized.fleet.as_ref().map(|fleet| fleet.asked).unwrap_or_default();
+        if let Some(reading) = usage::read(name, replicas, &asked, now) {
+            return reading;
         }
         match name {
             names::READY => measure::count(sized.ready),
@@ -183,6 +194,8 @@ mod tests {
             ready: 3,
             running: 2,
             busy: (1, 8),
+            resources_at: None,
+            fleet: None,
             seen: None,
             hold: None,
         };
@@ -193,7 +206,7 @@ mod tests {
         let mut measured = Measured::default();
         let begin = Timestamp(1_000_000_000);
         measured.note(&sized, &seen(&tally), begin);
-        let first: Vec<_> = measured.readings(&signals, &sized, begin).iter().map(number).collect();
+        let first: Vec<_> = measured.readings(&signals, &sized, &[], begin).iter().map(number).collect();
         assert_eq!(first, [Some(3.0), Some(5.0), Some(0.0), None, None, None, None, Some(12.5)]);
         // Two a second for two minutes, of which each takes half a second.
         for second in 1..=120_u64 {
@@ -204,7 +217,7 @@ mod tests {
             measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(120));
-        let read: Vec<_> = measured.readings(&signals, &sized, now).iter().map(number).collect();
+        let read: Vec<_> = measured.readings(&signals, &sized, &[], now).iter().map(number).collect();
         assert_eq!(read, [Some(3.0), Some(5.0), Some(2.0), Some(0.5), None, Some(0.025), None, Some(12.5)]);
         // Then nothing for long: the rate goes down within its window, and how long tasks take is still known.
         sized.ready = 0;
@@ -212,8 +225,8 @@ mod tests {
             measured.note(&sized, &seen(&tally), begin.after(Micros::from_secs(second)));
         }
         let now = begin.after(Micros::from_secs(600));
-        assert_eq!(number(&measured.readings(&signals, &sized, now)[2]), Some(0.0));
-        assert_eq!(number(&measured.readings(&signals, &sized, now)[3]), Some(0.5));
+        assert_eq!(number(&measured.readings(&signals, &sized, &[], now)[2]), Some(0.0));
+        assert_eq!(number(&measured.readings(&signals, &sized, &[], now)[3]), Some(0.5));
     }
 
     #[test]
@@ -227,7 +240,7 @@ mod tests {
         let recorded = [(names[0], 6), (names[1], 2), (names[2], 5)].map(signal).to_vec();
         let bounds = ergate_events::scaling::signal::Bounds { min: 0, max: 4 };
         let at = Timestamp(begin.0 - 8_000_000);
-        let before = Observation { at, bounds, replicas: Default::default(), signals: recorded, pods: None };
+        let before = Observation { at, bounds, replicas: Default::default(), ceiling: None, signals: recorded, pods: None };
         let sized = SizedPool {
             pool: PoolId(0),
             name: "models".to_owned(),
@@ -237,6 +250,8 @@ mod tests {
             ready: 0,
             running: 0,
             busy: (0, 0),
+            resources_at: None,
+            fleet: None,
             seen: Some(before),
             hold: None,
         };
@@ -247,7 +262,7 @@ mod tests {
             seen.all.as_mut().unwrap().silence = silence.map(str::to_owned);
             let now = begin.after(Micros::from_secs(second));
             measured.note(&sized, &seen, now);
-            measured.readings(&names, &sized, now).iter().map(number).collect::<Vec<_>>()
+            measured.readings(&names, &sized, &[], now).iter().map(number).collect::<Vec<_>>()
         };
         assert_eq!(read(0, 100, 40, None), [Some(6.0), Some(2.0), Some(5.0), Some(40.0), Some(0.0)]);
         // Half of the minute is measured: three a second of it, and the recorded rate for the rest.

@@ -6,12 +6,13 @@ use actix::{Context, Handler, Message};
 use ergate_events::event::PoolMode;
 use ergate_events::id::{PoolId, Position};
 use ergate_events::scaling::signal::Observation;
-use ergate_events::scaling::{Cadence, Policy};
+use ergate_events::scaling::{Cadence, Policy, usage};
 use ergate_events::state::State;
 use ergate_events::state::scaling::{Decider, Scaling};
 use ergate_events::time::Timestamp;
 
 use super::LogWriter;
+use crate::autoscaler::fleet::Fleet;
 
 /// From the autoscaler: the pools that have a policy and run, as the accepted state has them.
 #[derive(Message)]
@@ -37,6 +38,10 @@ pub struct SizedPool {
     pub running: u64,
     /// Busy slots of replicas that take work, and all of theirs.
     pub busy: (u64, u64),
+    /// The event that said what its replicas ask for and may have together.
+    pub resources_at: Option<Position>,
+    /// What its replicas are, where one of its policies wants to know what they use or how busy each is.
+    pub fleet: Option<Fleet>,
     /// What was seen last for its policy, by whoever looked then.
     pub seen: Option<Observation>,
     /// At which event somebody began to hold its size, and until when that is so.
@@ -52,6 +57,8 @@ pub struct SizedBy {
     pub set_at: Position,
     /// The signals that it reads.
     pub signals: Vec<String>,
+    /// Whether it is shown replicas one by one.
+    pub reads_replicas: bool,
     /// When it wants to decide.
     pub cadence: Cadence,
     /// When it wanted to look again at the latest.
@@ -62,6 +69,11 @@ impl SizedBy {
     /// Whether it sizes the pool; a shadow does not.
     pub const fn is_live(&self) -> bool {
         self.bit == Scaling::LIVE
+    }
+
+    /// Whether it wants to know what replicas use, or how busy each of them is.
+    pub fn wants_usage(&self) -> bool {
+        self.reads_replicas || self.signals.iter().any(|name| usage::is_usage(name))
     }
 }
 
@@ -117,17 +129,20 @@ fn sized(state: &State) -> Vec<SizedPool> {
         let index = known.and_then(|index| u32::try_from(index).ok());
         let replicas = || state.work.replicas.iter().map(|(_, replica)| replica).filter(|replica| Some(replica.pool) == index);
         let taking = || replicas().filter(|replica| !replica.draining);
+        let policies: Vec<SizedBy> = scaling.deciders().map(|(bit, _, decider)| sized_by(bit, decider)).collect();
         Some(SizedPool {
             pool: *pool,
             name: size.name.clone(),
-            policies: scaling.deciders().map(|(bit, _, decider)| sized_by(bit, decider)).collect(),
             wanted: size.replicas,
-            most: scaling.bounds.max,
+            most: control.ceiling(*pool).map_or(scaling.bounds.max, |fit| fit.replicas()),
             ready: known.map_or(0, |index| state.work.ready_count(&state.work.pools[index]) as u64),
             running: replicas().map(|replica| replica.used() as u64).sum(),
             busy: (taking().map(|replica| replica.used() as u64).sum(), taking().map(|replica| replica.size() as u64).sum()),
+            resources_at: control.resources.get(pool).map(|said| said.set_at),
+            fleet: policies.iter().any(SizedBy::wants_usage).then(|| Fleet::of(state, *pool, &size.name)),
             seen: scaling.live.last.as_ref().map(|last| last.seen.clone()),
             hold: scaling.hold.as_ref().map(|hold| (hold.set_at, hold.until)),
+            policies,
         })
     });
     pools.collect()
@@ -138,6 +153,7 @@ fn sized_by(bit: u32, decider: &Decider) -> SizedBy {
         bit,
         set_at: decider.set_at,
         signals: decider.signals().to_vec(),
+        reads_replicas: decider.reads_replicas(),
         cadence: decider.policy().cadence(),
         look_again: decider.last.as_ref().and_then(|last| last.decision.look_again),
     }

@@ -31,6 +31,7 @@ use self::canary::Share;
 use self::engines::Engines;
 use self::session::Begun;
 pub use self::session::{AskError, Delivery, Leased, Order, Session, WorkerSpec};
+use crate::usage::Own;
 
 /// Most workers that an engine knows at one time: at a few hundred bytes each, some megabytes.
 pub const WORKERS_MAX: usize = 10_000;
@@ -57,6 +58,8 @@ pub struct Hub {
     engines: Arc<Engines>,
     /// By pool.
     canaries: Mutex<BTreeMap<String, Share>>,
+    /// What the engine itself uses.
+    own: Own,
 }
 
 /// The workers that are known.
@@ -89,6 +92,11 @@ pub enum JoinError {
 }
 
 impl Hub {
+    /// What the engine itself uses, without its workers.
+    pub const fn own(&self) -> &Own {
+        &self.own
+    }
+
     /// Gives workers of a new version a share of the work of a pool, as long as there are others.
     pub fn set_canary(&self, pool: &str, canary: Canary) {
         lock(&self.canaries).insert(pool.to_owned(), Share::new(canary));

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::engines::Engines;
 use super::lock;
 use crate::effects::Attempts;
+use crate::usage::Usage;
 
 /// Bytes of attempts after which an answer is full.
 const ANSWER_BYTES: usize = 4 << 20;
@@ -132,6 +133,10 @@ struct State {
     engines_told: u64,
     /// How many attempts at a time it does best with, where it says so.
     concurrency: Option<u32>,
+    /// What it said last that it uses, and when.
+    usage: Option<(Usage, Instant)>,
+    /// When this engine came to know it.
+    joined: Instant,
 }
 
 impl State {
@@ -190,6 +195,8 @@ impl Session {
             leased_at: now,
             engines_told: 0,
             concurrency: None,
+            usage: None,
+            joined: now,
         };
         Session { spec, state: Mutex::new(state), news: Notify::new(), engines }
     }
@@ -227,6 +234,22 @@ impl Session {
     /// Notes how many attempts at a time it does best with.
     pub fn set_concurrency(&self, concurrency: u32) {
         self.lock().concurrency = Some(concurrency);
+    }
+
+    /// Notes what it says that it uses.
+    pub fn set_usage(&self, usage: Usage) {
+        self.lock().usage = Some((usage, Instant::now()));
+    }
+
+    /// What it said last that it uses, and how long ago; `None` where it said nothing yet, or nothing for this long.
+    pub fn usage(&self, within: Duration) -> Option<(Usage, Duration)> {
+        let (usage, at) = self.lock().usage?;
+        Some((usage, at.elapsed())).filter(|(_, ago)| *ago < within)
+    }
+
+    /// For how long this engine has known it.
+    pub fn age(&self) -> Duration {
+        self.lock().joined.elapsed()
     }
 
     /// Whether it has said what it runs since this engine knows it.

@@ -4,7 +4,7 @@ use super::fleet::Fleet;
 use super::queue::Ready;
 use super::signals::{Known, Needs, names};
 use crate::scaling::measure::{self, Measure};
-use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage, names as live};
+use crate::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Requested, Signal, Usage, names as live};
 use crate::scaling::{AnyPolicy, Observation};
 use crate::time::{Micros, Timestamp};
 
@@ -29,7 +29,7 @@ pub(super) struct Now<'a> {
 impl Meter {
     pub(super) fn new(window: Micros, began: Timestamp) -> Meter {
         let (bounds, replicas) = (Bounds { min: 0, max: 0 }, Replicas::default());
-        let observation = Observation { at: began, bounds, replicas, signals: Vec::new(), pods: None };
+        let observation = Observation { at: began, bounds, replicas, ceiling: None, signals: Vec::new(), pods: None };
         let mut measure = Measure::over(window);
         measure.begin(began);
         Meter { known: Vec::new(), observation, began, measure }
@@ -42,6 +42,11 @@ impl Meter {
         let unknown = || Reading::Failed("a back-test does not know this signal".to_owned());
         self.observation.signals = signals.into_iter().map(|name| Signal { name, reading: unknown() }).collect();
         self.observation.pods = pods.then(Vec::new);
+        self.bound(bounds);
+    }
+
+    /// The pool has other bounds.
+    pub(super) const fn bound(&mut self, bounds: Bounds) {
         self.observation.bounds = bounds;
     }
 
@@ -99,6 +104,8 @@ impl Meter {
                 let working = f64::from(now.fleet.counts().running - now.fleet.counts().leaving);
                 measure::real(if slots > 0.0 { working / slots * 100.0 } else { 0.0 })
             }
+            Known::CpuPercent if ready == 0 => Reading::Failed("no replica takes work, so there is no CPU to measure".to_owned()),
+            Known::CpuPercent => self.read(Known::Busy, name, now),
             Known::Measured => {
                 let unknown = || Reading::Failed("a back-test does not know this signal".to_owned());
                 self.measure.read(name, self.observation.at).unwrap_or_else(unknown)
@@ -126,7 +133,7 @@ impl Meter {
                 is_deleted: false,
                 started: is_ready.then_some(since),
                 ready: is_ready.then_some((true, since)),
-                request_milli: Some(1_000),
+                requests: vec![Requested { metric: names::CPU.to_owned(), milli: 1_000 }],
                 usage,
             });
         });

@@ -325,7 +325,7 @@ mod tests {
         let setup = Setup::new(AnyPolicy::Rate(Rate::default()), Bounds { min: 0, max: 5 });
         let seen = |wanted| {
             let replicas = crate::scaling::signal::Replicas { wanted, ..Default::default() };
-            Observation { at: Timestamp(0), bounds: setup.bounds, replicas, signals: Vec::new(), pods: None }
+            Observation { at: Timestamp(0), bounds: setup.bounds, replicas, ceiling: None, signals: Vec::new(), pods: None }
         };
         let decision = |wanted| setup.policy.evaluate(&mut Memory::default(), &seen(wanted));
         let digest = |decisions: &[(u64, u32)]| {

@@ -42,6 +42,8 @@ pub struct Setup {
 pub enum Change {
     /// It gets this policy, which has seen nothing yet, and these bounds.
     Policy(Box<AnyPolicy>, Bounds),
+    /// It gets these bounds; its policy, if it has one, goes on with what it has seen.
+    Bounds(Bounds),
     /// No policy sizes it any more.
     NoPolicy,
     /// Somebody sets its size.
@@ -156,6 +158,9 @@ impl Setup {
                 Change::Hold(None) => drop(hasher.update(&[4])),
                 Change::Hold(Some((size, until))) => {
                     hasher.update(&[5]).update(&size.to_le_bytes()).update(&until.0.to_le_bytes());
+                }
+                Change::Bounds(Bounds { min, max }) => {
+                    hasher.update(&[6]).update(&min.to_le_bytes()).update(&max.to_le_bytes());
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::scaling::signal::names as live;
 use crate::scaling::{AnyPolicy, hpa::Hpa, keda::Keda, step::Step, threshold::Threshold};
 use crate::time::Timestamp;
 
-/// Names of signals that only a back-test knows, besides those of [`signal::names`](crate::scaling::signal::names).
+/// Names of what only a back-test makes up for replicas, besides those of [`signal::names`](crate::scaling::signal::names).
 pub mod names {
     /// What a replica uses of the CPU that it asks for: as much as its slots are busy.
     pub const CPU: &str = "cpu";
@@ -21,6 +21,8 @@ pub(super) enum Known {
     Running,
     Oldest,
     Busy,
+    /// As much of its CPU as its slots are busy, of replicas that take work.
+    CpuPercent,
     /// What an engine measures in the same way.
     Measured,
 }
@@ -33,6 +35,7 @@ impl Known {
             live::RUNNING => Known::Running,
             live::OLDEST => Known::Oldest,
             live::BUSY => Known::Busy,
+            live::CPU_PERCENT => Known::CpuPercent,
             _ => Measure::default().read(name, Timestamp(0)).map(|_| Known::Measured)?,
         })
     }

@@ -112,7 +112,7 @@ struct Sizing<'a> {
     last: Option<(Timestamp, There)>,
     /// When it wants to look again at the latest.
     again: Option<Timestamp>,
-    /// At how many replicas somebody holds the pool, and until when.
+    /// At how many replicas somebody holds the pool, within its bounds, and until when.
     hold: Option<(u32, u64)>,
 }
 
@@ -224,6 +224,14 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
                     let hold = self.sizing.as_ref().and_then(|sizing| sizing.hold);
                     self.sizing = Some(Sizing { hold, ..Sizing::new(policy, *bounds, self.wanted) });
                 }
+                Change::Bounds(bounds) => {
+                    self.meter.bound(*bounds);
+                    self.tally.aim(*bounds);
+                    if let Some(sizing) = &mut self.sizing {
+                        // Policies are asked at once when a ceiling is another one.
+                        (sizing.bounds, sizing.last) = (*bounds, None);
+                    }
+                }
                 Change::NoPolicy => self.sizing = None,
                 Change::Size(size) => {
                     self.tally.resized(self.now, self.wanted, *size);
@@ -232,8 +240,8 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
                 Change::Runs(runs) => self.runs = *runs,
                 Change::Hold(hold) => {
                     let Some(sizing) = &mut self.sizing else { continue };
-                    sizing.hold = hold.map(|(size, until)| (sizing.bounds.nearest(size), until.0));
-                    if let Some((size, _)) = sizing.hold {
+                    sizing.hold = hold.map(|(size, until)| (size, until.0));
+                    if let Some(size) = hold.map(|(size, _)| sizing.bounds.nearest(size)) {
                         self.tally.resized(self.now, self.wanted, size);
                         self.resize(size);
                     }
@@ -330,7 +338,8 @@ impl<'a, F: FnMut(&Observation, &Decision)> Simulation<'a, F> {
         let Some(sizing) = &mut self.sizing else { return Ok(()) };
         let observation = self.meter.observe(Now { at, ready: &self.ready, fleet: &self.fleet, wanted });
         let mut decision = sizing.policy.evaluate(&mut sizing.memory, observation);
-        if let Some((held, _)) = sizing.hold.filter(|(held, until)| at < *until && *held != decision.wanted) {
+        let hold = sizing.hold.filter(|(_, until)| at < *until).map(|(size, _)| sizing.bounds.nearest(size));
+        if let Some(held) = hold.filter(|held| *held != decision.wanted) {
             decision.cut(LimitKind::Hold, held, By::Hold(observation.at));
             sizing.policy.overruled(&mut sizing.memory, observation, held);
         }

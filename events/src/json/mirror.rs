@@ -12,7 +12,9 @@ use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
 use crate::limit::LimitSettings;
+use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
+use crate::scaling::usage::ReplicaReading;
 use crate::schedule::{PassedOver, ScheduleSettings};
 use crate::task::{Ask, Dependency, Failure, IdempotencyKey, OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};
 use crate::time::{Micros, Timestamp};
@@ -87,9 +89,11 @@ fields! {
     reason: Text<'a>,
     replica: ReplicaId,
     replicas: u32,
+    resources: Box<PoolResources>,
     result: Bytes<'a>,
     rules: RuleVersions,
     schedule: ScheduleId,
+    seen: Vec<ReplicaReading>,
     settings: Box<TypeSettings>,
     shadow: Text<'a>,
     shards: Vec<ShardReading>,
@@ -218,10 +222,11 @@ events! {
     ProcessExited { replica, code, signal, note, wait },
     ConcurrencyChanged { replica, before, concurrency, reason },
     PolicySet { pool, policy, least, most, by, reason },
-    PoolObserved { pool, readings, work, asked },
+    PoolObserved { pool, readings, work, asked, seen },
     PoolScaled { pool, replicas, decision, shadow },
     ShadowSet { pool, shadow, policy, by, reason },
     SizeHeld { pool, replicas, until, by, reason },
+    PoolResourcesSet { pool, resources, by, reason },
 }
 
 /// What the message of an unknown event begins with.
@@ -297,6 +302,8 @@ same!(
     u64,
     Vec<u64>,
     Vec<ShardReading>,
+    Vec<ReplicaReading>,
+    Box<PoolResources>,
     Timestamp,
     Outcome,
     Timeout,

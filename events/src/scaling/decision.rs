@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::real::Real;
 use super::signal::{Observation, Value};
+use crate::resources::Fit;
 use crate::time::Timestamp;
 
 /// A decision about the size of a pool. It refers to the observation that it used and repeats nothing of it but what it compared.
@@ -163,6 +164,8 @@ pub enum LimitKind {
     Pause,
     /// Somebody holds the pool at a size.
     Hold,
+    /// What all replicas of the pool may have together.
+    Ceiling,
 }
 
 /// What set a bound. Whoever holds the log finds the event: moments name decisions, for no two batches have the same.
@@ -186,6 +189,8 @@ pub enum By {
     Decision(Timestamp),
     /// Who holds the pool since this moment.
     Hold(Timestamp),
+    /// The ceiling of the pool, with the part of it that leaves room for the fewest.
+    Ceiling(Fit),
 }
 
 impl Decision {
@@ -209,6 +214,13 @@ impl Decision {
         let nearest = observation.bounds.nearest(self.wanted);
         let kind = if nearest > self.wanted { LimitKind::Min } else { LimitKind::Max };
         self.cut(kind, nearest, By::Pool);
+    }
+
+    /// Names the ceiling where it, and not the pool's maximum, is the most that the pool may have.
+    pub(crate) fn name_ceiling(&mut self, observation: &Observation) {
+        let Some(fit) = observation.ceiling else { return };
+        let by_max = self.limits.iter_mut().filter(|limit| limit.kind == LimitKind::Max && limit.by == By::Pool);
+        by_max.for_each(|limit| (limit.kind, limit.by) = (LimitKind::Ceiling, By::Ceiling(fit)));
     }
 
     /// The moment from which on it is worth looking again, if it is sooner than the one known.

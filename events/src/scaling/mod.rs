@@ -12,6 +12,7 @@
 //! let observation = Observation {
 //!     at: Timestamp(1_772_366_400_000_000),
 //!     bounds: Bounds { min: 0, max: 20 },
+//!     ceiling: None,
 //!     replicas: Replicas { slots: 1, ..Replicas::default() },
 //!     // 7 tasks arrive a second and take 2 s each: 14 busy slots, 20 where slots are to be busy for 70 % of the time.
 //!     signals: vec![signal("ready", 0), signal("arrivals_per_s", 7), signal("service_s_mean", 2), signal("start_s_mean", 5)],
@@ -41,6 +42,7 @@ pub mod signal;
 pub mod step;
 pub mod target_tracking;
 pub mod threshold;
+pub mod usage;
 
 pub use decision::Decision;
 pub use policy::{AnyPolicy, Cadence, Memory, Policy};

@@ -1,7 +1,8 @@
 //! Which signals a policy reads.
 
 use super::policy::{AnyPolicy, Single};
-use super::{hpa, keda, rate, step, threshold};
+use super::signal::names;
+use super::{hpa, keda, rate, step, threshold, usage};
 
 /// The names of the signals that a policy reads, each once, in the order of its settings: the order in which readings are recorded.
 pub fn signals(policy: &AnyPolicy) -> Vec<String> {
@@ -47,8 +48,36 @@ fn of_single(policy: &Single) -> Vec<&String> {
     }
 }
 
+/// Whether a policy is shown replicas one by one.
+pub fn replicas(policy: &AnyPolicy) -> bool {
+    let of_hpa = |policy: &hpa::Hpa| policy.metrics.iter().any(is_seen_in_replicas);
+    match policy {
+        AnyPolicy::Hpa(policy) => of_hpa(policy),
+        AnyPolicy::Composite(policy) => {
+            policy.members.iter().any(|member| if let Single::Hpa(policy) = &member.rule { of_hpa(policy) } else { false })
+        }
+        AnyPolicy::Keda(_)
+        | AnyPolicy::TargetTracking(_)
+        | AnyPolicy::Step(_)
+        | AnyPolicy::Kpa(_)
+        | AnyPolicy::Rate(_)
+        | AnyPolicy::Threshold(_) => false,
+    }
+}
+
+/// Whether a metric is one of those that an engine measures of each replica. There is no signal of its name then.
+fn is_seen_in_replicas(metric: &hpa::Metric) -> bool {
+    let names: &[&str] = match metric.source {
+        hpa::Source::Resource | hpa::Source::ContainerResource { .. } => &[usage::CPU, usage::MEMORY],
+        hpa::Source::Pods => &[names::BUSY, usage::CPU, usage::MEMORY],
+        hpa::Source::Object { .. } | hpa::Source::External { .. } => &[],
+    };
+    metric.signal.is_none() && names.contains(&metric.name.as_str())
+}
+
 fn of_hpa(policy: &hpa::Hpa) -> Vec<&String> {
-    policy.metrics.iter().map(|metric| metric.signal.as_ref().unwrap_or(&metric.name)).collect()
+    let outside = policy.metrics.iter().filter(|metric| !is_seen_in_replicas(metric));
+    outside.map(|metric| metric.signal.as_ref().unwrap_or(&metric.name)).collect()
 }
 
 fn of_keda(policy: &keda::Keda) -> Vec<&String> {

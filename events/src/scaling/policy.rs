@@ -108,11 +108,14 @@ macro_rules! policies {
                         if !matches!(memory, $memories::$name(_)) {
                             *memory = $memories::$name(Default::default());
                         }
-                        match memory {
+                        let mut decision = match memory {
                             $memories::$name(memory) => policy.evaluate(memory, observation),
                             #[allow(unreachable_patterns, clippy::wildcard_enum_match_arm, reason = "it was made so above")]
                             _ => Decision::draft(observation),
-                        }
+                        };
+                        // Policies know one maximum; which of two it is, is the same for all of them.
+                        decision.name_ceiling(observation);
+                        decision
                     })*
                 }
             }

@@ -148,9 +148,11 @@ impl Policy for Rate {
         decision.reason = if current == 0 && need > 0 { Reason::Woken } else { Reason::Proposed };
         decision.bound(observation);
         let held = memory.hold(observation.at, decision.wanted, keep_alive);
-        if held.replicas > decision.wanted && current > decision.wanted {
+        // What is idle is kept within the bounds, which may be others than when it came.
+        let kept = held.replicas.min(current).min(observation.bounds.max);
+        if kept > decision.wanted {
             let until = held.until.after(keep_alive);
-            decision.cut(LimitKind::KeepAlive, held.replicas.min(current), By::Decision(held.until));
+            decision.cut(LimitKind::KeepAlive, kept, By::Decision(held.until));
             decision.look_again_at(until);
         }
         if !decision.is_change() {

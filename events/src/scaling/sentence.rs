@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::decision::{Answer, Decision, Failure, LimitKind, Reason, Verdict};
+use super::decision::{Answer, By, Decision, Failure, LimitKind, Reason, Verdict};
 
 impl Decision {
     /// One sentence for a person, with the numbers; `input` names the inputs of the policy.
@@ -20,7 +20,8 @@ impl Decision {
             text.push_str(&format!("; {} {verdict}", input(index)));
         }
         for limit in &self.limits {
-            text.push_str(&format!("; {} makes {} of {}", limit.kind.phrase(), limit.to, limit.from));
+            let arithmetic = if let By::Ceiling(fit) = limit.by { format!(" of {fit}") } else { String::new() };
+            text.push_str(&format!("; {}{arithmetic} makes {} of {}", limit.kind.phrase(), limit.to, limit.from));
         }
         for (index, failure) in self.failures() {
             text.push_str(&format!("; {} could not be used: {failure}", input(u16::try_from(index).unwrap_or(u16::MAX))));
@@ -86,6 +87,7 @@ impl LimitKind {
             LimitKind::Panic => "that nothing shrinks in panic",
             LimitKind::Pause => "the pause",
             LimitKind::Hold => "that somebody holds its size",
+            LimitKind::Ceiling => "the pool's ceiling",
         }
     }
 }

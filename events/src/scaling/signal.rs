@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::Failure;
 use super::real::Real;
+use crate::resources::Fit;
 use crate::time::{Micros, Timestamp};
 
 /// Names of the signals that Ergate measures by itself; units come last. A policy may name any other signal as well.
@@ -35,6 +36,18 @@ pub mod names {
     pub const WORK: &str = "work";
     /// Which share of the slots of replicas that take work is busy, in per cent; 0 where there is none.
     pub const BUSY: &str = "busy_percent";
+    /// What the replicas that take work use of the CPU together, in cores.
+    pub const CPU: &str = "cpu_cores";
+    /// What one of them uses on average.
+    pub const CPU_MEAN: &str = "cpu_cores_mean";
+    /// The same in per cent of what a replica asks for.
+    pub const CPU_PERCENT: &str = "cpu_percent";
+    /// Memory that they use together, in bytes.
+    pub const MEMORY: &str = "memory_bytes";
+    /// What one of them uses on average.
+    pub const MEMORY_MEAN: &str = "memory_bytes_mean";
+    /// The same in per cent of what a replica asks for.
+    pub const MEMORY_PERCENT: &str = "memory_percent";
     /// Tasks that arrived, a second.
     pub const ARRIVALS: &str = "arrivals_per_s";
     /// How many more tasks arrived than attempts started in the last minute, a second: how fast the backlog grows.
@@ -47,6 +60,34 @@ pub mod names {
     pub const LAG: &str = "lag";
     /// How many more of them there are each second, over the last minute; 0 where they become fewer.
     pub const LAG_GROWTH: &str = "lag_growth_per_s";
+
+    /// All of them.
+    pub const ALL: [&str; 24] = [
+        READY,
+        RUNNING,
+        OLDEST,
+        IDLE,
+        WAIT_P50,
+        WAIT_P95,
+        WAIT_P99,
+        RUN_P50,
+        RUN_P95,
+        RUN_P99,
+        WORK,
+        BUSY,
+        CPU,
+        CPU_MEAN,
+        CPU_PERCENT,
+        MEMORY,
+        MEMORY_MEAN,
+        MEMORY_PERCENT,
+        ARRIVALS,
+        GROWTH,
+        SERVICE,
+        START,
+        LAG,
+        LAG_GROWTH,
+    ];
 }
 
 /// Everything a decision about a pool used, as it was at one moment.
@@ -55,8 +96,10 @@ pub mod names {
 pub struct Observation {
     /// The moment.
     pub at: Timestamp,
-    /// How few and how many replicas the pool may have.
+    /// How few and how many replicas the pool may have, its ceiling included.
     pub bounds: Bounds,
+    /// How many fit under the pool's ceiling, where that is fewer than it might have without it; then it is the most of the bounds.
+    pub ceiling: Option<Fit>,
     /// How many it has.
     pub replicas: Replicas,
     /// The signals, in the order in which the pool's policy names them.
@@ -181,8 +224,8 @@ pub struct Pods {
     pub started: Option<Timestamp>,
     /// Whether they are ready, and since when that is so or not so; `None` where nobody has said.
     pub ready: Option<(bool, Timestamp)>,
-    /// What each asks for of the resource, in thousandths; `None` where a container asks for nothing.
-    pub request_milli: Option<i64>,
+    /// What each asks for, by metric; nothing where a container asks for nothing of it.
+    pub requests: Vec<Requested>,
     /// What each uses, by metric.
     pub usage: Vec<Usage>,
 }
@@ -201,6 +244,16 @@ pub enum Phase {
     Failed,
 }
 
+/// What a pod asks for of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requested {
+    /// The metric that says how much of it is used.
+    pub metric: String,
+    /// How much, in thousandths.
+    pub milli: i64,
+}
+
 /// What a pod uses of one metric.
 #[derive(Clone, Debug, PartialEq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,6 +266,13 @@ pub struct Usage {
     pub at: Timestamp,
     /// Over how long.
     pub window: Micros,
+}
+
+impl Pods {
+    /// What each asks for of a resource, in thousandths.
+    pub fn request(&self, metric: &str) -> Option<i64> {
+        self.requests.iter().find(|requested| requested.metric == metric).map(|requested| requested.milli)
+    }
 }
 
 impl Observation {

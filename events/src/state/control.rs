@@ -8,7 +8,10 @@ use super::scaling::{Decider, Scaling, SizeHold};
 use super::schedules::Schedules;
 use crate::event::{Envelope, Event, PoolMode};
 use crate::id::{PoolId, Position, ReplicaId};
-use crate::scaling::signal::{Bounds, Observation, Reading, Replicas};
+use crate::resources::{Asked, Fit, PoolResources};
+use crate::scaling::signal::{Bounds, Observation, Replicas};
+use crate::scaling::usage;
+use crate::sizing::Seen;
 use crate::time::Timestamp;
 
 /// The wanted size of a pool.
@@ -43,6 +46,15 @@ pub struct ReplicaLife {
     pub phase: ReplicaPhase,
 }
 
+/// What is said of a pool's resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+pub struct SaidResources {
+    /// What is said.
+    pub resources: PoolResources,
+    /// The event that says it.
+    pub set_at: Position,
+}
+
 /// Pools and their replicas, and schedules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Control {
@@ -54,6 +66,8 @@ pub struct Control {
     pub next_replica: u32,
     /// Pools that do not start tasks.
     pub(crate) held: BTreeMap<PoolId, PoolMode>,
+    /// What is said of the resources of pools.
+    pub resources: BTreeMap<PoolId, SaidResources>,
     /// How pools are sized that have a policy.
     pub scaling: BTreeMap<PoolId, Scaling>,
     /// What is done at certain times.
@@ -81,6 +95,38 @@ impl Control {
         self.held.get(&pool).copied().unwrap_or(PoolMode::Running)
     }
 
+    /// How many slots each new replica of a pool has.
+    pub(crate) fn slots(&self, pool: PoolId) -> u32 {
+        self.pools.get(usize::from(pool.0)).map_or(0, |size| size.slots)
+    }
+
+    /// How many replicas of a pool fit under its ceiling; `None` where it has none.
+    pub fn fit(&self, pool: PoolId) -> Option<Fit> {
+        self.resources.get(&pool)?.resources.fit(self.slots(pool))
+    }
+
+    /// The ceiling of a pool where that leaves room for fewer replicas than its policy may want.
+    pub fn ceiling(&self, pool: PoolId) -> Option<Fit> {
+        let most = self.scaling.get(&pool)?.bounds.max;
+        self.fit(pool).filter(|fit| fit.replicas() < most)
+    }
+
+    /// How few and how many replicas a pool with a policy may have, its ceiling included.
+    pub fn bounds(&self, pool: PoolId) -> Option<Bounds> {
+        let bounds = self.scaling.get(&pool)?.bounds;
+        Some(Bounds { max: self.ceiling(pool).map_or(bounds.max, Fit::replicas), ..bounds })
+    }
+
+    /// The size of a pool while this holds; `None` where no policy sizes it.
+    pub fn held_at(&self, pool: PoolId, hold: &SizeHold) -> Option<u32> {
+        Some(self.bounds(pool)?.nearest(hold.replicas))
+    }
+
+    /// What one replica of a pool asks for.
+    pub fn asked(&self, pool: PoolId) -> Asked {
+        self.resources.get(&pool).map(|known| known.resources.asked).unwrap_or_default()
+    }
+
     /// Whether the pool with this name starts no tasks.
     pub fn holds(&self, name: &str) -> bool {
         !self.held.is_empty() && self.pool(name).is_some_and(|(pool, _)| self.mode(pool) != PoolMode::Running)
@@ -92,7 +138,8 @@ impl Control {
             let pool = PoolId(index);
             let mut live = self.replicas.iter().filter(|(_, life)| life.pool == pool && life.phase != ReplicaPhase::Draining);
             let count = live.clone().count();
-            let wanted = if self.mode(pool) == PoolMode::Drained { 0 } else { size.replicas as usize };
+            let fitting = self.fit(pool).map_or(size.replicas, |fit| size.replicas.min(fit.replicas()));
+            let wanted = if self.mode(pool) == PoolMode::Drained { 0 } else { fitting as usize };
             // The last id is never given out: what is wanted under it once would be wanted for ever.
             if count < wanted && self.next_replica < u32::MAX {
                 return Some(Adjustment::Request(pool));
@@ -127,8 +174,14 @@ impl Control {
                 let (since, set_at) = (envelope.recorded_at, envelope.position);
                 self.hold(pool, replicas.map(|replicas| SizeHold { replicas, until, by, reason, since, set_at }));
             }
-            Event::PoolObserved { pool, ref readings, ref work, asked } => {
-                self.observe((pool, asked), readings, work, envelope.recorded_at);
+            Event::PoolObserved { pool, ref readings, ref work, asked, ref seen } => {
+                self.observe(pool, Seen { asked, readings, work, replicas: seen }, envelope.recorded_at);
+            }
+            // What a damaged log says of a pool that is not there is passed over.
+            Event::PoolResourcesSet { pool, .. } if usize::from(pool.0) >= self.pools.len() => {}
+            Event::PoolResourcesSet { pool, ref resources, .. } if resources.is_empty() => drop(self.resources.remove(&pool)),
+            Event::PoolResourcesSet { pool, ref resources, .. } => {
+                self.resources.insert(pool, SaidResources { resources: **resources, set_at: envelope.position });
             }
             Event::PoolScaled { shadow: Some(_), .. } => {}
             Event::PoolScaled { pool, replicas, .. } => {
@@ -175,16 +228,18 @@ impl Control {
 
     /// Holds a pool at a size, or lets it go: then its policy decides next.
     fn hold(&mut self, pool: PoolId, hold: Option<SizeHold>) {
-        let (Some(scaling), Some(size)) = (self.scaling.get_mut(&pool), self.pools.get_mut(usize::from(pool.0))) else { return };
-        if let Some(hold) = &hold {
-            size.replicas = scaling.held(hold);
-        }
+        let size = hold.as_ref().and_then(|hold| self.held_at(pool, hold));
+        let Some(scaling) = self.scaling.get_mut(&pool) else { return };
         scaling.hold = hold;
+        if let (Some(size), Some(known)) = (size, self.pools.get_mut(usize::from(pool.0))) {
+            known.replicas = size;
+        }
     }
 
     /// Notes what was seen of a pool, as those of its policies that were asked remember it.
-    fn observe(&mut self, (pool, asked): (PoolId, u32), readings: &[Reading], work: &[u64], at: Timestamp) {
-        let Some(seen) = self.observation((pool, asked), readings, at) else { return };
+    fn observe(&mut self, pool: PoolId, told: Seen<'_>, at: Timestamp) {
+        let Seen { asked, work, .. } = told;
+        let Some(seen) = self.observation(pool, told, at) else { return };
         if let (Some(scaling), Some(size)) = (self.scaling.get_mut(&pool), self.pools.get(usize::from(pool.0))) {
             scaling.look(asked, &seen);
             if asked & Scaling::LIVE != 0 {
@@ -194,14 +249,17 @@ impl Control {
     }
 
     /// What policies are shown of a pool; `None` where it has none, or there are not as many readings as these have signals.
-    pub(crate) fn observation(&self, (pool, asked): (PoolId, u32), readings: &[Reading], at: Timestamp) -> Option<Observation> {
+    pub(crate) fn observation(&self, pool: PoolId, told: Seen<'_>, at: Timestamp) -> Option<Observation> {
         let (scaling, size) = (self.scaling.get(&pool)?, self.pools.get(usize::from(pool.0))?);
         let phase = |phase| self.replicas.values().filter(|life| life.pool == pool && life.phase == phase).count();
         let count = |phase_of| u32::try_from(phase(phase_of)).unwrap_or(u32::MAX);
         let [starting, ready, draining] = [ReplicaPhase::Requested, ReplicaPhase::Ready, ReplicaPhase::Draining].map(count);
         let live = starting.saturating_add(ready).saturating_add(draining);
         let replicas = Replicas { wanted: size.replicas, live, starting, ready, draining, slots: size.slots, running: 0 };
-        scaling.observation(asked, readings, replicas, at)
+        let signals = scaling.observed(told.asked, told.readings)?;
+        // Where nobody looked at replicas that is something else than none.
+        let pods = scaling.reads_replicas(told.asked).then(|| usage::pods(told.replicas, &self.asked(pool)));
+        Some(Observation { at, bounds: self.bounds(pool)?, ceiling: self.ceiling(pool), replicas, signals, pods })
     }
 
     fn set_phase(&mut self, replica: ReplicaId, phase: ReplicaPhase) {

@@ -25,7 +25,7 @@ use crate::task::TypeSettings;
 use crate::time::Timestamp;
 use crate::worker::{WORKER_FIRST, WorkerFacts};
 
-/// Version of the layout below. Those before had no policies of pools at their end, no [`WorkersImage`] before that, no modes of pools and no [`HoldsImage`] before that, no
+/// Version of the layout below. Those before had no policies and resources of pools at their end, no [`WorkersImage`] before that, no modes of pools and no [`HoldsImage`] before that, no
 /// [`Schedules`] before that, and no [`FlowImage`] before that; a state without them is still written like that: older builds can read it, and its digest is what it was.
 const IMAGE_VERSION: u16 = 7;
 const IMAGE_VERSION_WITHOUT_SCALING: u16 = 6;
@@ -118,8 +118,8 @@ impl State {
     /// # Errors
     /// What `out` answers.
     pub fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Control { pools, replicas, next_replica, held, scaling, schedules } = &self.control;
-        let has_scaling = !scaling.is_empty();
+        let Control { pools, replicas, next_replica, held, resources, scaling, schedules } = &self.control;
+        let has_scaling = !scaling.is_empty() || !resources.is_empty();
         let has_workers = has_scaling || self.work.serves.is_some() || self.work.workers_seen > 0;
         let has_holds = has_workers || !held.is_empty() || !self.work.holds.is_empty();
         let has_schedules = has_holds || !schedules.list.is_empty();
@@ -175,6 +175,7 @@ impl State {
         }
         if has_scaling {
             put(out, scaling)?;
+            put(out, resources)?;
         }
         Ok(())
     }
@@ -198,6 +199,7 @@ impl State {
                 replicas: top.control.replicas,
                 next_replica: top.control.next_replica,
                 held: BTreeMap::new(),
+                resources: BTreeMap::new(),
                 scaling: BTreeMap::new(),
                 schedules: Schedules::default(),
             },
@@ -254,9 +256,16 @@ impl State {
         }
         if version > IMAGE_VERSION_WITHOUT_SCALING {
             state.control.scaling = take(&mut rest)?;
+            state.control.resources = take(&mut rest)?;
         }
-        if state.control.scaling.keys().any(|pool| usize::from(pool.0) >= state.control.pools.len()) {
-            return Err(ImageError::Inconsistent("the pool of a policy is not listed"));
+        if state
+            .control
+            .scaling
+            .keys()
+            .chain(state.control.resources.keys())
+            .any(|pool| usize::from(pool.0) >= state.control.pools.len())
+        {
+            return Err(ImageError::Inconsistent("the pool of a policy or of resources is not listed"));
         }
         if !rest.is_empty() {
             return Err(ImageError::Inconsistent("bytes are left at the end"));

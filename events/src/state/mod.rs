@@ -67,6 +67,7 @@ impl State {
             | Event::ReplicaRequested { .. }
             | Event::DrainRequested { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolScaled { .. } => {
                 self.control.apply(envelope);
                 self.unsettled = true;

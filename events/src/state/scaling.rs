@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 pub use super::decider::{Decider, Look};
 use crate::id::Position;
 use crate::scaling::decision::{By, Decision, LimitKind};
-use crate::scaling::signal::{Bounds, Observation, Reading, Replicas, Signal};
+use crate::scaling::signal::{Bounds, Observation, Reading, Signal};
 use crate::scaling::{Memory, needs};
 use crate::sharing;
 use crate::time::Timestamp;
@@ -81,19 +81,19 @@ impl Scaling {
         self.hold.as_ref().filter(|hold| at < hold.until)
     }
 
-    /// The size of the pool while this holds.
-    pub fn held(&self, hold: &SizeHold) -> u32 {
-        self.bounds.nearest(hold.replicas)
+    /// Whether one of these policies is shown replicas one by one.
+    pub fn reads_replicas(&self, asked: u32) -> bool {
+        self.deciders().any(|(bit, _, decider)| asked & bit != 0 && decider.reads_replicas())
     }
 
-    pub(crate) fn observation(&self, asked: u32, readings: &[Reading], replicas: Replicas, at: Timestamp) -> Option<Observation> {
+    /// What was read of the signals of these policies; `None` where there are not as many readings.
+    pub(crate) fn observed(&self, asked: u32, readings: &[Reading]) -> Option<Vec<Signal>> {
         let names = self.signals(asked);
         if readings.len() != names.len() {
             return None;
         }
         let signals = names.into_iter().zip(readings);
-        let signals = signals.map(|(name, reading)| Signal { name: name.to_owned(), reading: reading.clone() }).collect();
-        Some(Observation { at, bounds: self.bounds, replicas, signals, pods: None })
+        Some(signals.map(|(name, reading)| Signal { name: name.to_owned(), reading: reading.clone() }).collect())
     }
 
     /// What these policies decide; nothing is remembered of it. A shadow hears what the pool has, whatever it wants.
@@ -102,7 +102,7 @@ impl Scaling {
         let asked = self.deciders().filter(|(bit, ..)| asked & bit != 0);
         let decided = asked.map(|(_, shadow, decider)| {
             let (decision, memory) = match shadow {
-                None => decider.decide(seen, |decision| self.hold_back(decision, seen.at)),
+                None => decider.decide(seen, |decision| self.hold_back(decision, seen)),
                 Some(_) => decider.decide(seen, |_| size),
             };
             if shadow.is_none() {
@@ -114,9 +114,9 @@ impl Scaling {
     }
 
     /// Makes a decision of the pool's policy that of who holds the pool, if anybody does.
-    fn hold_back(&self, decision: &mut Decision, at: Timestamp) -> u32 {
-        if let Some(hold) = self.hold_at(at) {
-            decision.cut(LimitKind::Hold, self.held(hold), By::Hold(hold.since));
+    fn hold_back(&self, decision: &mut Decision, seen: &Observation) -> u32 {
+        if let Some(hold) = self.hold_at(seen.at) {
+            decision.cut(LimitKind::Hold, seen.bounds.nearest(hold.replicas), By::Hold(hold.since));
         }
         decision.wanted
     }

@@ -258,6 +258,7 @@ impl Work {
             | Event::PoolScaled { .. }
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
+            | Event::PoolResourcesSet { .. }
             | Event::PoolModeSet { .. } => {}
         }
         self.source_next = self.source_next.saturating_add(u64::from(envelope.event.answers_record()));

@@ -209,6 +209,11 @@ impl Tally {
         own.fold((0, 0), |(count, slots), (_, (_, more))| (count + 1, slots + more))
     }
 
+    /// Whether a pool has replicas that are no workers: threads of the engine.
+    pub fn has_threads(&self, pool: &str) -> bool {
+        self.slots.range(..WORKER_FIRST).any(|(_, (known, _))| known == pool)
+    }
+
     /// Replicas by pool and phase.
     pub fn replicas(&self) -> impl Iterator<Item = (&str, ReplicaPhase)> {
         let pool = |id: usize| self.control.pools.get(id).map(|pool| pool.name.as_str());

@@ -7,6 +7,7 @@ use ergate_events::backtest::{self, Change, Setup, bounds};
 use ergate_events::command::{Command, PoolRef};
 use ergate_events::event::{Departure, Envelope, Event, PoolMode, RuleVersions};
 use ergate_events::id::{Ordinal, PoolId, ReplicaId, ShardId, TypeId};
+use ergate_events::resources::{Ceiling, PoolResources};
 use ergate_events::scaling::looks::{self, There};
 use ergate_events::scaling::measure::{self, Measure, Totals};
 use ergate_events::scaling::rate::Rate;
@@ -25,14 +26,24 @@ const POOL: PoolId = PoolId(0);
 /// What is to happen.
 #[derive(Clone, Debug)]
 enum Plan {
-    End { task: u64, attempt: u32, well: bool },
+    End {
+        task: u64,
+        attempt: u32,
+        well: bool,
+    },
     Up(u32),
     Gone(u32),
-    Arrive { service: u64, fails: u32, delay: u64 },
+    Arrive {
+        service: u64,
+        fails: u32,
+        delay: u64,
+    },
     Policy(&'static str, u32, u32),
     Size(u32),
     Shadow(&'static str, &'static str),
     Hold(Option<u32>, u64),
+    /// At most so many slots; any number of them where there is none.
+    Ceiling(Option<u64>),
     Mode(PoolMode),
     Lose(u32),
 }
@@ -194,6 +205,12 @@ impl Engine {
                 self.asked = None;
                 self.tell(&Command::HoldSize { pool, replicas, until, by: "test", reason: "" });
             }
+            Plan::Ceiling(slots) => {
+                self.asked = None;
+                let resources = PoolResources { ceiling: Ceiling { slots, ..Ceiling::default() }, ..PoolResources::default() };
+                let pool = PoolRef::Name("models");
+                self.tell(&Command::SetResources { pool, resources: &resources, by: "test", reason: "" });
+            }
             Plan::Mode(mode) => self.tell(&Command::SetPoolMode { pool: "models", mode, by: "test", reason: "" }),
             Plan::Lose(replica) => {
                 self.tell(&Command::LeaveReplica { replica: ReplicaId(replica), departure: Departure::Lost });
@@ -223,14 +240,14 @@ impl Engine {
 
     fn there(&self) -> Option<(There, u32, u64)> {
         let state = self.shard.state();
-        let (size, scaling) = (state.control.pools.first()?, state.control.scaling.get(&POOL)?);
+        let (size, bounds) = (state.control.pools.first()?, state.control.bounds(POOL)?);
         if state.control.mode(POOL) != PoolMode::Running {
             return None;
         }
         let pool = state.work.pools.iter().find(|pool| pool.name == "models");
         let ready = pool.map_or(0, |pool| state.work.ready_count(pool) as u64);
         let running = state.work.replicas.iter().map(|(_, replica)| replica.used() as u64).sum();
-        Some((There { ready, running, wanted: size.replicas }, scaling.bounds.max, running))
+        Some((There { ready, running, wanted: size.replicas }, bounds.max, running))
     }
 
     fn next_look(&self) -> Option<u64> {
@@ -269,7 +286,7 @@ impl Engine {
         self.asked = Some((now, there));
         // Shadows here read what the policy reads.
         let all = self.shard.state().control.scaling[&POOL].deciders().fold(0, |all, (bit, ..)| all | bit);
-        self.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: all });
+        self.tell(&Command::ObservePool { pool: POOL, readings: &readings, work: &[], asked: all, seen: &[] });
     }
 }
 
@@ -355,6 +372,27 @@ fn what_ran_beside_shadows_and_under_a_hold_is_run_again_as_if_there_were_no_sha
     assert!(more.mean > 0.5 && more.wanted.replica_time > Micros(0) && live.changes > 20, "{more:?}");
     // Whoever was taken away is watched no longer.
     assert!(more.wanted.watched < Micros(901 * SECOND) && same.wanted.watched > Micros(1_100 * SECOND), "{more:?} {same:?}");
+}
+
+#[test]
+fn a_ceiling_that_comes_and_goes_is_run_again_with_what_the_policy_remembers_and_cuts_what_is_held() {
+    let mut engine = Engine::new(3 * SECOND);
+    // What it keeps for four minutes, a policy that begins anew would not.
+    const SLOW: &str = r#"{"policy":"rate","reserve":1.0,"catch_up":5000000,"target_utilization":1.0,"keep_alive":240000000}"#;
+    engine.plan(BEGAN.0 + 10, Plan::Policy(SLOW, 0, 9));
+    waves(&mut engine, false);
+    engine.plan(BEGAN.0 + 300 * SECOND, Plan::Ceiling(Some(7)));
+    engine.plan(BEGAN.0 + 420 * SECOND, Plan::Hold(Some(8), 200));
+    engine.plan(BEGAN.0 + 500 * SECOND, Plan::Ceiling(Some(10)));
+    engine.plan(BEGAN.0 + 560 * SECOND, Plan::Ceiling(None));
+    engine.plan(BEGAN.0 + 900 * SECOND, Plan::Ceiling(Some(4)));
+    let recorded = engine.run();
+    let at = |second: u64| recorded.sizes.iter().rev().find(|(at, _)| at.0 <= second * SECOND).map(|(_, size)| *size);
+    assert_eq!([at(419), at(430), at(510), at(570)], [Some(3), Some(3), Some(5), Some(8)], "{:?}", recorded.sizes);
+    assert_eq!(at(901), Some(2), "{:?}", recorded.sizes);
+    let fidelity = recorded.fidelity(&setup(&recorded)).unwrap();
+    assert_eq!((fidelity.doubts(), fidelity.sizes.difference), (Vec::<String>::new(), None));
+    assert_eq!(recorded.policy().map(|(_, bounds)| bounds.max), Some(2), "what others are tried under is what there is room for");
 }
 
 #[test]
@@ -476,12 +514,13 @@ fn a_decision_that_does_not_follow_is_named_with_its_position() {
     let policy = r#"{"policy":"rate"}"#.into();
     follow(&mut history, &mut state, Event::PolicySet { pool: POOL, policy, least: 0, most: 5, by: "", reason: "" });
     let readings = [3, 0, 1, 1, 1].map(measure::count).to_vec();
-    follow(&mut history, &mut state, Event::PoolObserved { pool: POOL, readings: readings.clone(), work: Vec::new(), asked: 1 });
+    let looked = |readings| Event::PoolObserved { pool: POOL, readings, work: Vec::new(), asked: 1, seen: Vec::new() };
+    follow(&mut history, &mut state, looked(readings.clone()));
     assert_eq!(history.decisions().difference, None);
     follow(&mut history, &mut state, Event::PoolScaled { pool: POOL, replicas: 5, decision: "{}".into(), shadow: None });
     assert_eq!(history.decisions().difference.map(|at| at.0), Some(4));
     // It is the first one that is told.
-    follow(&mut history, &mut state, Event::PoolObserved { pool: POOL, readings, work: Vec::new(), asked: 1 });
+    follow(&mut history, &mut state, looked(readings));
     follow(&mut history, &mut state, Event::ReplicaReady { replica: ReplicaId(0) });
     assert_eq!((history.decisions().difference.map(|at| at.0), history.decisions().looks), (Some(4), 2));
 }

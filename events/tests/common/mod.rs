@@ -11,8 +11,10 @@ use ergate_events::firing::Firing;
 use ergate_events::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use ergate_events::invariant;
 use ergate_events::limit::LimitSettings;
+use ergate_events::resources::{Asked, Ceiling, PoolResources};
 use ergate_events::scaling::real::Real;
 use ergate_events::scaling::signal::{Reading, Value};
+use ergate_events::scaling::usage::{ReplicaReading, Stage, Used};
 use ergate_events::schedule::{CatchUp, Label, Overlap, Passed, PassedOver, ScheduleSettings, When, firing_key};
 use ergate_events::shard::{Answer, Shard};
 use ergate_events::state::State;
@@ -412,7 +414,7 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
         Event::ProcessExited { replica, code, signal, .. } => format!("exited {replica} {code:?} {signal:?}"),
         Event::PolicySet { pool, policy, least, most, .. } if policy.is_empty() => format!("no policy {pool} {least} {most}"),
         Event::PolicySet { pool, least, most, .. } => format!("policy {pool} {least} {most}"),
-        Event::PoolObserved { pool, readings, work, asked } => {
+        Event::PoolObserved { pool, readings, work, asked, .. } => {
             let of = if *asked == 1 { String::new() } else { format!(" for {asked:b}") };
             let work = if work.is_empty() { String::new() } else { format!(" in {work:?}") };
             format!("observed {pool} {}{work}{of}", readings.len())
@@ -425,6 +427,7 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
             format!("held {pool} {replicas} for {}", until.since(envelope.recorded_at))
         }
         Event::SizeHeld { pool, replicas: None, .. } => format!("released {pool}"),
+        Event::PoolResourcesSet { pool, resources, .. } => format!("resources {pool} {:?}", resources.asked.cpu_milli),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
             format!("passed {schedule} {}-{} {count} {}", from.0 / 1_000_000, to.0 / 1_000_000, because.name())
@@ -545,6 +548,15 @@ fn strangers_day(story: &mut Story) {
     assert!(story.shard.state().work.tasks.get(second).is_some_and(|task| task.losses == 1), "it was lost with its worker");
 }
 
+/// What a replica asks for, and a ceiling that is not in the way.
+fn resources<'a>() -> Command<'a> {
+    const SAID: PoolResources = PoolResources {
+        asked: Asked { cpu_milli: Some(500), memory_bytes: Some(1 << 30) },
+        ceiling: Ceiling { slots: Some(1 << 20), cpu_milli: None, memory_bytes: Some(1 << 40) },
+    };
+    Command::SetResources { pool: PoolRef::Id(PoolId(0)), resources: &SAID, by: "me", reason: "a test" }
+}
+
 /// A policy that sizes a pool, and has nothing more to say of it.
 fn sizes(story: &mut Story) {
     let policy = r#"{"policy":"rate"}"#;
@@ -554,7 +566,12 @@ fn sizes(story: &mut Story) {
     let readings: Vec<Reading> = numbers.into_iter().chain([Reading::Failed("nobody answers".to_owned())]).collect();
     if !story.shard.state().control.pools.is_empty() {
         story.tell(&set(policy)).expect("it is a policy");
-        let observe = |asked| Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300], asked };
+        story.tell(&resources()).expect("it fits");
+        let used = Used { cpu_milli: Some(700), memory_bytes: None, at: story.now, over: Micros::from_secs(2) };
+        let seen = [(Stage::Starting, None), (Stage::Ready, Some(used)), (Stage::Draining, None)];
+        let seen = seen.map(|(stage, used)| ReplicaReading { stage, since: story.now, busy_milli: 500, used });
+        let observe =
+            |asked| Command::ObservePool { pool: PoolId(0), readings: &readings, work: &[5, 0, 300], asked, seen: &seen };
         story.tell(&observe(1)).expect("there are five");
         let pool = PoolRef::Id(PoolId(0));
         let shadow = |policy| Command::SetShadow { pool, shadow: "eager", policy, by: "me", reason: "to see" };

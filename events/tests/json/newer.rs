@@ -3,8 +3,10 @@
 use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{LimitId, ScheduleId};
 use ergate_events::limit::{LimitSettings, Rate};
+use ergate_events::resources::{Asked, Ceiling, PoolResources};
 use ergate_events::scaling::real::Real;
 use ergate_events::scaling::signal::{Reading, Value};
+use ergate_events::scaling::usage::{ReplicaReading, Stage, Used};
 use ergate_events::schedule::{CatchUp, Label, Overlap, PassedOver, ScheduleSettings, When};
 use ergate_events::worker::{WorkerFacts, WorkerId};
 use proptest::option::of;
@@ -140,14 +142,50 @@ fn reading() -> impl Strategy<Value = Reading> {
     ]
 }
 
+fn amount() -> impl Strategy<Value = Option<u64>> {
+    of(any::<u64>())
+}
+
+fn seen() -> impl Strategy<Value = ReplicaReading> {
+    let stage = prop_oneof![Just(Stage::Starting), Just(Stage::Ready), Just(Stage::Draining)];
+    let used = (amount(), amount(), moment(), span());
+    let used = used.prop_map(|(cpu_milli, memory_bytes, at, over)| Used { cpu_milli, memory_bytes, at, over });
+    (stage, moment(), any::<u32>(), of(used)).prop_map(|(stage, since, busy_milli, used)| ReplicaReading {
+        stage,
+        since,
+        busy_milli,
+        used,
+    })
+}
+
+fn resources() -> impl Strategy<Value = PoolResources> {
+    (amount(), amount(), amount(), amount(), amount()).prop_map(|(cpu, memory, slots, all_cpu, all_memory)| PoolResources {
+        asked: Asked { cpu_milli: cpu, memory_bytes: memory },
+        ceiling: Ceiling { slots, cpu_milli: all_cpu, memory_bytes: all_memory },
+    })
+}
+
 /// Policies, what they see and what they decide.
 fn of_scaling() -> impl Strategy<Value = Event<'static>> {
     prop_oneof![
         (pool_id(), text(), count(), count(), text(), text()).prop_map(|(pool, policy, least, most, by, reason)| {
             Event::PolicySet { pool, policy: policy.into(), least, most, by, reason }
         }),
-        (pool_id(), proptest::collection::vec(reading(), 0..4), proptest::collection::vec(proptest::prelude::any::<u64>(), 0..4))
-            .prop_map(|(pool, readings, work)| Event::PoolObserved { pool, asked: readings.len() as u32, readings, work }),
+        (
+            pool_id(),
+            proptest::collection::vec(reading(), 0..4),
+            proptest::collection::vec(any::<u64>(), 0..4),
+            proptest::collection::vec(seen(), 0..3)
+        )
+            .prop_map(|(pool, readings, work, seen)| {
+                Event::PoolObserved { pool, asked: readings.len() as u32, readings, work, seen }
+            }),
+        (pool_id(), resources(), text(), text()).prop_map(|(pool, resources, by, reason)| Event::PoolResourcesSet {
+            pool,
+            resources: Box::new(resources),
+            by,
+            reason
+        }),
         (pool_id(), count(), text(), of(text())).prop_map(|(pool, replicas, decision, shadow)| Event::PoolScaled {
             pool,
             replicas,

@@ -15,3 +15,4 @@ mod services;
 mod settings;
 mod support;
 mod threshold;
+mod usage;

@@ -1,8 +1,9 @@
 //! What holds for every policy, whatever it is shown.
 
+use ergate_events::resources::{Fit, Resource};
 use ergate_events::scaling::hpa::{Behavior, Hpa, Pace, PaceKind, Rules, Source, Target};
 use ergate_events::scaling::real::Real;
-use ergate_events::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage, Value};
+use ergate_events::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Requested, Signal, Usage, Value};
 use ergate_events::scaling::{AnyPolicy, Decision, Memory, Observation, Policy};
 use ergate_events::time::{Micros, Timestamp};
 use proptest::prelude::*;
@@ -97,12 +98,13 @@ fn observation(look: &Look, at: Timestamp, times: u64, bounds: Bounds, wanted: u
         is_deleted: false,
         started: Some(started),
         ready: Some((true, started)),
-        request_milli: Some(1_000),
+        requests: ["cpu", "busy"].map(|metric| Requested { metric: metric.into(), milli: 1_000 }).into(),
         usage: usage.into(),
     };
     Observation {
         at,
         bounds,
+        ceiling: None,
         replicas: Replicas { wanted, live: wanted, ready: wanted, slots: 2, running: *running, ..Replicas::default() },
         signals: signals.map(|(name, reading)| Signal { name: name.into(), reading: reading.clone() }).collect(),
         pods: Some(vec![pods]),
@@ -245,7 +247,7 @@ fn hostile_pods() -> impl Strategy<Value = Pods> {
             is_deleted,
             started,
             ready,
-            request_milli,
+            requests: request_milli.map(|milli| Requested { metric: "cpu".into(), milli }).into_iter().collect(),
             usage,
         },
     )
@@ -264,6 +266,7 @@ fn hostile() -> impl Strategy<Value = Observation> {
         Observation {
             at: Timestamp(at),
             bounds: Bounds { min, max },
+            ceiling: (max % 2 == 0).then_some(Fit { of: Resource::Cpu, most: u64::from(max), each: 1 }),
             replicas: Replicas { wanted, live, starting, ready, draining, slots, running },
             signals: signals.into_iter().map(|(name, reading)| Signal { name: name.into(), reading }).collect(),
             pods,

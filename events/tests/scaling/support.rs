@@ -2,7 +2,7 @@
 
 use ergate_events::scaling::hpa::{Metric, Source, Target};
 use ergate_events::scaling::real::Real;
-use ergate_events::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Signal, Usage, Value};
+use ergate_events::scaling::signal::{Bounds, Phase, Pods, Reading, Replicas, Requested, Signal, Usage, Value};
 use ergate_events::scaling::{Decision, Observation, Policy};
 use ergate_events::time::{Micros, Timestamp};
 
@@ -34,6 +34,7 @@ pub(crate) fn seen(seconds: u64, wanted: u32, bounds: (u32, u32), signals: Vec<S
     Observation {
         at: at(seconds),
         bounds: Bounds { min: bounds.0, max: bounds.1 },
+        ceiling: None,
         replicas: Replicas { wanted, live: wanted, ready: wanted, slots: 1, ..Replicas::default() },
         signals,
         pods: None,
@@ -51,7 +52,7 @@ pub(crate) fn pods(count: u32, usage: &[(&str, i64)], now: Timestamp) -> Vec<Pod
         is_deleted: false,
         started: Some(long_ago),
         ready: Some((true, long_ago)),
-        request_milli: Some(1_000),
+        requests: ["cpu", "memory"].map(|metric| Requested { metric: metric.to_owned(), milli: 1_000 }).to_vec(),
         usage: usage.collect(),
     }]
 }

@@ -9,7 +9,7 @@
 // computes for long keeps the signs of life from being sent, so such work belongs into a worker_threads Worker or a child process.
 
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import { hostname } from "node:os";
@@ -34,6 +34,10 @@ const MESSAGE_CHARS_MAX = 4096;
 const HEARTBEATS_GATHER_MS = 50;
 // How many ids of attempts are remembered that were stopped before they came.
 const STOPPED_EARLY_MAX = 4096;
+// Shortest time over which it is measured what the worker uses.
+const USAGE_MEASURE_MS = 1_000;
+// In what Linux counts the time of processes, on every machine that Node runs on.
+const TICKS_PER_S = 100;
 // Halves of surrogate pairs are the only characters of that range that JSON.stringify escapes.
 const HALF_PAIR = /(?<!\\)(?:\\\\)*\\ud[89a-f][0-9a-f]{2}/;
 
@@ -162,6 +166,7 @@ export class Worker {
   #astray = { heartbeats: [], outcomes: [] }; // to be reported again: their tasks move from one engine to another
   #fruitless = 0; // registrations since the engine last took another call
   #leaseMs = 5_000;
+  #usage = new Usage();
   #waitMs = LEASE_WAIT_MS;
   #signals = 0;
   #isDraining = false;
@@ -301,6 +306,7 @@ export class Worker {
     const answer = await this.#call("PUT", "", JSON.stringify({ ...this.facts, running }), { timeoutMs: 5_000, isWanted, registers: true });
     this.#leaseMs = milliseconds(answer.lease ?? "5s");
     this.#waitMs = Math.min(LEASE_WAIT_MS, milliseconds(answer.wait_max ?? "1m"));
+    this.#usage.everyMs = answer.usage_every === undefined ? null : milliseconds(answer.usage_every);
     this.#obey(answer);
   }
 
@@ -439,9 +445,9 @@ export class Worker {
   async #reportLoop() {
     let last = performance.now();
     while (!this.#isLeaving) {
-      await this.#gather(last + this.#leaseMs / 3);
-      if (this.#said.size || this.#attempts.size) {
-        for (const { body, ended } of bodies(...this.#take())) await this.#report(body, ended);
+      await this.#gather(Math.min(last + this.#leaseMs / 3, this.#usage.due()));
+      if (this.#said.size || this.#attempts.size || performance.now() >= this.#usage.due()) {
+        for (const { body, ended } of bodies(...this.#take(), this.#usage.tell())) await this.#report(body, ended);
       }
       last = performance.now();
     }
@@ -602,10 +608,65 @@ function sleep(until, wakeable = () => {}) {
   });
 }
 
+/** What this process and its descendants use of CPU and memory: from /proc; where that is not, this process alone. */
+class Usage {
+  everyMs = null; // how often the engine wants to hear it; null where it does not
+  #at = performance.now();
+  #cpuMs = family().cpuMs;
+
+  /** When the engine is to hear it next. */
+  due() {
+    return this.everyMs === null ? Infinity : this.#at + this.everyMs;
+  }
+
+  /** What is used since it was told last; null where that is too short a time, or nobody wants to hear it. */
+  tell() {
+    const now = performance.now();
+    const over = now - this.#at;
+    if (this.everyMs === null || over < USAGE_MEASURE_MS) return null;
+    const { cpuMs, memory } = family();
+    const told = { cpu_cores: Math.max(0, cpuMs - this.#cpuMs) / over, memory_bytes: memory, over: `${Math.floor(over)}ms` };
+    this.#at = now;
+    this.#cpuMs = cpuMs;
+    return told;
+  }
+}
+
+/** Milliseconds of CPU since the beginning, that of ended children included, and bytes of memory. */
+function family() {
+  try {
+    const all = [process.pid];
+    let [ticks, kib] = [0, 0];
+    for (const pid of all) {
+      try {
+        // The name of the program is in brackets and may have any letters.
+        const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").pop().split(" ");
+        ticks += fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+        kib += Number(/^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1] ?? 0);
+        for (const task of readdirSync(`/proc/${pid}/task`)) {
+          all.push(...readFileSync(`/proc/${pid}/task/${task}/children`, "latin1").split(" ").filter(Boolean).map(Number));
+        }
+      } catch (error) {
+        // One that has ended meanwhile has left its time to its parent.
+        if (pid === process.pid) throw error;
+      }
+    }
+    return { cpuMs: (ticks * 1_000) / TICKS_PER_S, memory: kib * 1_024 };
+  } catch {
+    const { user, system } = process.cpuUsage();
+    return { cpuMs: (user + system) / 1_000, memory: process.memoryUsage().rss };
+  }
+}
+
 /** Reports that an engine takes, and which attempts end with each. A heartbeat goes before the outcome of its attempt, in a report of its own. */
-function* bodies(heartbeats, outcomes) {
+function* bodies(heartbeats, outcomes, usage = null) {
   let [parts, ended, spoke, size] = [{ heartbeats: [], outcomes: [] }, [], new Set(), 0];
-  const body = () => `{${Object.entries(parts).filter(([, texts]) => texts.length).map(([name, texts]) => `"${name}":[${texts.join(",")}]`).join(",")}}`;
+  const body = () => {
+    const fields = Object.entries(parts).filter(([, texts]) => texts.length).map(([name, texts]) => `"${name}":[${texts.join(",")}]`);
+    if (usage) fields.push(`"usage":${JSON.stringify(usage)}`);
+    usage = null;
+    return `{${fields.join(",")}}`;
+  };
   for (const [name, items] of Object.entries({ heartbeats, outcomes })) {
     for (const { attempt, text } of items) {
       const length = Buffer.byteLength(text);

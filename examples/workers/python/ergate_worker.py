@@ -50,6 +50,8 @@ MESSAGE_CHARS_MAX = 4096
 HEARTBEATS_GATHER_S = 0.05
 # How many ids of attempts are remembered that were stopped before they came.
 STOPPED_EARLY_MAX = 4096
+# Shortest time over which it is measured what the worker uses.
+USAGE_MEASURE_S = 1.0
 
 log = logging.getLogger("ergate.worker")
 
@@ -179,6 +181,7 @@ class Worker:
                        "name": name or f"{socket.gethostname()}/{os.getpid()}", "labels": labels or {}}
         self._tasks = {}
         self._lease_s, self._wait_s = 5.0, LEASE_WAIT_S
+        self._usage = _Usage()
 
         self._changed = threading.Condition()  # guards what follows, up to the empty line
         self._attempts = {}  # all that are the worker's: running, or ended and not yet acknowledged
@@ -338,6 +341,7 @@ class Worker:
             connection.close()
             self._lease_s = _seconds(answer.get("lease", "5s"))
             self._wait_s = min(LEASE_WAIT_S, _seconds(answer.get("wait_max", "1m")))
+            self._usage.every_s = _seconds(answer["usage_every"]) if "usage_every" in answer else None
         self._obey(answer)
 
     # Leasing.
@@ -493,9 +497,9 @@ class Worker:
         connection = _Connection(self)
         last = time.monotonic()
         while True:
-            said = self._gather(last + self._lease_s / 3)
-            if said or self._attempts:
-                for body, ended in _bodies(*self._take(said)):
+            said = self._gather(min(last + self._lease_s / 3, self._usage.due()))
+            if said or self._attempts or time.monotonic() >= self._usage.due():
+                for body, ended in _bodies(*self._take(said), self._usage.tell()):
                     self._report(connection, body, ended)
             last = time.monotonic()
 
@@ -681,25 +685,70 @@ class _Connection:
                 pass
 
 
-def _bodies(heartbeats, outcomes):
+class _Usage:
+    """What this process and its descendants use of CPU and memory: from /proc; where that is not, CPU of this process and of children that have ended."""
+
+    def __init__(self):
+        self.every_s = None  # how often the engine wants to hear it; None where it does not
+        self._at, self._cpu = time.monotonic(), _family()[0]
+
+    def due(self):
+        """When the engine is to hear it next."""
+        return float("inf") if self.every_s is None else self._at + self.every_s
+
+    def tell(self):
+        """What is used since it was told last; None where that is too short a time, or nobody wants to hear it."""
+        now = time.monotonic()
+        over = now - self._at
+        if self.every_s is None or over < USAGE_MEASURE_S:
+            return None
+        cpu, memory = _family()
+        told = {"cpu_cores": max(0.0, cpu - self._cpu) / over, "over": f"{int(over * 1000)}ms"}
+        self._at, self._cpu = now, cpu
+        return told if memory is None else {**told, "memory_bytes": memory}
+
+
+def _family():
+    """Seconds of CPU since the beginning, that of ended children included, and bytes of memory or None."""
+    try:
+        ticks, pages, family = 0, 0, [os.getpid()]
+        for pid in family:
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                    # The name of the program is in brackets and may have any letters.
+                    fields = file.read().rpartition(")")[2].split()
+                ticks, pages = ticks + sum(map(int, fields[11:15])), pages + int(fields[21])
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                        family += map(int, file.read().split())
+            except FileNotFoundError:
+                if pid == family[0] and not ticks:
+                    raise
+        return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return sum(os.times()[:4]), None
+
+
+def _bodies(heartbeats, outcomes, usage=None):
     """Reports that an engine takes, and which attempts end with each. A heartbeat goes before the outcome of its attempt, in a report of its own."""
     parts, ended, spoke, size = ([], []), [], set(), 0
     for kind, (attempt, text) in [(0, each) for each in heartbeats] + [(1, each) for each in outcomes]:
         length = len(text.encode())
         if size and (size + length > BODY_BYTES_MAX or (kind == 1 and attempt in spoke)):
-            yield _body(parts), ended
-            parts, ended, spoke, size = ([], []), [], set(), 0
+            yield _body(parts, usage), ended
+            parts, ended, spoke, size, usage = ([], []), [], set(), 0, None
         parts[kind].append(text)
         size += length + 1
         if kind == 0:
             spoke.add(attempt)
         else:
             ended.append(attempt)
-    yield _body(parts), ended
+    yield _body(parts, usage), ended
 
 
-def _body(parts):
+def _body(parts, usage=None):
     fields = [f'"{name}":[{",".join(texts)}]' for name, texts in zip(("heartbeats", "outcomes"), parts) if texts]
+    fields += [f'"usage":{_json(usage)}'] if usage else []
     return ("{" + ",".join(fields) + "}").encode()
 
 

@@ -112,6 +112,7 @@ pub(crate) fn configure(builder: Builder, config: &Config, children: &Children<'
         })
     })?;
     let builder = config.policies()?.into_iter().fold(builder, |builder, (pool, policy)| builder.policy(pool, policy));
+    let builder = config.resources()?.into_iter().fold(builder, |builder, (pool, said)| builder.resources(pool, said));
     let shadows = config.shadows()?.into_iter();
     let builder = shadows.fold(builder, |builder, (pool, name, policy)| builder.shadow(pool, name, policy));
     let canaries = config.pools.iter().filter_map(|(name, pool)| Some((name, pool.canary()?)));

@@ -1,5 +1,6 @@
 //! `ergate pool`: how large pools are, and how large they should be.
 
+use ergate::events::resources::Resource;
 use ergate::kafka::logs::shard_name;
 use ergate::look::fold::Source;
 use ergate::look::record::plain;
@@ -55,6 +56,9 @@ pub(crate) struct ListArgs {
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     log: LogArgs,
+    /// With the CPU and memory that its replicas use now, which a service knows and no log
+    #[arg(long)]
+    usage: bool,
     /// Its name
     name: String,
 }
@@ -218,7 +222,15 @@ fn show(args: &ShowArgs, globals: &Globals) -> anyhow::Result<Exit> {
         Side::Service(remote) => {
             let told = remote.get(Path::new("/v1/pools").below(&args.name).with("shard", args.log.shard.map(shard_name)))?;
             choice::say_missing(&told);
+            let mut told: Value = told;
+            if let Some(pool) = told.as_object_mut().filter(|_| !args.usage) {
+                pool.remove("usage");
+            }
             told
+        }
+        Side::Directory if args.usage => {
+            let text = "what replicas use is in no log; name a running service with --url, or leave --usage away";
+            return Err(Trouble::Usage(text.to_owned()).into());
         }
         Side::Directory => {
             let state = args.log.open_one(globals)?.fold_all(globals)?;
@@ -319,11 +331,30 @@ fn set_mode(verb: &str, args: &ModeArgs, globals: &Globals) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
+/// What a replica asks for, how many fit under the ceiling, and what those that told lately use.
+fn resources(pool: &Value) -> Vec<(&'static str, Option<String>)> {
+    let (asked, usage) = (&pool["resources"]["asked"], &pool["usage"]);
+    let cpu = asked["cpu_milli"].as_u64().map(|milli| Resource::Cpu.amount(milli));
+    let memory = asked["memory_bytes"].as_u64().map(|bytes| Resource::Memory.amount(bytes));
+    let each = [cpu, memory].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let fit = &pool["resources"]["fit"];
+    let fits = fit["because"].as_str().map(|because| format!("{} replicas: {because}", plain(&fit["replicas"])));
+    let used = usage["told"].as_u64().map(|told| {
+        let (cores, bytes) =
+            (usage["cpu_cores"].as_f64().unwrap_or_default(), usage["memory_bytes"].as_f64().unwrap_or_default());
+        format!("{cores:.2} cores, {:.0} MiB ({told} told lately)", bytes / f64::from(1 << 20))
+    });
+    let all = [("each asks for", (!each.is_empty()).then_some(each)), ("ceiling", fits), ("they use", used)];
+    all.into_iter().filter(|(_, value)| value.is_some()).collect()
+}
+
 fn print(pool: &Value, format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
         return output::json(pool);
     }
-    table::facts(&FACTS.map(|name| (name, pool.get(name).map(plain))))?;
+    let mut facts = FACTS.map(|name| (name, pool.get(name).map(plain))).to_vec();
+    facts.extend(resources(pool));
+    table::facts(&facts)?;
     if let Some(hold) = pool.get("hold") {
         let cut = match hold["cut_by"].as_str() {
             Some(bound) => format!(" and not {}, for the pool's `{bound}` is in the way", hold["replicas"]),

@@ -142,7 +142,11 @@ impl Keeper {
         let role = Role { engine: self.engine.clone(), pool: of.clone(), slots, name, worker, gpu };
         let exited = exited.clone();
         match Process::start(&pool.command, role, move |exit| drop(exited.send((replica, exit)))) {
-            Ok(process) => drop(self.processes.insert(replica, process)),
+            Ok(process) => {
+                // What it uses it tells itself.
+                self.hub.own().add_worker(process.child.id());
+                self.processes.insert(replica, process);
+            }
             Err(error) => {
                 let note = format!("failed to start {}: {error}", pool.command.program.display());
                 self.failed(replica, worker, &of, false, ((None, None), note));
@@ -181,7 +185,8 @@ impl Keeper {
 
     /// A process has ended.
     fn exited(&mut self, replica: ReplicaId, exit: &Exit) {
-        let Some(Process { role, phase, .. }) = self.processes.remove(&replica) else { return };
+        let Some(Process { role, phase, child, .. }) = self.processes.remove(&replica) else { return };
+        self.hub.own().remove_worker(child.id());
         self.hub.forget(role.worker);
         let (code, signal) = exit.code_or_signal();
         // One that was asked to end before it could hear that was ended by the signal.

@@ -7,8 +7,8 @@ use super::problem;
 use super::schema::{
     DeadLetterPage, Firing, Firings, Health, History, LeaseAsk, Leased, Pool, PoolSize, Pools, ProblemDocument, Reason, Recorded,
     Redrive, Redriven, Registered, Registration, Report, Retry, Schedule, Schedules, State, StreamTaken, Submitted, Task,
-    TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkConcurrency, WorkReport, WorkReported, Worker, WorkerTold,
-    Workers,
+    TaskPage, TaskRequest, TaskRow, Timeouts, Triggered, Version, WorkConcurrency, WorkReport, WorkReported, WorkUsage, Worker,
+    WorkerTold, Workers,
 };
 use super::{act, copy, dead, follow, health, look, pools, redrive, report, schedules, state, submit, why, workers};
 
@@ -101,6 +101,7 @@ use super::{act, copy, dead, follow, health, look, pools, redrive, report, sched
         Triggered,
         Version,
         WorkConcurrency,
+        WorkUsage,
         WorkReport,
         WorkReported,
         Worker,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use actix_web::web::{self, Bytes, Data, Path, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
+use ergate_actors::autoscaler::fleet::{Fleet, Told};
 use ergate_events::event::PoolMode;
 use ergate_events::id::ShardId;
 use ergate_events::state::State;
@@ -133,7 +134,13 @@ pub(super) async fn show(request: HttpRequest, name: Path<String>, service: Data
 /// What a shard that is led here has of a pool.
 async fn one_in(service: Data<Service>, shard: ShardId, name: &str) -> Result<Value, Problem> {
     let state = service.state(shard).await?;
-    Ok(pool_with_members(&state, &find(&state, name)?))
+    let mut pool = pool_with_members(&state, &find(&state, name)?);
+    let has_threads = state.control.pool(name).is_some_and(|(id, _)| !Fleet::of(&state, id, name).threads.is_empty());
+    let told = Told::of(name, service.runtime.hub(), has_threads, service.runtime.now());
+    if told.replicas > 0 {
+        pool["usage"] = json!({ "told": told.replicas, "cpu_cores": told.cpu_cores, "memory_bytes": told.memory_bytes });
+    }
+    Ok(pool)
 }
 
 /// A pool as all shards have it.

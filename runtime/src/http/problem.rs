@@ -255,6 +255,10 @@ fn rejected(rejection: Rejection, detail: String) -> Problem {
         | Rejection::DependencyElsewhere { index }
         | Rejection::DependencyEnded { index, .. } => Problem::new(INVALID, detail).field(format!("after[{index}]")),
         Rejection::UnknownLimit(_) => Problem::new(INVALID, detail).field("limits"),
+        Rejection::Ceiling { wanted, fit } => {
+            let fits = Problem::new(INVALID, detail).field("replicas").with("wanted", wanted);
+            fits.with("fit", fit.replicas()).with("ceiling", fit.of.name())
+        }
         Rejection::Policy => Problem::new(INVALID, detail).field("policy"),
         Rejection::TaskEnded(_)
         | Rejection::NoScheduledType(_)

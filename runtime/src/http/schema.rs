@@ -270,6 +270,12 @@ describe! {
         slots_up: u64,
         /// Attempts that run.
         running: u64,
+        /// What one replica asks for, what all of them may have, and how many fit; not there where nothing is said.
+        #[schema(required = false)]
+        resources: Option<Value>,
+        /// What replicas use together that have told this engine lately, and how many those are.
+        #[schema(required = false)]
+        usage: Option<Value>,
         /// Where a request has held the size of the pool: at how many replicas, until when and why.
         #[schema(required = false)]
         hold: Value,
@@ -282,6 +288,9 @@ describe! {
         replicas: Option<u32>,
         /// Whether it starts tasks.
         mode: Option<String>,
+        /// What one replica asks for, what all of them may have, and how many fit; not there where nothing is said.
+        #[schema(required = false)]
+        resources: Option<Value>,
         /// The policy as it was set.
         policy: Value,
         /// The fewest replicas.
@@ -490,6 +499,8 @@ describe! {
         stop: Vec<Value>,
         /// Whether it is given nothing more.
         drain: bool,
+        /// How often it is to say what it uses.
+        usage_every: String,
         /// Where the engines of the group are, this one first; not there where there is only one.
         engines: Option<Vec<String>>,
     }
@@ -531,6 +542,22 @@ describe! {
         /// How many attempts at a time it does best with, where that has changed.
         #[schema(required = false)]
         concurrency: Option<WorkConcurrency>,
+        /// What it uses, its descendants included.
+        #[schema(required = false)]
+        usage: Option<WorkUsage>,
+    }
+    /// What a worker uses.
+    #[serde(deny_unknown_fields)]
+    WorkUsage {
+        /// CPU, in cores, on average over the span.
+        #[schema(required = false, minimum = 0)]
+        cpu_cores: Option<f64>,
+        /// Memory, in bytes.
+        #[schema(required = false)]
+        memory_bytes: Option<u64>,
+        /// Over how long the CPU was measured, such as `1.7s`.
+        #[schema(required = false)]
+        over: Option<String>,
     }
     /// How many attempts at a time a worker does best with.
     #[serde(deny_unknown_fields)]
@@ -608,6 +635,9 @@ describe! {
         /// How many attempts at a time it does best with, where it finds that out.
         #[schema(required = false)]
         concurrency: Option<u32>,
+        /// What it said last that it uses, where that is not long ago.
+        #[schema(required = false)]
+        usage: Option<Value>,
     }
     /// Why a request was not done (RFC 9457). Some problems have more members.
     ProblemDocument {

@@ -9,6 +9,7 @@ use actix_web::web::{self, Data, Path, Payload, ServiceConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use ergate_actors::workers::{AskError, JoinError, Session, WorkerSpec};
 use ergate_events::id::{AttemptId, TaskId};
+use ergate_events::scaling::usage::TOLD_WITHIN;
 use ergate_events::schedule::Label;
 use ergate_events::state::replicas::SLOTS_MAX;
 use ergate_events::time::Micros;
@@ -31,6 +32,8 @@ use crate::workers::{LEASE_WAIT_MAX, WorkerError};
 const PROTOCOL: u32 = 1;
 /// The lease of a worker that names none.
 const LEASE_DEFAULT: Micros = Micros::from_secs(5);
+/// How often a worker is asked to say what it uses: one call that is lost does not make it a stranger.
+const USAGE_EVERY: Micros = Micros(TOLD_WITHIN.0 / 3);
 /// Most attempts that one registration or report names: as many as a worker has slots.
 const NAMED_MAX: usize = SLOTS_MAX as usize;
 
@@ -130,6 +133,7 @@ pub(super) async fn register(
         "wait_max": Micros::from(LEASE_WAIT_MAX).to_string(),
         "stop": stop,
         "drain": drain,
+        "usage_every": USAGE_EVERY.to_string(),
     });
     let engines = service.runtime.hub().engines();
     if !engines.is_empty() {
@@ -237,7 +241,10 @@ pub(super) async fn report(
     let bytes = body::whole(&request, payload, &service.settings).await?;
     // One that is passed on is news alone.
     let slots = session.as_ref().map_or(SLOTS_MAX, |session| session.spec().slots);
-    let reported::Reported { news, concurrency } = reported::read(&bytes, slots)?;
+    let reported::Reported { news, concurrency, usage } = reported::read(&bytes, slots)?;
+    if let (Some(session), Some(usage), false) = (&session, usage, is_passed_on) {
+        session.set_usage(usage);
+    }
     let ids: Vec<AttemptId> = news.iter().map(|(attempt, _)| *attempt).collect();
     if let (Some(session), Some(concurrency)) = (&session, concurrency) {
         service.runtime.change_concurrency(session.id(), concurrency).await?;
@@ -303,6 +310,12 @@ fn shown(session: &Session) -> Value {
         "draining": session.is_draining(),
         "silent_ms": u64::try_from(session.silence().as_millis()).unwrap_or(u64::MAX),
     });
+    if let Some((usage, ago)) = session.usage(TOLD_WITHIN.to_std()) {
+        shown["usage"] = json!({
+            "cpu_cores": usage.cpu_cores, "memory_bytes": usage.memory_bytes,
+            "told_ms_ago": u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
     if let Some(concurrency) = session.concurrency() {
         shown["concurrency"] = concurrency.into();
     }

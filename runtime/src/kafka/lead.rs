@@ -292,6 +292,8 @@ impl Lead {
             let part = if is_known { pools.part(pool, shard, self.cluster.shards) } else { 0 };
             builder.pools.insert(pool.clone(), (part, slots));
             builder.pools_least.remove(pool);
+            // All shards together have the ceiling, and where that is kept they are seen together.
+            builder.resources.remove(pool);
         }
     }
 
@@ -299,7 +301,9 @@ impl Lead {
     fn size_pools(&self, parts: &Parts) {
         if parts.shard == CAPACITY {
             match Whole::start(&self.settings, self.places(), self.cluster.shards) {
-                Ok((whole, moved)) => autoscaler::start_with(parts, Arc::new(whole), moved),
+                Ok((whole, moved)) => {
+                    autoscaler::start_with(parts, Arc::new(whole), moved, &self.builder.workers);
+                }
                 Err(error) => tracing::error!(%error, "no policy sizes a pool"),
             }
             return;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::moment::time;
+use super::why;
 
 /// What is told of a state.
 #[derive(Debug, Serialize)]
@@ -186,10 +187,14 @@ pub fn pools(state: &State) -> Vec<PoolSummary> {
 pub fn pool_json(state: &State, pool: &PoolSummary) -> Value {
     let members: Vec<_> = replicas(state).into_iter().filter(|replica| replica.pool == pool.name).collect();
     let up = up(&members);
-    json!({
+    let mut value = json!({
         "name": pool.name, "mode": pool.mode.name(), "replicas": pool.replicas, "slots": pool.slots, "ready": pool.ready, "replicas_up": up,
         "slots_up": members.iter().map(|replica| replica.slots).sum::<u64>(), "running": members.iter().map(|replica| replica.used).sum::<u64>(),
-    })
+    });
+    if let Some(resources) = state.control.pool(&pool.name).and_then(|(id, _)| why::resources(state, id)) {
+        value["resources"] = resources;
+    }
+    value
 }
 
 /// How many replicas are up: those of the engine, and workers. A process of the engine is asked for as a replica, and joins as a worker when there is

@@ -1,8 +1,8 @@
 //! Why a task waited: the time without a slot, split by what kept it, with the event behind each part and the one setting that would have avoided most.
 
 use ergate_events::event::PoolMode;
-use ergate_events::id::{Ordinal, Position};
-use ergate_events::scaling::decision::LimitKind;
+use ergate_events::id::{Ordinal, PoolId, Position};
+use ergate_events::scaling::decision::{By, LimitKind};
 use ergate_events::slab::{Phase, Task};
 use ergate_events::state::State;
 use ergate_events::state::control::ReplicaPhase;
@@ -276,20 +276,21 @@ fn ready(state: &State, task: &Task) -> Cause {
             )),
         };
     }
-    scaling.and_then(|scaling| bound(scaling, pool)).unwrap_or_else(|| queue(state, task, pool))
+    scaling.and_then(|scaling| bound(state, id, scaling, pool)).unwrap_or_else(|| queue(state, task, pool))
 }
 
 /// The bound that keeps a pool from growing.
-fn bound(scaling: &Scaling, pool: &str) -> Option<Cause> {
+fn bound(state: &State, id: PoolId, scaling: &Scaling, pool: &str) -> Option<Cause> {
     let decision = &scaling.live.last.as_ref()?.decision;
     let limit = decision.limits.iter().find(|limit| limit.to < limit.from)?;
     let more = limit.from - limit.to;
-    let setting = if limit.kind == LimitKind::Max {
-        format!("pool.{pool}.replicas.max = {}", limit.from)
-    } else if limit.kind == LimitKind::Hold {
-        format!("ergate pool release {pool}")
-    } else {
-        format!("{} of the policy of the pool {pool:?}", why::named(limit.kind))
+    let setting = match (limit.kind, limit.by) {
+        (LimitKind::Max, _) => format!("pool.{pool}.replicas.max = {}", limit.from),
+        (_, By::Ceiling(fit)) => format!("pool.{pool}.ceiling.{} = {}", fit.of.name(), fit.needed(limit.from)),
+        (_, By::Hold(_)) => format!("ergate pool release {pool}"),
+        (_, By::Pool | By::Policy | By::Rule { .. } | By::Decision(_)) => {
+            format!("{} of the policy of the pool {pool:?}", why::named(limit.kind))
+        }
     };
     Some(Cause {
         kind: Kind::Bound,
@@ -298,7 +299,7 @@ fn bound(scaling: &Scaling, pool: &str) -> Option<Cause> {
             limit.from,
             why::named(limit.kind),
             limit.to,
-            why::origin(scaling, limit)
+            why::origin(state, id, scaling, limit)
         ),
         remedy: Some((setting, load_of(more))),
     })
@@ -316,6 +317,10 @@ fn queue(state: &State, task: &Task, pool: &str) -> Cause {
         let count = size.replicas.saturating_add(more);
         let a_day = format!("at most {} replica-hours a day while nothing else needs them", f64::from(more) * HOURS_OF_A_DAY);
         match state.control.scaling.get(&id) {
+            _ if state.control.fit(id).is_some_and(|fit| count > fit.replicas()) => {
+                let fit = state.control.fit(id).map(|fit| (fit.of.name(), fit.needed(count))).unwrap_or_default();
+                (format!("pool.{pool}.ceiling.{} = {}", fit.0, fit.1), load_of(more))
+            }
             None => (format!("pool.{pool}.replicas = {count}"), a_day),
             Some(scaling) if count <= scaling.bounds.max => (format!("pool.{pool}.replicas.min = {count}"), a_day),
             Some(_) => (format!("pool.{pool}.replicas.max = {count}"), load_of(more)),

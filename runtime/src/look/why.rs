@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use ergate_events::id::PoolId;
+use ergate_events::resources::Fit;
 use ergate_events::scaling::decision::{Answer, By, Decision, Limit, LimitKind};
 use ergate_events::scaling::signal::{Bounds, Reading};
 use ergate_events::scaling::{AnyPolicy, Policy};
@@ -15,12 +17,26 @@ pub fn why(state: &State, pool: &str) -> Option<Value> {
     let (id, size) = state.control.pool(pool)?;
     let scaling = state.control.scaling.get(&id)?;
     let mut told = json!({ "pool": pool, "replicas": size.replicas, "mode": state.control.mode(id).name() });
-    tell(&mut told, scaling, &scaling.live);
+    tell(&mut told, state, (id, scaling), &scaling.live);
+    if let Some(resources) = resources(state, id) {
+        told["resources"] = resources;
+    }
     if let Some(hold) = hold(state, pool) {
         told["hold"] = hold;
     }
     if !scaling.shadows.is_empty() {
         told["shadows"] = scaling.shadows.iter().map(|(name, shadow)| in_short(name, shadow)).collect();
+    }
+    Some(told)
+}
+
+/// What is said of a pool's resources, and how many replicas fit; `None` where nothing is said.
+pub fn resources(state: &State, pool: PoolId) -> Option<Value> {
+    let said = state.control.resources.get(&pool)?;
+    let mut told =
+        json!({ "asked": said.resources.asked, "ceiling": said.resources.ceiling, "set_at": said.set_at.0.to_string() });
+    if let Some(fit) = state.control.fit(pool) {
+        told["fit"] = json!({ "replicas": fit.replicas(), "by": fit.of.name(), "because": fit.to_string() });
     }
     Some(told)
 }
@@ -32,7 +48,7 @@ pub fn why_shadow(state: &State, pool: &str, shadow: &str) -> Option<Value> {
     let known = scaling.shadows.get(shadow)?;
     let mode = state.control.mode(id).name();
     let mut told = json!({ "pool": pool, "shadow": shadow, "replicas": size.replicas, "mode": mode });
-    tell(&mut told, scaling, known);
+    tell(&mut told, state, (id, scaling), known);
     Some(told)
 }
 
@@ -41,8 +57,9 @@ pub fn hold(state: &State, pool: &str) -> Option<Value> {
     let (id, _) = state.control.pool(pool)?;
     let scaling = state.control.scaling.get(&id)?;
     let hold = scaling.hold_at(state.last_at)?;
-    let size = scaling.held(hold);
+    let size = state.control.held_at(id, hold)?;
     let cut_by = match size.cmp(&hold.replicas) {
+        Ordering::Less if state.control.ceiling(id).is_some() => Some("ceiling"),
         Ordering::Less => Some("max"),
         Ordering::Greater => Some("min"),
         Ordering::Equal => None,
@@ -62,26 +79,26 @@ fn in_short(name: &str, shadow: &Decider) -> Value {
     })
 }
 
-fn tell(told: &mut Value, scaling: &Scaling, decider: &Decider) {
+fn tell(told: &mut Value, state: &State, (id, scaling): (PoolId, &Scaling), decider: &Decider) {
     told["policy"] = serde_json::from_str(&decider.text).unwrap_or_default();
     (told["min"], told["max"]) = (scaling.bounds.min.into(), scaling.bounds.max.into());
     told["set_at"] = decider.set_at.0.to_string().into();
     if let Some(look) = &decider.last {
-        told["decision"] = decision(scaling, decider, look);
+        told["decision"] = decision(state, (id, scaling), decider, look);
     }
 }
 
-fn decision(scaling: &Scaling, decider: &Decider, Look { seen, decision }: &Look) -> Value {
+fn decision(state: &State, (id, scaling): (PoolId, &Scaling), decider: &Decider, Look { seen, decision }: &Look) -> Value {
     // What only others read that were asked at the same moment says nothing of this decision.
     let own = seen.signals.iter().filter(|signal| decider.signals().contains(&signal.name));
     let signals = own.map(|signal| match &signal.reading {
         Reading::Value(value) => json!({ "name": signal.name, "value": value.real(), "text": value.to_string() }),
         Reading::Failed(reason) => json!({ "name": signal.name, "failed": reason }),
     });
-    let limits = decision
-        .limits
-        .iter()
-        .map(|limit| json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": origin_of(scaling, decider, limit) }));
+    let limits = decision.limits.iter().map(|limit| {
+        let by = origin_of(state, (id, scaling), decider, limit);
+        json!({ "kind": limit.kind, "from": limit.from, "to": limit.to, "by": by })
+    });
     json!({
         "at": seen.at.rfc3339(), "from": decision.from, "wanted": decision.wanted, "reason": decision.reason,
         "sentence": decision.sentence(|input| decider.policy().input(input)),
@@ -108,13 +125,14 @@ fn inputs(policy: &AnyPolicy, decision: &Decision) -> Vec<Value> {
 }
 
 /// The event that set a bound of the policy of a pool.
-pub(super) fn origin(scaling: &Scaling, limit: &Limit) -> String {
-    origin_of(scaling, &scaling.live, limit)
+pub(super) fn origin(state: &State, pool: PoolId, scaling: &Scaling, limit: &Limit) -> String {
+    origin_of(state, (pool, scaling), &scaling.live, limit)
 }
 
-fn origin_of(scaling: &Scaling, decider: &Decider, limit: &Limit) -> String {
+fn origin_of(state: &State, (pool, scaling): (PoolId, &Scaling), decider: &Decider, limit: &Limit) -> String {
     let event = if std::ptr::eq(decider, &scaling.live) { "policy_set" } else { "shadow_set" };
     match limit.by {
+        By::Ceiling(fit) => format!("{fit}, {}", said_at(state, pool)),
         By::Pool => format!("policy_set at position {}", scaling.live.set_at.0),
         By::Policy => format!("a setting of the policy, {event} at position {}", decider.set_at.0),
         By::Hold(since) => match scaling.hold.as_ref().filter(|hold| hold.since == since) {
@@ -129,19 +147,41 @@ fn origin_of(scaling: &Scaling, decider: &Decider, limit: &Limit) -> String {
     }
 }
 
+/// The event that set the ceiling of a pool.
+fn said_at(state: &State, pool: PoolId) -> String {
+    let said = state.control.resources.get(&pool);
+    said.map_or_else(
+        || "pool_resources_set before".to_owned(),
+        |said| format!("pool_resources_set at position {}", said.set_at.0),
+    )
+}
+
+/// Why so many replicas do not fit.
+fn too_many(state: &State, pool: PoolId, fit: Fit, count: u32) -> String {
+    format!(
+        "{} fit under the pool's ceiling of {fit} ({}); raise `ceiling.{}` to {}",
+        fit.replicas(),
+        said_at(state, pool),
+        fit.of.name(),
+        fit.needed(count)
+    )
+}
+
 /// Why a pool does not have so many replicas, and what would have to be otherwise.
 pub fn why_not(state: &State, pool: &str, count: u32) -> Option<String> {
     let (id, _) = state.control.pool(pool)?;
     let scaling = state.control.scaling.get(&id)?;
     let (Bounds { min, max }, set_at) = (scaling.bounds, scaling.live.set_at.0);
-    if count > max {
-        return Some(format!("the pool may have {max} at most (policy_set at position {set_at}); raise `max`"));
+    let by_max = (count > max).then(|| format!("the pool may have {max} at most (policy_set at position {set_at}); raise `max`"));
+    let by_ceiling = state.control.fit(id).filter(|fit| count > fit.replicas()).map(|fit| too_many(state, id, fit, count));
+    if by_max.is_some() || by_ceiling.is_some() {
+        return Some(by_max.into_iter().chain(by_ceiling).collect::<Vec<_>>().join("; and "));
     }
     if count < min {
         return Some(format!("the pool has {min} at least (policy_set at position {set_at}); lower `min`"));
     }
-    if let Some(hold) = scaling.hold_at(state.last_at).filter(|hold| scaling.held(hold) != count) {
-        let held = scaling.held(hold);
+    let hold = scaling.hold_at(state.last_at).and_then(|hold| Some((hold, state.control.held_at(id, hold)?)));
+    if let Some((hold, held)) = hold.filter(|(_, held)| *held != count) {
         return Some(format!("it is held at {held} ({}); `ergate pool release {pool}` ends that", held_by(hold)));
     }
     let Some(Look { decision, .. }) = &scaling.live.last else { return Some("nothing was decided yet".to_owned()) };
@@ -151,7 +191,7 @@ pub fn why_not(state: &State, pool: &str, count: u32) -> Option<String> {
     let is_more = count > decision.wanted;
     let in_the_way = decision.limits.iter().find(|limit| (limit.to < limit.from) == is_more && reaches(limit, count, is_more));
     if let Some(limit) = in_the_way {
-        let by = origin(scaling, limit);
+        let by = origin(state, id, scaling, limit);
         return Some(format!(
             "{} made {} of {} ({by}); without it there would be as many",
             named(limit.kind),

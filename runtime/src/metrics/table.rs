@@ -69,6 +69,9 @@ metrics! {
     POOL_HELD = Gauge "ergate_pool_held" ["pool"] "pools" "1 while the pool starts no tasks: paused or drained.";
     SLOTS = Gauge "ergate_slots" ["pool"] "slots" "Slots of all replicas that are there: so many attempts may run at once.";
     WORKERS = Gauge "ergate_workers" ["pool", "state"] "workers" "Workers that this engine knows, by state: working, draining, silent for a minute or longer.";
+    POOL_CPU = Gauge "ergate_pool_cpu_cores" ["pool"] "cores" "CPU that the workers of the pool use that have told this engine lately; for a pool of its threads, what the engine uses.";
+    POOL_MEMORY = Gauge "ergate_pool_memory_bytes" ["pool"] "bytes" "Memory that they use.";
+    POOL_TOLD = Gauge "ergate_pool_usage_told" ["pool"] "replicas" "How many of them have told; the engine counts as one.";
     FIRINGS = Counter "ergate_schedule_firings_total" ["schedule", "outcome"] "slots" "What became of slots of schedules since the log began: fired, missed, overlap, paused, refused.";
     LAST_SLOT = Gauge "ergate_schedule_last_slot_timestamp_seconds" ["schedule"] "seconds" "When a schedule was due for its newest firing, in seconds since 1970; 0 before the first.";
     APPEND = Histogram "ergate_log_append_seconds" [] "seconds" "Sealing and writing a block.";

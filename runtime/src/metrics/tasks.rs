@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
+use ergate_actors::autoscaler::fleet::Told;
 use ergate_events::event::PoolMode;
 use ergate_events::id::PoolId;
 use ergate_events::schedule::PassedOver;
@@ -66,6 +67,7 @@ struct Pool {
     wanted: u64,
     held: bool,
     slots: u64,
+    has_threads: bool,
 }
 
 /// The families of tasks and pools.
@@ -90,6 +92,7 @@ pub(super) fn families(runtime: &Runtime, labels: &mut Labels, form: Form) -> Ve
     }
     families.extend(shown(&there, runtime.now(), form));
     families.extend(shown_pools(&pools, form));
+    families.extend(shown_usage(runtime, &pools, form));
     #[cfg(feature = "http")]
     families.push(shown_workers(runtime, labels, form));
     families.extend(schedules);
@@ -161,6 +164,9 @@ fn add_pools(tally: &Tally, labels: &mut Labels, pools: &mut BTreeMap<String, Po
     for (pool, slots) in tally.slots() {
         pools.entry(labels.pools.label(pool).to_owned()).or_default().slots += slots;
     }
+    for size in tally.control.pools.iter().filter(|size| tally.has_threads(&size.name)) {
+        pools.entry(labels.pools.label(&size.name).to_owned()).or_default().has_threads = true;
+    }
 }
 
 /// Schedules have at most as many names as a log takes in its life, so each is a label of its own.
@@ -183,6 +189,21 @@ fn shown_pools(pools: &BTreeMap<String, Pool>, form: Form) -> [Family; 4] {
         slots.add(&[name], number(pool.slots));
     }
     [replicas, wanted, held, slots]
+}
+
+/// What replicas use, of pools of which any has told.
+fn shown_usage(runtime: &Runtime, pools: &BTreeMap<String, Pool>, form: Form) -> [Family; 3] {
+    let [mut cpu, mut memory, mut told] =
+        [&table::POOL_CPU, &table::POOL_MEMORY, &table::POOL_TOLD].map(|metric| Family::new(metric, form));
+    for (name, pool) in pools {
+        let used = Told::of(name, runtime.hub(), pool.has_threads, runtime.now());
+        told.add(&[name], number(used.replicas));
+        if used.replicas > 0 {
+            cpu.add(&[name], used.cpu_cores);
+            memory.add(&[name], number(used.memory_bytes));
+        }
+    }
+    [cpu, memory, told]
 }
 
 /// Silence of a worker after which it counts as silent: longer than the longest question, which is no silence.

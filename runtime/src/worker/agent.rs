@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ergate_actors::clock::Clock;
 use ergate_actors::report::Report;
+use ergate_actors::usage::{Meter, Usage};
 use ergate_actors::workers::runner::{News, Reports, Runner};
 use ergate_events::id::{AttemptId, Ordinal, TypeId};
 use tokio::sync::watch;
@@ -75,6 +76,10 @@ pub(super) struct Agent {
     pub(super) pace: Option<Pace>,
     /// How many it could have at most when it asked last.
     pub(super) most_before: usize,
+    /// Measures what this process uses.
+    pub(super) meter: Meter,
+    /// What it used when that was measured last.
+    pub(super) usage: Option<(Usage, Instant)>,
 }
 
 impl Agent {
@@ -93,6 +98,8 @@ impl Agent {
             astray: Vec::new(),
             turn: 0,
             most_before: 0,
+            meter: Meter::default(),
+            usage: None,
             full_since: None,
             drain: None,
             is_gone: false,
@@ -250,8 +257,9 @@ impl Agent {
         let shares = share::wake_at(&self.asked_engines().1, now);
         let is_told = |link: &&Link| link.is_known && self.drain.is_none();
         let paces = links().filter(is_told).filter_map(|link| self.pace.as_ref()?.due(&link.notice));
+        let usages = links().filter(|link| link.is_known).filter_map(|link| self.usage_due(link));
         // A moment later, so that what is due then is not just not yet due.
-        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares).chain(paces);
+        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares).chain(paces).chain(usages);
         due.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min().unwrap_or(now + IDLE)
     }
 

@@ -1,7 +1,9 @@
 //! What a worker asks and tells: which call begins now, and what is in it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use ergate_actors::usage::{MEASURE_EVERY, Usage};
 use hyper::Method;
 use hyper::body::Bytes;
 use serde::Serialize;
@@ -10,7 +12,7 @@ use super::agent::Agent;
 use super::line::Call;
 use super::link::{Link, Talk};
 use super::share::{self, Room};
-use super::wire::{self, Ask, PROTOCOL, Registration};
+use super::wire::{self, Ask, PROTOCOL, Registration, Sign, Used};
 
 /// How long a question may wait: shorter than the time after which proxies close a silent connection.
 const WAIT: Duration = Duration::from_secs(30);
@@ -56,9 +58,7 @@ impl Agent {
         match self.drain {
             Some(drain) if self.is_empty() && (drain.until.is_some() || link.is_through()) => self.talk(at, Talk::Leave),
             Some(_) if !link.is_drain_said => self.talk(at, Talk::Drain),
-            Some(_) | None if !self.table.is_empty() && link.heard.elapsed() >= self.plan.sign_every() => {
-                self.talk(at, Talk::Sign);
-            }
+            Some(_) | None if self.is_sign_due(link) => self.talk(at, Talk::Sign),
             Some(_) | None => {}
         }
     }
@@ -68,7 +68,8 @@ impl Agent {
             Talk::Register => self.call(Method::PUT, "", json(&self.registration()), ANSWER_WITHIN),
             Talk::Sign => {
                 let within = self.plan.sign_every().clamp(SIGN_WITHIN_MIN, ANSWER_WITHIN);
-                self.call(Method::POST, "/report", Bytes::from_static(b"{}"), within)
+                let body = self.sign(at);
+                self.call(Method::POST, "/report", body, within)
             }
             Talk::Drain => self.call(Method::POST, "/drain", Bytes::new(), ANSWER_WITHIN),
             Talk::Leave => self.call(Method::DELETE, "", Bytes::new(), ANSWER_WITHIN),
@@ -77,6 +78,33 @@ impl Agent {
             link.talking = what;
             link.talk.begin(call);
         }
+    }
+
+    /// Whether an engine is to hear that the worker lives, or what it uses.
+    fn is_sign_due(&self, link: &Link) -> bool {
+        let is_silent = !self.table.is_empty() && link.heard.elapsed() >= self.plan.sign_every();
+        is_silent || self.usage_due(link).is_some_and(|due| due <= Instant::now())
+    }
+
+    /// When an engine is to hear what the worker uses: with its signs of life while it has work, and as often as the engine wants otherwise.
+    pub(super) fn usage_due(&self, link: &Link) -> Option<Instant> {
+        let every = link.usage_every?;
+        let is_first = link.known_at == Some(link.usage_told);
+        let soon = if self.table.is_empty() { every } else { self.plan.sign_every().max(MEASURE_EVERY).min(every) };
+        Some(link.usage_told + if is_first { MEASURE_EVERY } else { soon })
+    }
+
+    /// A sign of life, with what the worker uses where the engine wants to know that.
+    fn sign(&mut self, at: usize) -> Bytes {
+        let Some(link) = self.links.get_mut(at).and_then(Option::as_mut).filter(|link| link.usage_every.is_some()) else {
+            return Bytes::from_static(b"{}");
+        };
+        link.usage_told = Instant::now();
+        if self.usage.is_none_or(|(_, measured)| measured.elapsed() >= MEASURE_EVERY) {
+            self.usage = self.meter.measure(&BTreeSet::new()).map(|usage| (usage, Instant::now()));
+        }
+        let Some((Usage { cpu_cores, memory_bytes, over }, _)) = self.usage else { return Bytes::from_static(b"{}") };
+        json(&Sign { usage: Used { cpu_cores, memory_bytes, over: wire::span(over) } })
     }
 
     fn registration(&self) -> Registration<'_> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use serde::Deserialize;
 
+use ergate_actors::usage::MEASURE_EVERY;
 use ergate_actors::workers::runner::News;
 use ergate_events::id::Ordinal;
 use ergate_events::task::Failure;
@@ -171,11 +172,16 @@ impl Agent {
             verdict @ (Verdict::Done(_) | Verdict::Again(..) | Verdict::TooLarge(_) | Verdict::Refused(_)) => verdict,
         };
         let Some(body) = self.judge(at, On::Talk, verdict)? else { return Ok(()) };
-        let Registered { engines, told } = read(&body)?;
+        let Registered { engines, usage_every, told } = read(&body)?;
+        let usage_every = usage_every.and_then(|text| crate::request::parse_span(&text));
+        let usage_every = usage_every.map(|every| every.to_std().max(MEASURE_EVERY));
         if let Some(link) = self.link_mut(at) {
             (link.is_known, link.seq, link.asked, link.limit) = (true, 1, 0, 0);
             (link.asked_seq, link.is_last_given) = (0, false);
-            (link.known_at, link.notice) = (Some(Instant::now()), Notice::default());
+            let now = Instant::now();
+            (link.known_at, link.notice) = (Some(now), Notice::default());
+            // The first it hears of it soon.
+            (link.usage_every, link.usage_told) = (usage_every, now);
             [&mut link.ask, &mut link.tell, &mut link.fetch].into_iter().for_each(super::lane::Lane::went_well);
             link.is_drain_said = told.drain;
         }

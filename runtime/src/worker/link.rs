@@ -67,6 +67,10 @@ pub(super) struct Link {
     pub(super) is_known: bool,
     /// When it came to know that.
     pub(super) known_at: Option<Instant>,
+    /// How often it wants to hear what the worker uses; never where it does not say.
+    pub(super) usage_every: Option<Duration>,
+    /// When it was told last what that is, or came to know the worker.
+    pub(super) usage_told: Instant,
     /// When the last call began that was answered: the engine has counted the lease from then or later.
     pub(super) heard: Instant,
     /// Whether it knows that the worker drains.
@@ -103,6 +107,8 @@ impl Link {
             notice: Notice::default(),
             is_known: false,
             known_at: None,
+            usage_every: None,
+            usage_told: now,
             heard: now,
             is_drain_said: false,
             is_last_given: false,

@@ -42,6 +42,9 @@ pub(super) struct Registered {
     /// Where the engines are, whoever answers first; none where there is only that one.
     #[serde(default)]
     pub(super) engines: Vec<String>,
+    /// How often the engine wants to hear what the worker uses; never without it.
+    #[serde(default)]
+    pub(super) usage_every: Option<String>,
     #[serde(flatten)]
     pub(super) told: Told,
 }
@@ -152,6 +155,22 @@ pub(super) struct Concurrency<'a> {
     pub(super) limit: u32,
     pub(super) was: u32,
     pub(super) reason: &'a str,
+}
+
+/// A sign of life, with what the worker uses.
+#[derive(Serialize)]
+pub(super) struct Sign {
+    pub(super) usage: Used,
+}
+
+/// What a worker uses.
+#[derive(Serialize)]
+pub(super) struct Used {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_cores: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) over: String,
 }
 
 /// How far an attempt is.

@@ -134,7 +134,7 @@ fn work_goes_to_a_worker_that_asks_and_its_report_ends_the_task() {
     let bytes = service.submit(r#"{"type":"resize","payload_base64":"AP8=","content_type":"image/png"}"#);
     let mut worker = Worker::known(&service, 1);
     let told = worker.register(&json!({"name": "by hand", "labels": {"zone": "b"}, "types": ["resize", "crop"]}));
-    assert_eq!(told, json!({"protocol": 1, "lease": "20s", "wait_max": "60s", "stop": [], "drain": false}));
+    assert_eq!(told, json!({"protocol": 1, "lease": "20s", "wait_max": "60s", "usage_every": "10s", "stop": [], "drain": false}));
     let leased = worker.lease(4, "10s");
     let [one, two] = &leased["attempts"].as_array().unwrap()[..] else { panic!("{leased}") };
     assert_eq!((&one["attempt"], &one["task"], &one["number"]), (&json!(format!("{id}.1")), &json!(id), &json!(1)));

@@ -51,7 +51,7 @@ impl Recorded {
         let mut bounds = again.bounds;
         for (at, change) in &again.changes {
             match change {
-                Change::Policy(_, between) => bounds = *between,
+                Change::Policy(_, between) | Change::Bounds(between) => bounds = *between,
                 Change::Size(size) => sizes.push((*at, *size)),
                 Change::Hold(Some((size, _))) => sizes.push((*at, bounds.nearest(*size))),
                 Change::NoPolicy | Change::Runs(_) | Change::Hold(None) => {}

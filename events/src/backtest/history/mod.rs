@@ -269,7 +269,7 @@ impl History {
             self.expected.clear();
             self.decisions.difference.get_or_insert(envelope.position);
         }
-        let Event::PoolObserved { pool, readings, work, asked } = &envelope.event else { return };
+        let Event::PoolObserved { pool, readings, work, asked, seen } = &envelope.event else { return };
         if Some(*pool) != self.id {
             return;
         }
@@ -277,8 +277,8 @@ impl History {
             self.decisions.looks += 1;
             self.looks.push(envelope.recorded_at);
         }
-        let mut events = Vec::new();
-        if sizing::observe(&state.control, (*pool, *asked), (readings, work), envelope.recorded_at, &mut events).is_err() {
+        let (mut events, seen) = (Vec::new(), sizing::Seen { asked: *asked, readings, work, replicas: seen });
+        if sizing::observe(&state.control, *pool, seen, envelope.recorded_at, &mut events).is_err() {
             self.decisions.difference.get_or_insert(envelope.position);
         }
         self.expected = events.iter().filter_map(scaled).collect();
@@ -295,11 +295,16 @@ impl History {
         }
         if self.slots.last() != Some(&size.slots) {
             self.slots.push(size.slots);
+            if state.control.ceiling(id).is_some() {
+                // As many slots fit as before, and another number of replicas.
+                self.learn_bounds(state, id, at);
+            }
         }
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other events say nothing of who works in a pool or sizes it")]
         match event {
             Event::Opened { .. } => self.restarts += 1,
             Event::PolicySet { pool, .. } if *pool == id => self.learn_policy(state, id, at),
+            Event::PoolResourcesSet { pool, .. } if *pool == id => self.learn_bounds(state, id, at),
             Event::ShadowSet { pool, shadow, .. } if *pool == id => self.learn_shadow(state, id, shadow, at),
             Event::PoolScaled { pool, replicas, shadow: Some(shadow), .. } if *pool == id => {
                 self.shadows.entry(shadow.clone().into_owned()).or_default().wants(at, Some(*replicas));
@@ -334,12 +339,17 @@ impl History {
     fn learn_policy(&mut self, state: &State, id: PoolId, at: Timestamp) {
         let change = state.control.scaling.get(&id).map_or(Change::NoPolicy, |scaling| {
             let policy = Box::new(scaling.live.policy().clone());
-            Change::Policy(policy, scaling.bounds)
+            // What fits under the ceiling is all that it may have.
+            Change::Policy(policy, state.control.bounds(id).unwrap_or(scaling.bounds))
         });
         if change == Change::NoPolicy {
             self.shadows.values_mut().for_each(|track| track.wants(at, None));
         }
         self.changes.push((at, change));
+    }
+
+    fn learn_bounds(&mut self, state: &State, id: PoolId, at: Timestamp) {
+        self.changes.extend(state.control.bounds(id).map(|bounds| (at, Change::Bounds(bounds))));
     }
 
     fn learn_shadow(&mut self, state: &State, id: PoolId, name: &str, at: Timestamp) {

@@ -123,7 +123,7 @@ impl History {
         let (starts, initial) = self.replicas(&mut marks);
         for (at, change) in &self.changes {
             let most = match change {
-                Change::Policy(_, bounds) => bounds.max,
+                Change::Policy(_, bounds) | Change::Bounds(bounds) => bounds.max,
                 Change::NoPolicy => u32::MAX,
                 Change::Size(_) | Change::Runs(_) | Change::Hold(_) => continue,
             };
@@ -194,12 +194,12 @@ impl Recorded {
 
     /// The policy and the bounds that were in force last; `None` where nobody had set any.
     pub fn policy(&self) -> Option<(&AnyPolicy, Bounds)> {
-        let last = self.changes.iter().rev().find_map(|(_, change)| match change {
-            Change::Policy(policy, bounds) => Some(Some((policy.as_ref(), *bounds))),
-            Change::NoPolicy => Some(None),
-            Change::Size(_) | Change::Runs(_) | Change::Hold(_) => None,
-        });
-        last.flatten()
+        self.changes.iter().fold(None, |known, (_, change)| match change {
+            Change::Policy(policy, bounds) => Some((policy.as_ref(), *bounds)),
+            Change::Bounds(bounds) => known.map(|(policy, _)| (policy, *bounds)),
+            Change::NoPolicy => None,
+            Change::Size(_) | Change::Runs(_) | Change::Hold(_) => known,
+        })
     }
 
     /// The setup in which what really ran is run again: what was changed then is changed then, and policies are asked when they were asked. When that

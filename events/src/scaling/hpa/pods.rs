@@ -30,11 +30,11 @@ pub(super) struct Bins {
 }
 
 impl Sum {
-    fn add(&mut self, pods: &Pods, usage: i64) {
+    fn add(&mut self, pods: &Pods, request: Option<i64>, usage: i64) {
         let count = i128::from(pods.count);
         self.count += u64::from(pods.count);
         self.usage += count * i128::from(usage);
-        self.request += count * i128::from(pods.request_milli.unwrap_or(0));
+        self.request += count * i128::from(request.unwrap_or(0));
     }
 }
 
@@ -47,23 +47,24 @@ impl Bins {
         };
         let mut bins = Bins::default();
         for pods in pods.iter().filter(|pods| pods.count > 0) {
-            bins.lacks_request |= pods.request_milli.is_none();
+            let request = pods.request(&metric.name);
+            bins.lacks_request |= request.is_none();
             if pods.is_deleted || matches!(pods.phase, Phase::Failed | Phase::Succeeded) {
                 bins.ignored += u64::from(pods.count);
                 continue;
             }
             if pods.phase == Phase::Pending {
-                bins.unready.add(pods, 0);
+                bins.unready.add(pods, request, 0);
                 continue;
             }
             match pods.usage.iter().find(|usage| usage.metric == metric.name) {
                 None => {
-                    let full = i128::from(pods.request_milli.unwrap_or(0)) * i128::from(full_percent) / 100;
+                    let full = i128::from(request.unwrap_or(0)) * i128::from(full_percent) / 100;
                     bins.missing_full += i128::from(pods.count) * full;
-                    bins.missing.add(pods, 0);
+                    bins.missing.add(pods, request, 0);
                 }
-                Some(usage) if is_cpu && is_starting(pods, usage, controller, at) => bins.unready.add(pods, 0),
-                Some(usage) => bins.counted.add(pods, usage.milli),
+                Some(usage) if is_cpu && is_starting(pods, usage, controller, at) => bins.unready.add(pods, request, 0),
+                Some(usage) => bins.counted.add(pods, request, usage.milli),
             }
         }
         bins

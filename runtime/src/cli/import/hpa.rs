@@ -1,15 +1,18 @@
 //! `HorizontalPodAutoscaler` to the policy `hpa`, which decides as its controller does.
 
+use ergate::events::resources::Asked;
 use ergate::events::scaling::AnyPolicy;
-use ergate::events::scaling::hpa::{Hpa, Metric, Target};
+use ergate::events::scaling::hpa::{Hpa, Metric, Source, Target};
 use ergate::events::scaling::signal::names;
+use ergate::events::scaling::usage;
 
 use super::behavior;
 use super::fields::Fields;
 use super::object::Object;
 use super::plan::{self, Note, Pool};
 use super::refusal::Refusal;
-use super::signal::{self, Meaning, Other};
+use super::signal::{self, Meaning};
+use super::workload::Workloads;
 
 /// Versions that are read.
 const VERSIONS: [&str; 3] = ["autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v1"];
@@ -17,7 +20,7 @@ const VERSIONS: [&str; 3] = ["autoscaling/v2", "autoscaling/v2beta2", "autoscali
 const CPU_PERCENT: u32 = 80;
 
 /// Reads an object of this kind.
-pub(super) fn read(object: &Object<'_>) -> Result<Pool, Refusal> {
+pub(super) fn read(object: &Object<'_>, workloads: &Workloads) -> Result<Pool, Refusal> {
     let fields = &object.fields;
     let version = fields.text("apiVersion")?.unwrap_or_default();
     if !VERSIONS.contains(&version) {
@@ -28,7 +31,8 @@ pub(super) fn read(object: &Object<'_>) -> Result<Pool, Refusal> {
     let mut notes = Vec::new();
     let target = spec.need("scaleTargetRef", spec.object("scaleTargetRef")?)?;
     let workload = target.need("name", target.text("name")?)?;
-    target.pass_over(&["apiVersion", "kind"]);
+    target.pass_over(&["apiVersion"]);
+    let asked = workloads.asked(target.text("kind")?, &object.namespace, workload);
     notes.extend(Note::unread(&target));
     let min = spec.whole("minReplicas")?.unwrap_or(1);
     let max = spec.need("maxReplicas", spec.whole("maxReplicas")?)?;
@@ -38,28 +42,45 @@ pub(super) fn read(object: &Object<'_>) -> Result<Pool, Refusal> {
         );
     }
     let max = plan::most(max, (spec.path("maxReplicas"), spec.line), &mut notes);
-    let metrics = if version == "autoscaling/v1" { cpu_only(&spec, &mut notes)? } else { metrics(&spec, min, &mut notes)? };
+    let metrics = if version == "autoscaling/v1" { cpu_only(&spec)? } else { metrics(&spec, min, &mut notes)? };
+    notes.extend(unasked(&metrics, asked, workload, (spec.path("metrics"), spec.line)));
     let behavior = spec.object("behavior")?.map(|fields| behavior::read(&fields, min, &mut notes)).transpose()?;
     notes.extend(Note::unread(&spec));
     notes.extend(object.unread());
     let policy = AnyPolicy::Hpa(Hpa { metrics, behavior, ..Hpa::default() });
     let (name, made_of) = (plan::pool_name(workload), object.title());
-    Pool { name, made_of, namespace: object.namespace.clone(), min: min.min(max), max, policy, notes }.check(fields)
+    let (namespace, asked) = (object.namespace.clone(), asked.unwrap_or_default());
+    Pool { name, made_of, namespace, min: min.min(max), max, asked, policy, notes }.check(fields)
 }
 
 /// `autoscaling/v1` knows no other metric.
-fn cpu_only(spec: &Fields<'_>, notes: &mut Vec<Note>) -> Result<Vec<Metric>, Refusal> {
+fn cpu_only(spec: &Fields<'_>) -> Result<Vec<Metric>, Refusal> {
     let percent = spec.whole("targetCPUUtilizationPercentage")?.unwrap_or(CPU_PERCENT);
-    Ok(vec![cpu(percent, (spec.path("targetCPUUtilizationPercentage"), spec.line), notes)])
+    if percent == 0 {
+        return Err(spec.refuse("targetCPUUtilizationPercentage", "is 0, and should be above 0"));
+    }
+    Ok(vec![plan::resource(usage::CPU, Target::Utilization(percent))])
 }
 
-fn cpu(percent: u32, place: (String, usize), notes: &mut Vec<Note>) -> Metric {
-    let what = format!("CPU at {percent} % became `{}` at {percent} %", names::BUSY);
-    let why = "Ergate measures how many slots of the replicas are busy, and not what they use of the CPU";
-    let instead = format!("for tasks that wait more than they compute, size by `{}` or `{}`", names::READY, names::WORK);
-    notes.push(Note::new(place, what, why, instead));
-    let (signal, target) = (names::BUSY, Target::ValueMilli(i64::from(percent) * 1_000));
-    plan::metric(signal, target)
+/// A note for each share of what a replica asks for, where nobody says how much that is.
+fn unasked(metrics: &[Metric], asked: Option<Asked>, workload: &str, (field, line): (String, usize)) -> Vec<Note> {
+    let said = |name: &str| match asked {
+        Some(asked) if name == usage::CPU => asked.cpu_milli.is_some(),
+        Some(asked) => asked.memory_bytes.is_some(),
+        None => false,
+    };
+    let is_share = |metric: &&Metric| matches!(metric.target, Target::Utilization(_));
+    let unsaid = metrics.iter().filter(is_share).filter(|metric| !said(&metric.name));
+    let note = |metric: &Metric| {
+        let name = &metric.name;
+        let why = match asked {
+            Some(_) => format!("a container of {workload} does not say how much {name} it asks for"),
+            None => format!("{workload} is not among the files"),
+        };
+        let what = format!("{name} in per cent cannot be read yet");
+        Note::new((field.clone(), line), what, why, format!("set `{name}` of the pool to what one replica asks for"))
+    };
+    unsaid.map(note).collect()
 }
 
 fn metrics(spec: &Fields<'_>, min: u32, notes: &mut Vec<Note>) -> Result<Vec<Metric>, Refusal> {
@@ -78,12 +99,12 @@ fn metrics(spec: &Fields<'_>, min: u32, notes: &mut Vec<Note>) -> Result<Vec<Met
     }
     let place = || (spec.path("metrics"), spec.line);
     if given.is_empty() {
-        metrics.push(cpu(CPU_PERCENT, place(), notes));
+        metrics.push(plan::resource(usage::CPU, Target::Utilization(CPU_PERCENT)));
     } else if metrics.is_empty() {
         notes.push(plan::nothing_left(place()));
         metrics.push(plan::metric(names::WORK, plan::work_target()));
-    } else if min == 0 && metrics.iter().all(|metric| metric.name == names::BUSY) {
-        let why = "a pool that sleeps has no busy slots, and would not wake up by them";
+    } else if min == 0 && metrics.iter().all(|metric| metric.name == names::BUSY || metric.source == Source::Resource) {
+        let why = "a pool that sleeps has no busy slots and uses nothing, and would not wake up by them";
         notes.push(Note::new(place(), "`work`, a task for each replica, was added", why, ""));
         metrics.push(plan::metric(names::WORK, plan::work_target()));
     }
@@ -92,7 +113,9 @@ fn metrics(spec: &Fields<'_>, min: u32, notes: &mut Vec<Note>) -> Result<Vec<Met
 
 /// Adds a metric. Of two about the same the one with the lower target always asks for as much.
 fn add(metrics: &mut Vec<Metric>, metric: Metric, place: (String, usize), notes: &mut Vec<Note>) {
-    let same = |known: &&mut Metric| known.name == metric.name && lower(known.target, metric.target).is_some();
+    let same = |known: &&mut Metric| {
+        known.name == metric.name && known.source == metric.source && lower(known.target, metric.target).is_some()
+    };
     match metrics.iter_mut().find(same) {
         Some(known) => {
             known.target = lower(known.target, metric.target).unwrap_or(known.target);
@@ -107,6 +130,7 @@ fn add(metrics: &mut Vec<Metric>, metric: Metric, place: (String, usize), notes:
 fn lower(one: Target, other: Target) -> Option<Target> {
     match (one, other) {
         (Target::ValueMilli(one), Target::ValueMilli(other)) => Some(Target::ValueMilli(one.min(other))),
+        (Target::Utilization(one), Target::Utilization(other)) => Some(Target::Utilization(one.min(other))),
         (Target::AverageValueMilli(one), Target::AverageValueMilli(other)) => Some(Target::AverageValueMilli(one.min(other))),
         (Target::ValueMilli(_) | Target::AverageValueMilli(_) | Target::Utilization(_), _) => None,
     }
@@ -142,16 +166,15 @@ fn resource(source: &Fields<'_>, notes: &mut Vec<Note>) -> Result<Option<Metric>
     let (target, place) = (target(source, notes)?, (source.path.clone(), source.line));
     notes.extend(Note::unread(source));
     match (name, target) {
-        ("cpu", Target::Utilization(percent)) => Ok(Some(cpu(percent, place, notes))),
-        ("cpu", Target::AverageValueMilli(_) | Target::ValueMilli(_)) => {
-            let why = "it is a number of cores, and Ergate measures no CPU";
-            let instead = format!("`{}` with a share that replicas should be busy for", names::BUSY);
-            notes.push(Note::new(place, "the CPU of each replica was left out", why, instead));
-            Ok(None)
+        (usage::CPU | usage::MEMORY, Target::Utilization(_) | Target::AverageValueMilli(_)) => {
+            Ok(Some(plan::resource(name, target)))
+        }
+        (usage::CPU | usage::MEMORY, Target::ValueMilli(_)) => {
+            Err(source.refuse("target", "is of type Value, and should be of type Utilization or AverageValue"))
         }
         _ => {
-            let (why, instead) = (Other::Memory.why(), Other::Memory.instead());
-            notes.push(Note::new(place, format!("{name} was left out"), why, instead));
+            let instead = "`cpu` and `memory` are the resources that replicas tell";
+            notes.push(Note::new(place, format!("{name} was left out"), "Ergate measures no such resource", instead));
             Ok(None)
         }
     }

@@ -1,5 +1,6 @@
 //! KEDA's `ScaledObject` and `ScaledJob` to the policy `keda`.
 
+use ergate::events::resources::Asked;
 use ergate::events::scaling::AnyPolicy;
 use ergate::events::scaling::formula::Formula;
 use ergate::events::scaling::hpa::{Behavior, Pace, PaceKind, Rules, Target};
@@ -113,7 +114,8 @@ fn finish(
 ) -> Result<Pool, Refusal> {
     notes.extend(object.unread());
     let (made_of, namespace) = (object.title(), object.namespace.clone());
-    Pool { name, made_of, namespace, min, max, policy: AnyPolicy::Keda(policy), notes }.check(&object.fields)
+    let asked = Asked::default();
+    Pool { name, made_of, namespace, min, max, asked, policy: AnyPolicy::Keda(policy), notes }.check(&object.fields)
 }
 
 fn seconds(fields: &Fields<'_>, key: &str) -> Result<Option<Micros>, Refusal> {

@@ -18,6 +18,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod workload;
 mod yaml;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use clap::ValueEnum;
 
 use self::plan::{Outcome, PassedOver};
 use self::refusal::Refusal;
+use self::workload::Workloads;
 use super::exit::Trouble;
 use super::{Exit, Format, Globals};
 
@@ -99,8 +101,13 @@ fn import(from: From, files: &[(String, String)], bounds: (Option<u32>, Option<u
     if from == From::Aws {
         (outcome.pools, outcome.passed_over) = aws::read(&all, bounds)?;
     } else {
+        let mut workloads = Workloads::default();
+        for (file, documents) in all.iter().filter(|_| from == From::Hpa) {
+            let noted = object::all(documents).and_then(|all| all.iter().try_for_each(|object| workloads.note(object)));
+            noted.map_err(|refusal| refusal.in_file(file))?;
+        }
         for (file, documents) in &all {
-            objects(from, file, documents, &mut outcome).map_err(|refusal| refusal.in_file(file))?;
+            objects(from, file, documents, &workloads, &mut outcome).map_err(|refusal| refusal.in_file(file))?;
         }
     }
     outcome.name_apart()?;
@@ -108,10 +115,16 @@ fn import(from: From, files: &[(String, String)], bounds: (Option<u32>, Option<u
 }
 
 /// Translates the objects of Kubernetes in a file.
-fn objects(from: From, file: &str, documents: &[yaml::Document], outcome: &mut Outcome) -> Result<(), Refusal> {
+fn objects(
+    from: From,
+    file: &str,
+    documents: &[yaml::Document],
+    workloads: &Workloads,
+    outcome: &mut Outcome,
+) -> Result<(), Refusal> {
     for object in object::all(documents)? {
         let pool = match (from, object.kind) {
-            (From::Hpa, "HorizontalPodAutoscaler") => hpa::read(&object),
+            (From::Hpa, "HorizontalPodAutoscaler") => hpa::read(&object, workloads),
             (From::Keda, "ScaledObject") => keda::object(&object),
             (From::Keda, "ScaledJob") => keda::job(&object),
             _ => {

@@ -1,5 +1,6 @@
 //! What becomes of manifests: pools with their policies, and notes about what has no equivalent.
 
+use ergate::events::resources::Asked;
 use ergate::events::scaling::hpa::{Hpa, Metric, Source, Target};
 use ergate::events::scaling::signal::{Bounds, names};
 use ergate::events::scaling::{AnyPolicy, Policy};
@@ -40,6 +41,8 @@ pub(crate) struct Pool {
     pub(crate) min: u32,
     /// Most replicas.
     pub(crate) max: u32,
+    /// What one replica asks for, as far as the files say.
+    pub(crate) asked: Asked,
     /// What sizes it.
     pub(crate) policy: AnyPolicy,
     /// What has no equivalent.
@@ -114,6 +117,11 @@ pub(super) fn work_target() -> Target {
 /// A metric of an HPA over a signal of Ergate.
 pub(super) fn metric(signal: &str, target: Target) -> Metric {
     Metric { source: Source::External { selector: None }, name: signal.to_owned(), signal: None, target }
+}
+
+/// A metric of an HPA over what each replica uses.
+pub(super) fn resource(name: &str, target: Target) -> Metric {
+    Metric { source: Source::Resource, name: name.to_owned(), signal: None, target }
 }
 
 /// The policy of a pool of whose manifest nothing can be measured.

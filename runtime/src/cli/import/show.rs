@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use ergate::events::resources::cores;
 use serde_json::{Value, json};
 
 use super::From;
@@ -131,7 +132,10 @@ fn policy_files(outcome: &Outcome) -> Vec<String> {
 fn section(pool: &Pool, file: &str) -> String {
     let replicas = format!("replicas = {{ min = {}, max = {} }}", pool.min, pool.max);
     let slots = "slots = 1 # how many tasks a replica does at once; targets are for each replica";
-    format!("{}[pool.{}]\n{replicas}\n{slots}\npolicy = \"{file}\"\n", comment(&pool.made_of), pool.name)
+    let cpu = pool.asked.cpu_milli.map(|milli| format!("cpu = {}\n", cores(milli)));
+    let memory = pool.asked.memory_bytes.map(|bytes| format!("memory = \"{}\"\n", ergate_config::show_size(bytes)));
+    let asked: String = cpu.into_iter().chain(memory).collect();
+    format!("{}[pool.{}]\n{replicas}\n{slots}\n{asked}policy = \"{file}\"\n", comment(&pool.made_of), pool.name)
 }
 
 fn sentence(note: &Note) -> String {

@@ -112,7 +112,7 @@ impl Other {
         match self {
             Other::Time => "it is a time, and replicas do not follow from its ratio to a target",
             Other::Ratio => "it divides one number by another, and no signal is that",
-            Other::Memory => "Ergate measures no memory, which seldom says how many replicas are needed",
+            Other::Memory => "it is memory, which seldom says how many replicas are needed",
             Other::Unknown => "nothing in its name says which of Ergate's signals it could be",
         }
     }
@@ -125,7 +125,9 @@ impl Other {
             Other::Ratio => {
                 "a formula of `keda` over several signals, or the policy `rate`, which divides arrivals by what a replica does"
             }
-            Other::Memory => "`memory_max` bounds the memory of each replica of a pool with `fleet = \"process\"`",
+            Other::Memory => {
+                "a rule over `memory_percent`, of what a replica asks for, or `memory_max`, which bounds what each may have"
+            }
             Other::Unknown => {
                 "if it counts what waits, `ready`; what waits or runs, `work`; what arrives, `arrivals_per_s`; how busy replicas are, `busy_percent`"
             }

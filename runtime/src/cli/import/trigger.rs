@@ -236,8 +236,8 @@ fn resource(
             (other.why(), other.instead())
         } else {
             (
-                "it is a number of cores, and Ergate measures no CPU",
-                "`busy_percent` with a share that replicas should be busy for",
+                "how busy slots are is known of every pool, and what replicas use of the CPU only where they tell it",
+                "`busy_percent` with a share that replicas should be busy for, or `cpu_cores_mean`",
             )
         };
         notes.push(Note::new(place, format!("the trigger {kind:?} was left out"), why, instead));
@@ -248,8 +248,13 @@ fn resource(
         return Err(metadata.refuse("value", "is 0, and should be above 0"));
     }
     let what = format!("CPU at {percent} % became `{}` at {percent} %", names::BUSY);
-    let why = "Ergate measures how many slots of the replicas are busy, and not what they use of the CPU";
-    notes.push(Note::new(place, what, why, "for tasks that wait more than they compute, size by `ready` or `work`"));
+    let why = "how busy slots are is known of every pool, and what replicas use of the CPU only where they tell it";
+    notes.push(Note::new(
+        place,
+        what,
+        why,
+        "`cpu_percent`, with `cpu` of the pool; for tasks that wait more than they compute, `ready` or `work`",
+    ));
     Ok(Some((names::BUSY, Target::ValueMilli(i64::from(percent) * 1_000), Real::ZERO)))
 }
 

@@ -7,15 +7,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ergate_actors::executor::context::Progress;
 use ergate_actors::executor::function::TaskError;
+use ergate_actors::usage::Usage;
 use ergate_events::command::Rejection;
 use ergate_events::id::AttemptId;
+use ergate_events::resources::RESOURCE_MAX;
 use ergate_events::task::{CHECKPOINT_BYTES_MAX, MESSAGE_BYTES_MAX, Outcome, PAYLOAD_BYTES_MAX};
+use ergate_events::time::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{NAMED_MAX, Stop, Told, invalid, span};
 use crate::http::problem::Problem;
 use crate::workers::{Concurrency, News, Verdict};
+
+/// Most cores that a worker may say that it uses: more than any machine has.
+const CORES_MAX: f64 = 1e6;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +32,8 @@ struct Body<'a> {
     heartbeats: Vec<Beat<'a>>,
     #[serde(default)]
     concurrency: Option<ToldConcurrency>,
+    #[serde(default)]
+    usage: Option<ToldUsage>,
 }
 
 /// An attempt that is over.
@@ -82,6 +90,18 @@ struct ToldConcurrency {
     reason: String,
 }
 
+/// What it uses.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToldUsage {
+    #[serde(default)]
+    cpu_cores: Option<f64>,
+    #[serde(default)]
+    memory_bytes: Option<u64>,
+    #[serde(default)]
+    over: Option<String>,
+}
+
 /// JSON that is there, `null` among it.
 fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
@@ -105,6 +125,8 @@ pub(super) struct Reported {
     pub(super) news: Vec<(AttemptId, News)>,
     /// How many attempts at a time the worker does best with, where it says so.
     pub(super) concurrency: Option<Concurrency>,
+    /// What it uses, where it says so.
+    pub(super) usage: Option<Usage>,
 }
 
 /// Reads a report of a worker with so many slots.
@@ -112,7 +134,7 @@ pub(super) struct Reported {
 /// # Errors
 /// The field that is wrong; then nothing of it counts.
 pub(super) fn read(bytes: &[u8], slots: u32) -> Result<Reported, Problem> {
-    let Body { outcomes, heartbeats, concurrency } = super::read(bytes)?;
+    let Body { outcomes, heartbeats, concurrency, usage } = super::read(bytes)?;
     if outcomes.len() + heartbeats.len() > NAMED_MAX {
         return Err(invalid("outcomes", format!("the report names more than {NAMED_MAX} attempts; send several")));
     }
@@ -120,7 +142,19 @@ pub(super) fn read(bytes: &[u8], slots: u32) -> Result<Reported, Problem> {
     let beats = heartbeats.into_iter().map(|one| Ok((one.attempt, beat(one)?)));
     // First what attempts say that go on: one may have kept something just before it failed.
     let news = beats.chain(ended).collect::<Result<_, Problem>>()?;
-    Ok(Reported { news, concurrency: concurrency.map(|told| concurrency_of(told, slots)).transpose()? })
+    let concurrency = concurrency.map(|told| concurrency_of(told, slots)).transpose()?;
+    Ok(Reported { news, concurrency, usage: usage.map(usage_of).transpose()? })
+}
+
+fn usage_of(ToldUsage { cpu_cores, memory_bytes, over }: ToldUsage) -> Result<Usage, Problem> {
+    if let Some(cores) = cpu_cores.filter(|cores| !(0.0..=CORES_MAX).contains(cores)) {
+        return Err(invalid("usage", format!("`usage.cpu_cores` is {cores}; a number from 0 to {CORES_MAX} is expected")));
+    }
+    if let Some(bytes) = memory_bytes.filter(|bytes| *bytes > RESOURCE_MAX) {
+        return Err(invalid("usage", format!("`usage.memory_bytes` is {bytes}; at most {RESOURCE_MAX} is expected")));
+    }
+    let over = over.map_or(Ok(Micros(0)), |text| span("over", &text))?.to_std();
+    Ok(Usage { cpu_cores, memory_bytes, over })
 }
 
 fn concurrency_of(told: ToldConcurrency, slots: u32) -> Result<Concurrency, Problem> {
@@ -279,7 +313,7 @@ mod tests {
     #[test]
     fn null_is_a_result_and_a_checkpoint() {
         let body = br#"{"outcomes":[{"attempt":"0-1.1","result":null}],"heartbeats":[{"attempt":"0-2.1","checkpoint":null}]}"#;
-        let Ok(Reported { news, concurrency: None }) = read(body, 1) else { panic!("it is refused") };
+        let Ok(Reported { news, concurrency: None, usage: None }) = read(body, 1) else { panic!("it is refused") };
         assert!(matches!(&news[0].1, News::Beat(None, Some(kept)) if kept == b"null"));
         assert!(matches!(&news[1].1, News::Succeeded(Outcome::Succeeded, result) if result == b"null"));
         assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#, 1).is_err());

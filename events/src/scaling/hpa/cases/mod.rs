@@ -19,7 +19,7 @@ use super::{
 use crate::scaling::decision::Decision;
 use crate::scaling::policy::Policy;
 use crate::scaling::real::Real;
-use crate::scaling::signal::{Bounds, Observation, Phase, Pods, Reading, Replicas, Signal, Usage, Value};
+use crate::scaling::signal::{Bounds, Observation, Phase, Pods, Reading, Replicas, Requested, Signal, Usage, Value};
 use crate::time::{Micros, Timestamp};
 
 /// The schema that this module reads.
@@ -185,8 +185,8 @@ impl Step {
     fn observation(&self, scenario: &Scenario, default: &PodCase, current: u32) -> Observation {
         let at = START.after(span(self.at_s));
         let pods: Vec<Pods> = match &self.pods {
-            Some(pods) => pods.iter().map(|pod| pod.pods(default, at)).collect(),
-            None => vec![PodCase { count: Some(current), ..PodCase::default() }.pods(default, at)],
+            Some(pods) => pods.iter().map(|pod| pod.pods(default, &scenario.spec.metrics, at)).collect(),
+            None => vec![PodCase { count: Some(current), ..PodCase::default() }.pods(default, &scenario.spec.metrics, at)],
         };
         let signals = scenario.spec.metrics.iter().enumerate().filter_map(|(index, metric)| {
             let value = self.values.get(index)?.as_ref()?;
@@ -201,6 +201,7 @@ impl Step {
             bounds: Bounds { min: scenario.spec.min.unwrap_or(1), max: scenario.spec.max },
             replicas: Replicas { wanted: current, live, ready, slots: 1, ..Replicas::default() },
             signals: signals.collect(),
+            ceiling: None,
             pods: Some(pods.into_iter().filter(|pods| pods.count > 0).collect()),
         }
     }
@@ -220,7 +221,7 @@ impl ValueCase {
 }
 
 impl PodCase {
-    fn pods(&self, default: &PodCase, at: Timestamp) -> Pods {
+    fn pods(&self, default: &PodCase, metrics: &[MetricCase], at: Timestamp) -> Pods {
         let phase = match self.phase.or(default.phase).unwrap_or(PhaseCase::Running) {
             PhaseCase::Pending => Phase::Pending,
             PhaseCase::Running => Phase::Running,
@@ -240,7 +241,11 @@ impl PodCase {
             is_deleted: self.deleted.or(default.deleted).unwrap_or(false),
             started: Some(ago(at, seconds(self.started_ago_s, default.started_ago_s, 3_600.0))),
             ready: Some((self.ready.or(default.ready).unwrap_or(true), since)),
-            request_milli: (request >= 0).then_some(request),
+            requests: metrics
+                .iter()
+                .filter(|_| request >= 0)
+                .map(|metric| Requested { metric: metric.name.clone(), milli: request })
+                .collect(),
             usage: usage.collect(),
         }
     }

@@ -85,7 +85,7 @@ fn pool(
         format!("{} {} of {workload}", if titles.len() == 1 { "scaling policy" } else { "scaling policies" }, titles.join(", "));
     let made_of = format!("{made_of} ({}, line {})", first.file, first.fields.line);
     let max = plan::most(max, ("MaxCapacity".to_owned(), first.fields.line), &mut notes);
-    let pool = Pool { name, made_of, namespace: String::new(), min: min.min(max), max, policy, notes };
+    let pool = Pool { name, made_of, namespace: String::new(), min: min.min(max), max, asked: Default::default(), policy, notes };
     pool.check(&first.fields).map_err(in_document)
 }
 

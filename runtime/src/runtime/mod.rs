@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use ergate_actors::executor::function::TaskFunction;
 use ergate_actors::log_thread::Durability;
 use ergate_actors::submission::SubmitError;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "metrics"))]
 use ergate_actors::workers::Hub;
 use ergate_events::id::{ShardId, TypeId};
 use ergate_events::task::TypeSettings;
@@ -68,7 +68,7 @@ struct Inner {
     /// What may have work outside this process.
     functions: Arc<[Arc<dyn TaskFunction>]>,
     plugins: Running,
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", feature = "metrics"))]
     workers: Arc<Hub>,
     /// The processes of pools that have some, until they are ended.
     #[cfg(all(feature = "http", feature = "process"))]
@@ -125,7 +125,7 @@ impl Runtime {
             front,
             functions,
             plugins: builder.plugins.running(),
-            #[cfg(feature = "http")]
+            #[cfg(any(feature = "http", feature = "metrics"))]
             workers: Arc::clone(&builder.workers),
             #[cfg(all(feature = "http", feature = "process"))]
             fleet: std::sync::Mutex::default(),
@@ -170,7 +170,7 @@ impl Runtime {
     }
 
     /// The workers of this runtime.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", feature = "metrics"))]
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.workers
     }

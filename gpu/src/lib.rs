@@ -15,6 +15,7 @@ pub mod device;
 pub mod digest;
 pub mod dtype;
 pub mod error;
+pub mod figures;
 mod flight;
 pub mod formula;
 pub mod geometry;
@@ -26,6 +27,7 @@ pub mod pinned;
 pub mod quarantine;
 pub mod resident;
 pub mod top_k;
+mod tower;
 pub mod work;
 pub mod workspace;
 

@@ -130,6 +130,11 @@ impl Modules {
         programs.iter().all(|(program, entry)| self.kernels.contains_key(&(program.digest(), entry.clone())))
     }
 
+    /// How many modules are on the device.
+    pub(crate) fn count(&self) -> usize {
+        self.modules.len()
+    }
+
     /// Loads what is missing of a kind; may compile, which takes seconds.
     pub(crate) fn load(&mut self, backend: &mut dyn Backend, programs: &[(Program, String)]) -> Result<(), GpuError> {
         for (program, entry) in programs {

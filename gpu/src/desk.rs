@@ -33,6 +33,8 @@ pub(crate) struct State<M> {
     pub(crate) dead: Option<GpuError>,
     /// Until when the owner's thread must show life.
     pub(crate) alive_until: Option<Instant>,
+    /// The batch whose doing it is if it does not.
+    pub(crate) guilty: Option<u64>,
     /// All of them but what is counted here: `waiting` and `open`.
     pub(crate) figures: Figures,
     /// How many of the open ones run.
@@ -80,6 +82,7 @@ impl<M> Desk<M> {
             closing: false,
             dead: None,
             alive_until: None,
+            guilty: None,
             figures: Figures::default(),
             running: 0,
             on_death: Some(on_death),

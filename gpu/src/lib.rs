@@ -6,6 +6,8 @@ pub mod aggregate;
 pub mod array;
 pub mod backend;
 pub mod batch;
+#[cfg(test)]
+mod bench;
 pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
@@ -16,11 +18,13 @@ pub mod digest;
 pub mod dtype;
 pub mod error;
 pub mod figures;
+pub mod filling;
 mod flight;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
 pub mod kernel_work;
+mod means;
 pub mod memory;
 pub mod owner;
 pub mod pinned;

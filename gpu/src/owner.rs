@@ -21,15 +21,16 @@ pub(crate) const IDLE: Duration = Duration::from_millis(100);
 /// How a device is used.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnerSettings {
-    /// Device memory for batches, in bytes.
+    /// Device memory for batches and for what stays resident between them, in bytes; what is resident and not in use makes room for a batch
+    /// that finds none.
     pub memory_max: u64,
     /// Staging memory kept for reuse, in bytes.
     pub staging_max: u64,
     /// Attempts that may be without an answer; more are returned at once.
     pub open_max: usize,
-    /// How long a batch may take once it is the oldest on its way; then the device counts as hung.
+    /// How long no batch on its way may go on: each step of one has this time, once those before it are done. Then the device counts as hung.
     pub timeout: Duration,
-    /// How long compiling and loading one kind of work may take.
+    /// How long compiling and loading one kind of work, and filling what it keeps on the device, may take.
     pub load_timeout: Duration,
 }
 
@@ -137,9 +138,12 @@ impl Owner {
             quarantine.lock().unwrap_or_else(PoisonError::into_inner).check(&work.digest(), &self.device.uuid)?;
         }
         let admitted = work.admit((*payload).as_ref(), &self.device.limits)?;
-        if admitted.bytes > self.settings.memory_max {
-            let (asked, limit) = (admitted.bytes, self.settings.memory_max);
-            return Err(GpuError::OutOfMemory { what: format!("one attempt of {}", work.name()), asked, free: limit, limit });
+        let resident = work.resident().map_or(0, |resident| resident.bytes);
+        let (asked, limit) = (admitted.bytes.saturating_add(resident), self.settings.memory_max);
+        if asked > limit {
+            let with = if resident > 0 { format!(" with the {resident} bytes it keeps on the device") } else { String::new() };
+            let what = format!("one attempt of {}{with}", work.name());
+            return Err(GpuError::OutOfMemory { what, asked, free: limit, limit });
         }
         let came = Instant::now();
         let mut state = self.desk.lock();
@@ -199,8 +203,7 @@ fn watch(desk: &Desk<Note>, timeout: Duration) {
             return;
         }
         let late = state.alive_until.is_some_and(|until| Instant::now() > until);
-        // The oldest batch is the one that the driver works at.
-        let guilty = state.open.values().filter_map(|open| open.running).map(|(batch, _)| batch).min();
+        let guilty = state.guilty;
         drop(state);
         if late {
             desk.kill(hung(timeout, "a call of the driver that does not return"), guilty);

@@ -67,6 +67,16 @@ impl Bench {
         self.try_submit(x, factor, false).unwrap().1
     }
 
+    /// One that waits for others of its kind, longer than any test takes.
+    fn waits(&self) -> Receiver<Answer> {
+        let (send, receive) = channel();
+        let payload: Payload = Arc::new([bytes_of(&[1f32]), &2f32.to_le_bytes()].concat());
+        let answer: OnAnswer = Box::new(move |answer| drop(send.send(answer)));
+        let (work, batching) = (Arc::clone(&self.work), Settings { delay_us: 600_000_000, ..self.batching });
+        self.owner.submit(Submission { kind: 9, batching, work, payload, alone: false, answer }).unwrap();
+        receive
+    }
+
     fn deaths(&self) -> Vec<Death> {
         self.deaths.lock().unwrap().clone()
     }
@@ -162,8 +172,8 @@ fn what_never_fits_is_refused_at_once() {
 #[test]
 fn a_sticky_error_stops_everything_and_returns_the_others() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Sticky(Sticky::IllegalAddress)));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     assert_eq!(class(&culprit), Class::Sticky);
     assert_eq!(class(&waiting), Class::Returned);
     assert_eq!(bench.try_submit(&[1.0], 2.0, false).err().map(|error| error.class()), Some(Class::Returned));
@@ -185,8 +195,8 @@ fn a_batch_that_kills_the_device_makes_its_members_suspects() {
 #[test]
 fn a_kernel_that_never_ends_is_hung() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Hang));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     let error = get(&culprit).result.unwrap_err();
     assert!(matches!(error, GpuError::Sticky { sticky: Sticky::Hung { limit_ms: 400 }, .. }), "{error}");
     assert_eq!(class(&waiting), Class::Returned);
@@ -196,8 +206,8 @@ fn a_kernel_that_never_ends_is_hung() {
 #[test]
 fn a_call_that_never_returns_is_hung_and_everybody_is_answered() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Block));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     assert_eq!(class(&culprit), Class::Sticky);
     assert_eq!(class(&waiting), Class::Returned);
     assert_eq!(bench.deaths().len(), 1);
@@ -294,11 +304,10 @@ fn figures_tell_what_was_done_and_what_waits() {
 #[test]
 fn figures_are_told_while_the_device_hangs_and_after_its_death() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Block));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let running = figures(&bench, |figures| figures.waiting == 0);
-    assert_eq!((running.open, running.waiting, running.failed), (1, 0, 0));
-    let waiting = bench.submit(&[1.0], 2.0);
-    assert_eq!((bench.owner.figures().open, bench.owner.figures().waiting), (2, 1));
+    let running = figures(&bench, |figures| figures.waiting == 1);
+    assert_eq!((running.open, running.waiting, running.failed), (2, 1, 0));
     assert_eq!((class(&culprit), class(&waiting)), (Class::Sticky, Class::Returned));
     let dead = figures(&bench, |figures| figures.failed == 1);
     assert_eq!((dead.open, dead.waiting, dead.failed, dead.attempts), (0, 0, 1, 0));

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Batcher, Member};
 use crate::desk::Desk;
-use crate::flight::{Flight, Means, Took};
-use crate::memory::Pool;
+use crate::flight::{Flight, Progress, Took};
+use crate::means::Means;
 use crate::owner::{IDLE, Job, Note, OwnerSettings, hung};
-use crate::pinned::Stages;
-use crate::work::{Admitted, Modules, Payload, Work};
-use crate::{Backend, Class, GpuError};
+use crate::work::{Admitted, Payload, Work};
+use crate::{Backend, Class, Digest, GpuError, Slice};
 
 /// Batches on their way at once: with two, copies and kernels overlap.
 const FLIGHTS_MAX: usize = 2;
@@ -28,13 +27,13 @@ pub(crate) struct Tower<'a> {
     jobs: BTreeMap<u64, Job>,
     /// Run in no batch with others, but beside other batches.
     singly: VecDeque<u64>,
-    /// A batch that found no memory beside another, and waits for it to end.
-    held: Option<Vec<u64>>,
+    /// Batches that found no memory beside another, and wait for it to end.
+    held: VecDeque<Vec<u64>>,
     /// Run with nothing else on the device: their batch found no memory even so.
     alone: VecDeque<u64>,
     flights: VecDeque<Flight>,
-    /// Since when the oldest flight is the oldest.
-    oldest_since: Instant,
+    /// When a flight last departed, went on or landed.
+    moved: Instant,
     batches: u64,
     began: Instant,
 }
@@ -45,18 +44,14 @@ impl<'a> Tower<'a> {
             backend,
             desk,
             settings,
-            means: Means {
-                pool: Pool::new(settings.memory_max),
-                stages: Stages::new(settings.staging_max),
-                modules: Modules::default(),
-            },
+            means: Means::new(settings.memory_max, settings.staging_max),
             batcher: Batcher::default(),
             jobs: BTreeMap::new(),
             singly: VecDeque::new(),
-            held: None,
+            held: VecDeque::new(),
             alone: VecDeque::new(),
             flights: VecDeque::new(),
-            oldest_since: Instant::now(),
+            moved: Instant::now(),
             batches: 0,
             began: Instant::now(),
         }
@@ -65,11 +60,9 @@ impl<'a> Tower<'a> {
     /// Until the device is closed or dead.
     pub(crate) fn run(mut self) {
         loop {
-            self.promise(self.settings.timeout * 2);
+            self.promise(self.settings.timeout * 2, None);
             if let Err((error, batch)) = self.turn() {
-                // Kernels run in order: it was the oldest whose kernels are not known to be done, else what was being begun.
-                let guilty = self.flights.iter().find(|flight| !flight.computed).map_or(batch, |flight| Some(flight.batch));
-                self.desk.kill(error, guilty);
+                self.desk.kill(error, self.guilty(batch));
             }
             if self.desk.lock().dead.is_some() {
                 // Freeing anything of a dead context may block for ever; it ends with the process.
@@ -86,9 +79,18 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// Promises the watchdog to show life within this time.
-    fn promise(&self, time: Duration) {
-        self.desk.lock().alive_until = Some(Instant::now() + time);
+    /// Whose doing it is if the context dies. Kernels run in the order in which they were queued: it is the first of those that are not known
+    /// to be done, else those of the batch that is being begun.
+    fn guilty(&self, begun: Option<u64>) -> Option<u64> {
+        let first = self.flights.iter().filter_map(|flight| Some((flight.kernels?, flight.batch))).min();
+        first.map(|(_, batch)| batch).or(begun)
+    }
+
+    /// Promises the watchdog to show life within this time, and tells it whose doing it is if not.
+    fn promise(&self, time: Duration, begun: Option<u64>) {
+        let guilty = self.guilty(begun.or_else(|| self.flights.front().map(|flight| flight.batch)));
+        let mut state = self.desk.lock();
+        (state.alive_until, state.guilty) = (Some(Instant::now() + time), guilty);
     }
 
     fn now_us(&self) -> u64 {
@@ -103,7 +105,7 @@ impl<'a> Tower<'a> {
         if !self.flights.is_empty() {
             return LOOK;
         }
-        if !self.singly.is_empty() || !self.alone.is_empty() || self.held.is_some() {
+        if !self.singly.is_empty() || !self.alone.is_empty() || !self.held.is_empty() {
             return Duration::ZERO;
         }
         let due = self.batcher.next_at_us().map(|at| Duration::from_micros(at.saturating_sub(self.now_us())));
@@ -130,21 +132,27 @@ impl<'a> Tower<'a> {
         }
     }
 
-    /// Finishes what is done and begins what is ready.
+    /// Goes on with what is done so far and begins what is ready.
     fn turn(&mut self) -> Result<(), (GpuError, Option<u64>)> {
-        while let Some(flight) = self.flights.front_mut() {
-            if !flight.done(&mut *self.backend).map_err(|error| (error, None))? {
-                if self.oldest_since.elapsed() > self.settings.timeout {
-                    return Err((hung(self.settings.timeout, "a batch"), None));
-                }
-                break;
+        let mut at = 0;
+        while let Some(flight) = self.flights.get_mut(at) {
+            let batch = flight.batch;
+            match flight.advance(&mut *self.backend, &mut self.means) {
+                Ok(Progress::Waits) => at += 1,
+                // Looked at again at once: it may be done already.
+                Ok(Progress::Goes) => self.moved = Instant::now(),
+                Ok(Progress::Landed) => self.land(at).map_err(|error| (error, None))?,
+                Err(error) if error.class() == Class::Sticky => return Err((error, Some(batch))),
+                Err(error) => self.crash(at, error).map_err(|error| (error, Some(batch)))?,
             }
-            self.land().map_err(|error| (error, None))?;
+        }
+        if !self.flights.is_empty() && self.moved.elapsed() > self.settings.timeout {
+            return Err((hung(self.settings.timeout, "a batch"), None));
         }
         while self.flights.len() < FLIGHTS_MAX {
-            let (ids, lone) = if self.held.is_some() && !self.flights.is_empty() {
+            let (ids, lone) = if !self.held.is_empty() && !self.flights.is_empty() {
                 break;
-            } else if let Some(batch) = self.held.take() {
+            } else if let Some(batch) = self.held.pop_front() {
                 (batch, false)
             } else if let Some(id) = self.singly.pop_front() {
                 (vec![id], false)
@@ -172,9 +180,24 @@ impl<'a> Tower<'a> {
         Some(batch.members.iter().map(|member| member.id).collect())
     }
 
-    fn land(&mut self) -> Result<(), GpuError> {
-        let Some(flight) = self.flights.pop_front() else { return Ok(()) };
-        self.oldest_since = Instant::now();
+    /// A step of a flight could not be queued. The device is sound. Where memory was short, it waits for its turn to be alone: beside others it
+    /// might be short for ever.
+    fn crash(&mut self, at: usize, error: GpuError) -> Result<(), GpuError> {
+        let Some(flight) = self.flights.remove(at) else { return Ok(()) };
+        self.moved = Instant::now();
+        let (ids, lone) = (flight.ids.clone(), flight.lone);
+        let error = flight.give_up(&mut *self.backend, &mut self.means, error);
+        if error.class() == Class::Sticky {
+            return Err(error);
+        }
+        self.tell(1, &Took::default());
+        self.failed(ids, (lone, false, false), &error);
+        Ok(())
+    }
+
+    fn land(&mut self, at: usize) -> Result<(), GpuError> {
+        let Some(flight) = self.flights.remove(at) else { return Ok(()) };
+        self.moved = Instant::now();
         let (ids, begun) = (flight.ids.clone(), flight.begun);
         let (results, took) = flight.finish(&mut *self.backend, &mut self.means)?;
         let on_device = begun.elapsed();
@@ -200,6 +223,7 @@ impl<'a> Tower<'a> {
         figures.busy_us += took.compute_us;
         figures.copy_us += took.copy_us;
         (figures.memory_bytes, figures.memory_high_bytes, figures.memory_kept_bytes) = (pool.used(), pool.high(), pool.kept());
+        figures.resident = self.means.residents.counters();
         figures.modules = self.means.modules.count() as u64;
     }
 
@@ -212,19 +236,27 @@ impl<'a> Tower<'a> {
             .filter_map(|id| self.jobs.get(id).map(|job| (*id, Arc::clone(&job.payload), job.admitted.clone())))
             .collect();
         let Some(work) = ids.first().and_then(|id| self.jobs.get(id)).map(|job| Arc::clone(&job.work)) else { return Ok(()) };
-        match self.begin(batch, &*work, &members, lone) {
+        let begun = self.prepare(batch, &*work, lone).and_then(|resident| {
+            let evict = self.flights.is_empty();
+            let begun =
+                Flight::begin(&mut *self.backend, &mut self.means, (batch, lone, evict), Arc::clone(&work), resident, &members);
+            begun.map_err(|error| {
+                self.means.unpin(resident);
+                (error, false)
+            })
+        });
+        match begun {
             Ok(flight) => {
-                if self.flights.is_empty() {
-                    self.oldest_since = Instant::now();
-                }
+                self.moved = Instant::now();
                 self.flights.push_back(flight);
                 self.tell(0, &Took::default());
                 Ok(())
             }
-            Err(error) if error.class() == Class::Sticky => Err((error, Some(batch))),
-            Err(error) => {
+            Err((error, _)) if error.class() == Class::Sticky => Err((error, Some(batch))),
+            Err((error, of_all)) => {
                 self.tell(1, &Took::default());
-                self.failed(ids, lone, &error);
+                let beside = !self.flights.is_empty();
+                self.failed(ids, (lone, beside, of_all), &error);
                 Ok(())
             }
         }
@@ -244,34 +276,31 @@ impl<'a> Tower<'a> {
         state.run(ids, Some((batch, size)));
     }
 
-    fn begin(
-        &mut self,
-        batch: u64,
-        work: &dyn Work,
-        members: &[(u64, Payload, Admitted)],
-        lone: bool,
-    ) -> Result<Flight, GpuError> {
-        let programs = work.programs();
-        if !self.means.modules.has(&programs) {
-            self.promise(self.settings.load_timeout);
-            self.means.modules.load(&mut *self.backend, &programs)?;
-            self.promise(self.settings.timeout * 2);
+    /// Sees to programs and what is resident, which stays pinned. An error that is one of the kind and not of a member says so.
+    fn prepare(&mut self, batch: u64, work: &dyn Work, lone: bool) -> Result<Option<(Digest, Slice)>, (GpuError, bool)> {
+        self.promise(self.settings.load_timeout, Some(batch));
+        if !self.means.modules.has(work) {
+            self.means.modules.load(&mut *self.backend, work).map_err(|error| (error, true))?;
         }
-        if lone {
-            self.means.pool.trim(&mut *self.backend)?;
+        let evict = self.flights.is_empty();
+        let resident = self.means.pin(&mut *self.backend, work, evict).map_err(|error| (error, true))?;
+        self.promise(self.settings.timeout * 2, Some(batch));
+        if lone && let Err(error) = self.means.pool.trim(&mut *self.backend) {
+            self.means.unpin(resident);
+            return Err((error, true));
         }
-        Flight::begin(&mut *self.backend, &mut self.means, batch, work, members)
+        Ok(resident)
     }
 
-    /// A batch could not be begun: its members are tried again singly, or alone if memory was short, and one that was is answered.
-    fn failed(&mut self, ids: Vec<u64>, lone: bool, error: &GpuError) {
+    /// A batch did not run: its members are tried again singly, or alone if memory was short, and one that was is answered. What is wrong with
+    /// all of its kind is not tried again.
+    fn failed(&mut self, ids: Vec<u64>, (lone, beside, of_all): (bool, bool, bool), error: &GpuError) {
         let short = error.class() == Class::OutOfMemory;
-        let beside = !self.flights.is_empty();
-        let split = ids.len() > 1 && matches!(error.class(), Class::Refused | Class::Failed);
+        let split = ids.len() > 1 && !of_all && matches!(error.class(), Class::Refused | Class::Failed);
         if short && (beside || !lone) || split {
             self.desk.lock().run(&ids, None);
             match (short, beside) {
-                (true, true) => self.held = Some(ids),
+                (true, true) => self.held.push_back(ids),
                 (true, false) => self.alone.extend(ids),
                 (false, _) => self.singly.extend(ids),
             }

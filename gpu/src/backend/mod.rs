@@ -14,7 +14,7 @@ pub(crate) mod driver;
 pub mod fault;
 mod host;
 
-pub use args::{Twin, TwinArgs};
+pub use args::{BoundTwin, Family, Twin, TwinArgs};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use host::Host;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backend::Host;
 use crate::backend::fault::{Faults, Faulty};
+use crate::backend::lazy::Lazy;
 use crate::batch::Settings;
 use crate::desk::OnAnswer;
 use crate::figures::Figures;
@@ -35,9 +36,24 @@ impl Bench {
     }
 
     pub(crate) fn with(faults: Faults, settings: OwnerSettings) -> Self {
+        Self::over(faults, settings, |planned| Box::new(Faulty::new(Host::new(1 << 30).builtins(), planned)))
+    }
+
+    /// One that does everything as late as it may.
+    pub(crate) fn lazy(seed: u64) -> Self {
+        Self::lazy_with(seed, OwnerSettings { timeout: Duration::from_secs(20), ..SETTINGS })
+    }
+
+    pub(crate) fn lazy_with(seed: u64, settings: OwnerSettings) -> Self {
+        Self::over(Faults::default(), settings, move |planned| {
+            Box::new(Faulty::new(Lazy::new(Host::new(1 << 30).builtins(), seed), planned))
+        })
+    }
+
+    fn over(faults: Faults, settings: OwnerSettings, open: impl FnOnce(Faults) -> Box<dyn Backend> + Send + 'static) -> Self {
         let (planned, deaths) = (faults.clone(), Arc::new(Mutex::new(Vec::new())));
         let told = Arc::clone(&deaths);
-        let open = move || Ok(Box::new(Faulty::new(Host::new(1 << 30).builtins(), planned)) as Box<dyn Backend>);
+        let open = move || Ok(open(planned));
         let owner = Owner::start(settings, open, Box::new(move |death| told.lock().unwrap().push(death))).unwrap();
         Self { owner, faults, deaths }
     }

@@ -197,19 +197,48 @@ fn a_second_step_that_never_ends_is_hung() {
 
 #[test]
 fn each_step_has_the_whole_time_and_another_batch_goes_by_between_them() {
-    // Every step takes three quarters of the time limit: together they take more than it.
-    let slow = Fault::Slow(Duration::from_millis(300));
-    let faults = Faults::default().at(Call::Launch, 1, slow.clone()).at(Call::Launch, 2, slow);
-    let bench = Bench::new(faults);
+    let bench = Bench::new(Faults::default());
     let (work, twin) = aggregation();
     let (other, other_twin) = searching(|_| ());
+    let query = bytes_of(&[1f32, 2.0, 3.0]).to_vec();
+    bytes(&bench.submit(&other, &query));
+    // The sample, then the first launch after the four of a search: together they take more than the time limit of 400 ms.
+    let (before, slow) = (bench.faults.calls(Call::Launch), Fault::Slow(Duration::from_millis(300)));
+    let _shared = bench.faults.clone().at(Call::Launch, before + 1, slow.clone()).at(Call::Launch, before + 6, slow);
     let payload = rows(1, 100, 3);
     let steps = bench.try_submit(0, &work, payload.clone(), true).unwrap().1;
-    let query = bytes_of(&[1f32, 2.0, 3.0]).to_vec();
     let beside = bench.try_submit(1, &other, query.clone(), true).unwrap().1;
     assert_eq!(get(&beside).result, other_twin.twin(&query));
+    assert!(steps.try_recv().is_err(), "the other one lands first");
     assert_eq!(get(&steps).result, twin.twin(&payload));
     assert!(bench.deaths.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_batch_that_hangs_between_the_steps_of_another_is_the_guilty_one() {
+    // The first waits for its sample when the second hangs; its own next step is queued behind that.
+    let faults = Faults::default().at(Call::Launch, 1, Fault::Slow(Duration::from_millis(200))).at(Call::Launch, 2, Fault::Hang);
+    let bench = Bench::new(faults);
+    let (work, _) = aggregation();
+    let hangs: Arc<dyn Work> = Arc::new(AggregateWork::new("counts", AggregateSettings::new([])).unwrap());
+    let first = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;
+    let second = bench.try_submit(1, &hangs, vec![0; 80], true).unwrap().1;
+    assert!(matches!(get(&second).result, Err(GpuError::Sticky { sticky: Sticky::Hung { .. }, .. })));
+    assert_eq!(get(&first).result.unwrap_err().class(), Class::Returned);
+    assert_eq!(bench.deaths.lock().unwrap()[0].digest, Some(hangs.digest()));
+    // Reset, rows, count and places of the first came after the sample of the second.
+    assert_eq!(bench.faults.calls(Call::Launch), 2 + 4);
+}
+
+#[test]
+fn staging_memory_is_given_back_after_every_step() {
+    let bench = Bench::new(Faults::default());
+    let (work, twin) = aggregation();
+    let payload = rows(1, 3000, 500);
+    for _ in 0..5 {
+        assert_eq!(get(&bench.submit(&work, &payload)).result, twin.twin(&payload));
+    }
+    assert_eq!(bench.faults.calls(Call::Stage), 3, "for the rows, for what is read between steps, for the result");
 }
 
 #[test]
@@ -236,9 +265,10 @@ proptest! {
     fn aggregations_of_any_shape_are_those_of_the_twin(
         sizes in prop::collection::vec(prop_oneof![Just(0usize), Just(1), Just(2), Just(4099), 0..3000usize], 1..6),
         groups in prop_oneof![Just(1u64), Just(2), 1..10_000u64],
+        lazy: bool,
         seed: u64,
     ) {
-        let bench = Bench::new(Faults::default());
+        let bench = if lazy { Bench::lazy(seed) } else { Bench::new(Faults::default()) };
         let (work, twin) = aggregation();
         let payloads: Vec<Vec<u8>> = sizes.iter().zip(seed..).map(|(&size, seed)| rows(seed, size, groups)).collect();
         let answers: Vec<_> = payloads.iter().map(|payload| bench.submit(&work, payload)).collect();

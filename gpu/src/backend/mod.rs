@@ -13,6 +13,8 @@ mod cuda;
 pub(crate) mod driver;
 pub mod fault;
 mod host;
+#[cfg(test)]
+pub(crate) mod lazy;
 
 pub use args::{BoundTwin, Family, Twin, TwinArgs};
 #[cfg(feature = "cuda")]

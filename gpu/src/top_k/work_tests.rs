@@ -194,6 +194,37 @@ fn a_matrix_that_does_not_fit_is_refused_at_once_and_one_that_finds_no_memory_is
 }
 
 #[test]
+fn what_a_batch_itself_searches_makes_no_room_for_it() {
+    let (work, twin) = searching(|settings| settings.queries_max = 100);
+    let query = bytes_of(&[1f32, 2.0, 3.0]).to_vec();
+    // As much as the matrix and one query take: four take more.
+    let probe = Bench::new(Faults::default());
+    bytes(&probe.submit(&work, &query));
+    let bench = Bench::with(Faults::default(), OwnerSettings { memory_max: probe.figures().memory_high_bytes + 512, ..SETTINGS });
+    assert_eq!(get(&bench.submit(&work, &query)).result, twin.twin(&query));
+    let many = bytes_of(&[2f32; 3 * 4]).to_vec();
+    let error = get(&bench.submit(&work, &many)).result.unwrap_err();
+    assert!(error.class() == Class::OutOfMemory && error.to_string().contains("a batch of 1 of search"), "{error}");
+    assert_eq!((bench.figures().resident.evictions, bench.figures().resident.misses), (0, 1));
+    assert_eq!(get(&bench.submit(&work, &query)).result, twin.twin(&query));
+}
+
+#[test]
+fn a_matrix_of_many_parts_is_filled_in_its_order() {
+    // A part has 32 MiB: rows that do not fit it evenly, kept in half as many bytes.
+    let (rows, columns) = (3_001u64, 7_919u32);
+    let values: Vec<f32> =
+        (0..rows * u64::from(columns)).map(|index| ((index % 13) as f32) - 6.0 + f32::from(index < 50_000)).collect();
+    let (work, twin) = searching(|settings| {
+        settings.matrix = MatrixSource::Bytes(Arc::new(bytes_of(&values).to_vec()));
+        (settings.rows, settings.columns, settings.kept) = (rows, columns, Dtype::Bf16);
+    });
+    let query = bytes_of(&values[..columns as usize]).to_vec();
+    let lazy = Bench::lazy_with(5, OwnerSettings { memory_max: 1 << 30, timeout: Duration::from_secs(60), ..SETTINGS });
+    assert_eq!(get(&lazy.submit(&work, &query)).result, twin.twin(&query));
+}
+
+#[test]
 fn a_device_that_dies_while_a_matrix_is_filled_answers_everybody() {
     for (call, fault) in [(Call::CopyIn, Fault::Sticky(Sticky::Hardware)), (Call::Launch, Fault::Sticky(Sticky::LaunchFailed))] {
         let bench = Bench::new(Faults::default().at(call, 1, fault));
@@ -227,6 +258,7 @@ proptest! {
         bf16: bool,
         source_bf16: bool,
         tiles: bool,
+        lazy: bool,
         seed: u32,
     ) {
         let whole = |index: usize| ((index as u32).wrapping_mul(2_654_435_761) ^ seed).wrapping_mul(40_503) >> 20 & 7;
@@ -242,7 +274,7 @@ proptest! {
             (settings.kept, settings.tile_bytes) = (if bf16 { Dtype::Bf16 } else { Dtype::F32 }, tiles.then_some(1));
             settings.dtype = if source_bf16 { Dtype::Bf16 } else { Dtype::F32 };
         });
-        let bench = Bench::new(Faults::default());
+        let bench = if lazy { Bench::lazy(seed.into()) } else { Bench::new(Faults::default()) };
         let payloads: Vec<Vec<u8>> = queries.iter().enumerate().map(|(salt, queries)| {
             let values: Vec<f32> = (0..queries * columns as usize).map(|index| whole(index + 7 * salt) as f32 - 2.0).collect();
             bytes_of(&values).to_vec()

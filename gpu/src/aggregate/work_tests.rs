@@ -75,7 +75,7 @@ fn members_of_a_batch_of_aggregations_get_their_own_groups() {
 
 #[test]
 fn a_table_that_is_too_small_grows_within_what_was_reserved() {
-    const ROWS: usize = 20_011;
+    const ROWS: usize = 60_013;
     // Nothing dense and the smallest table; as many dense slots as there may be, and keys that are elsewhere.
     for hints in [Hints { groups: Some(1), keys: Some((1, 0)) }, Hints { groups: Some(1), keys: Some((0, 4 * ROWS as i64 - 1)) }]
     {

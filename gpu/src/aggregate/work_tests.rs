@@ -82,7 +82,9 @@ fn a_table_that_is_too_small_grows_within_what_was_reserved() {
     {
         let work = Arc::new(AggregateWork::new("rollup", AggregateSettings { hints, ..exact() }).unwrap());
         let bench = Bench::new(Faults::default());
-        let payload = rows(9, ROWS, ROWS as u64);
+        // All of them different and far apart, so that every part of what was reserved is used.
+        let keys: Vec<i64> = (0..ROWS as i64).map(|row| row.wrapping_mul(0x1234_5678_9abc_def1)).collect();
+        let payload = [bytes_of(&keys), &rows(9, ROWS, 1)[ROWS * 8..]].concat();
         let answer = bytes(&bench.submit(&(Arc::clone(&work) as Arc<dyn Work>), &payload));
         assert_eq!(Ok(answer), work.twin(&payload));
         assert_eq!(bench.faults.calls(Call::Alloc), 1);

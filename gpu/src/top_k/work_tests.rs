@@ -207,6 +207,10 @@ fn what_a_batch_itself_searches_makes_no_room_for_it() {
     assert!(error.class() == Class::OutOfMemory && error.to_string().contains("a batch of 1 of search"), "{error}");
     assert_eq!((bench.figures().resident.evictions, bench.figures().resident.misses), (0, 1));
     assert_eq!(get(&bench.submit(&work, &query)).result, twin.twin(&query));
+    // For another it does: the batch that failed keeps nothing in its place.
+    let (other, other_twin) = searching(|settings| settings.kept = Dtype::Bf16);
+    assert_eq!(get(&bench.submit(&other, &query)).result, other_twin.twin(&query));
+    assert_eq!(bench.figures().resident.evictions, 1);
 }
 
 #[test]

@@ -100,9 +100,10 @@ impl TopKWork {
         let resident =
             Resident { digest: Digest::of_parts([&matrix_digest.0[..], form.as_bytes()]), bytes: Matrix::bytes(&shape).max(1) };
         let variants = [Variant::load(&shape, dtype), one(&shape, settings.k), many(&shape, settings.k)];
-        let programs: BTreeMap<Variant, Digest> =
-            variants.into_iter().map(|variant| (variant, program(&variant).digest())).collect();
-        let digest = Digest::of_parts(std::iter::once(&b"gpu.top_k"[..]).chain(programs.values().map(|digest| &digest.0[..])));
+        let programs: BTreeMap<Variant, Digest> = variants.iter().map(|variant| (*variant, program(variant).digest())).collect();
+        // In the order of their use: the same programs with other entries are another kind of work.
+        let used = variants.iter().map(|variant| &programs[variant].0[..]);
+        let digest = Digest::of_parts(std::iter::once(&b"gpu.top_k"[..]).chain(used));
         let host = Mutex::new(None);
         Ok(Self { name: name.to_owned(), settings, shape, data, matrix_digest, resident, programs, digest, host })
     }

@@ -179,6 +179,17 @@ fn kinds_of_work_with_one_matrix_share_it() {
 }
 
 #[test]
+fn kinds_of_work_of_the_same_programs_and_other_entries_all_run() {
+    // For 20 rows one query is searched for by the program that loads, for 40 by the one for many.
+    let bench = Bench::new(Faults::default());
+    let query = bytes_of(&[1f32, 2.0, 3.0]).to_vec();
+    for k in [20, 40, 1, 128] {
+        let (work, twin) = searching(|settings| settings.k = k);
+        assert_eq!(get(&bench.submit(&work, &query)).result.map(|bytes| bytes.len()), twin.twin(&query).map(|bytes| bytes.len()));
+    }
+}
+
+#[test]
 fn a_matrix_that_does_not_fit_is_refused_at_once_and_one_that_finds_no_memory_is_tried_again() {
     let small = Bench::with(Faults::default(), OwnerSettings { memory_max: 2000, ..SETTINGS });
     let (work, twin) = searching(|_| ());

@@ -19,7 +19,7 @@ pub(crate) const SETTINGS: OwnerSettings = OwnerSettings {
     memory_max: 64 << 20,
     staging_max: 64 << 20,
     open_max: 1000,
-    timeout: Duration::from_millis(400),
+    timeout: Duration::from_secs(20),
     load_timeout: Duration::from_secs(60),
 };
 pub(crate) const BATCHING: Settings = Settings { size_max: 4, bytes_max: 64 << 20, delay_us: 10_000, weight: 1 };
@@ -39,13 +39,14 @@ impl Bench {
         Self::over(faults, settings, |planned| Box::new(Faulty::new(Host::new(1 << 30).builtins(), planned)))
     }
 
-    /// One that does everything as late as it may.
-    pub(crate) fn lazy(seed: u64) -> Self {
-        Self::lazy_with(seed, OwnerSettings { timeout: Duration::from_secs(20), ..SETTINGS })
+    /// One whose device counts as hung after 400 ms.
+    pub(crate) fn hasty(faults: Faults) -> Self {
+        Self::with(faults, OwnerSettings { timeout: Duration::from_millis(400), ..SETTINGS })
     }
 
-    pub(crate) fn lazy_with(seed: u64, settings: OwnerSettings) -> Self {
-        Self::over(Faults::default(), settings, move |planned| {
+    /// One that does everything as late as it may.
+    pub(crate) fn lazy(seed: u64) -> Self {
+        Self::over(Faults::default(), SETTINGS, move |planned| {
             Box::new(Faulty::new(Lazy::new(Host::new(1 << 30).builtins(), seed), planned))
         })
     }

@@ -231,7 +231,7 @@ fn a_sticky_error_in_the_second_step_is_its_own_doing() {
 #[test]
 fn a_second_step_that_never_ends_is_hung() {
     for (fault, nth) in [(Fault::Hang, 2), (Fault::Block, 2), (Fault::Hang, 6)] {
-        let bench = Bench::new(Faults::default().at(Call::Launch, nth, fault.clone()));
+        let bench = Bench::hasty(Faults::default().at(Call::Launch, nth, fault.clone()));
         let (work, _) = aggregation();
         let culprit = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;
         let error = get(&culprit).result.unwrap_err();
@@ -245,7 +245,7 @@ fn a_second_step_that_never_ends_is_hung() {
 fn each_step_has_the_whole_time() {
     // The sample and the filling of the table take 300 ms each, of a limit of 400.
     let slow = Fault::Slow(Duration::from_millis(300));
-    let bench = Bench::new(Faults::default().at(Call::Launch, 1, slow.clone()).at(Call::Launch, 2, slow));
+    let bench = Bench::hasty(Faults::default().at(Call::Launch, 1, slow.clone()).at(Call::Launch, 2, slow));
     let (work, twin) = aggregation();
     let payload = rows(1, 100, 3);
     assert_eq!(get(&bench.submit(&work, &payload)).result, twin.twin(&payload));
@@ -275,7 +275,7 @@ fn another_batch_goes_by_between_two_steps() {
 fn a_batch_that_hangs_between_the_steps_of_another_is_the_guilty_one() {
     // The first waits for its sample when the second hangs; its own next step is queued behind that.
     let faults = Faults::default().at(Call::Launch, 1, Fault::Slow(Duration::from_millis(200))).at(Call::Launch, 2, Fault::Hang);
-    let bench = Bench::new(faults);
+    let bench = Bench::hasty(faults);
     let (work, _) = aggregation();
     let hangs: Arc<dyn Work> = Arc::new(AggregateWork::new("counts", AggregateSettings::new([])).unwrap());
     let first = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;

@@ -4,6 +4,7 @@
 //! is given the record again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::{Digest, GpuError, Sticky};
 
@@ -16,6 +17,13 @@ pub struct Death {
     pub device: String,
     /// What happened.
     pub sticky: Sticky,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the context of device {} died: {}", self.device, self.sticky)?;
+        self.digest.map_or(Ok(()), |digest| write!(f, " of kernel {digest}"))
+    }
 }
 
 /// Counts of deaths, with a limit each.
@@ -57,14 +65,23 @@ impl Quarantine {
     ///
     /// Names what is in quarantine, with the count, and what to do.
     pub fn check(&self, digest: &Digest, device: &str) -> Result<(), GpuError> {
-        let deaths = |count: Option<&u32>| count.copied().unwrap_or(0);
-        let (kernel, whole) = (deaths(self.digests.get(digest)), deaths(self.devices.get(device)));
+        let kernel = self.digests.get(digest).copied().unwrap_or(0);
         if kernel >= self.digest_max {
             return Err(GpuError::refused(format!(
                 "kernel {digest} is in quarantine: it killed the device's context {kernel} times (limit {}); correct it, which makes it another",
                 self.digest_max
             )));
         }
+        self.check_device(device)
+    }
+
+    /// Whether a device may be used.
+    ///
+    /// # Errors
+    ///
+    /// That it is in quarantine, with the count, and what to do.
+    pub fn check_device(&self, device: &str) -> Result<(), GpuError> {
+        let whole = self.devices.get(device).copied().unwrap_or(0);
         if whole >= self.device_max {
             return Err(GpuError::refused(format!(
                 "device {device} is in quarantine: it failed {whole} times (limit {}); look at `nvidia-smi -q` and restart the machine",

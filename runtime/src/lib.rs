@@ -28,6 +28,8 @@ mod dependents;
 #[cfg(all(feature = "http", feature = "process"))]
 mod fleet;
 mod generators;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod history;
 #[cfg(feature = "http")]
 pub mod http;

@@ -75,6 +75,9 @@ pub(crate) const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage �
 9 written by a newer version · 10 the brokers or the service did not do it · 130 interrupted";
 
 impl Exit {
+    /// The context of a GPU died; a new process has another.
+    pub(crate) const DEVICE_LOST: u8 = 20;
+
     const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,

@@ -155,10 +155,10 @@ impl Keeper {
     }
 
     /// The GPU of the pool that the fewest of its processes have.
-    fn free_gpu(&self, pool: &str) -> Option<u32> {
+    fn free_gpu(&self, pool: &str) -> Option<String> {
         let roles = || self.processes.values().map(|process| &process.role).filter(|role| role.pool == pool);
-        let count = |gpu: u32| roles().filter(|role| role.gpu == Some(gpu)).count();
-        self.pools.get(pool)?.command.gpus.iter().copied().min_by_key(|gpu| count(*gpu))
+        let count = |gpu: &str| roles().filter(|role| role.gpu.as_deref() == Some(gpu)).count();
+        self.pools.get(pool)?.command.gpus.iter().min_by_key(|gpu| count(gpu)).cloned()
     }
 
     fn drain(&mut self, replica: ReplicaId) {

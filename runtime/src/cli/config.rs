@@ -101,11 +101,12 @@ impl Children<'_> {
 /// task types it has is for the verb.
 pub(crate) fn configure(builder: Builder, config: &Config, children: &Children<'_>) -> anyhow::Result<Builder> {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
-    let builder = config.pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
+    let pools = config.all_pools();
+    let builder = pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
         least if least < pool.replicas => builder.pool_between(name, least, pool.replicas, pool.slots),
         _ => builder.pool(name, pool.replicas, pool.slots),
     });
-    let builder = config.all_pools().iter().try_fold(builder, |builder, (name, pool)| {
+    let builder = pools.iter().try_fold(builder, |builder, (name, pool)| {
         Ok::<_, anyhow::Error>(match pool.fleet() {
             Fleet::Local => builder,
             Fleet::Process => builder.process_pool(name, children.command(name, pool)?),

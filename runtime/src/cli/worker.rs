@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ergate::events::worker::WorkerId;
+use ergate::gpu::kernels::GpuError;
 use ergate::gpu::{Gpu, OnDeath};
 use ergate::http::client::ServiceUrl;
 use ergate::tasks;
@@ -108,13 +109,15 @@ pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> 
     block_on(async {
         let mut signals = Signals::listen()?;
         let device = device(args, &config);
+        let (device, missing) =
+            (device.as_ref().and_then(|found| found.as_ref().ok()), device.as_ref().and_then(|found| found.as_ref().err()));
         let Some(server) = with_server(args, &config, &mut signals).await? else { return Ok(Exit::Done) };
-        let worker = worker(args, globals, &config, (&urls, &url), (server.as_ref(), device.as_ref()))?;
+        let worker = worker(args, globals, &config, (&urls, &url), (server.as_ref(), device, missing))?;
         let (ended, server) = work(worker, server, signals, args.child, globals.quiet || args.child).await;
         if let Some(server) = server {
             server.stop().await;
         }
-        if let Some(death) = device.and_then(|device| device.death()) {
+        if let Some(death) = device.and_then(Gpu::death) {
             output::note(&output::escape(&format!("{death}; its process ends, for nothing else frees the device")));
             // The driver may never come back from what a process does at its end.
             ergate::gpu::kernels::leave::now(Exit::DEVICE_LOST);
@@ -166,7 +169,7 @@ fn worker(
     globals: &Globals,
     config: &Config,
     (urls, url): (&[ServiceUrl], &str),
-    (server, device): (Option<&ModelServer>, Option<&Gpu>),
+    (server, device, missing): (Option<&ModelServer>, Option<&Gpu>, Option<&GpuError>),
 ) -> anyhow::Result<Worker> {
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
     let (first, others) = args.engines.split_first().ok_or_else(|| Trouble::Usage("--engine is missing".to_owned()))?;
@@ -180,7 +183,10 @@ fn worker(
     let worker = server.into_iter().fold(worker, |worker, server| worker.room(server.room()));
     let lost = device.cloned().map(|device| async move { drop(device.died().await) });
     let worker = lost.into_iter().fold(worker, Worker::give_back_when);
-    let worker = able(worker, args, config, (server.map(ModelServer::port), device))?;
+    let worker = able(worker, args, config, (server.map(ModelServer::port), device, missing))?;
+    if let Some(error) = missing {
+        gpu::tell_missing(&args.pool, error);
+    }
     let ready = format!("ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM", args.pool, args.slots);
     let quiet = globals.quiet || args.child;
     Ok(worker.on_ready(move || {
@@ -190,12 +196,10 @@ fn worker(
     }))
 }
 
-/// The device for the kernels of the pool; none where there are no kernels, or no device, which is told.
-fn device(args: &WorkerArgs, config: &Config) -> Option<Gpu> {
-    if !config.pool(&args.pool).has_kernels() {
-        return None;
-    }
-    gpu::open(config, args.gpu.as_deref(), OnDeath::Wait).inspect_err(|error| gpu::tell_missing(&args.pool, error)).ok()
+/// The device for the kernels of the pool, or why there is none; nothing where there are no kernels.
+fn device(args: &WorkerArgs, config: &Config) -> Option<Result<Gpu, GpuError>> {
+    let has_kernels = config.pool(&args.pool).has_kernels();
+    has_kernels.then(|| gpu::open(config, args.gpu.as_deref(), OnDeath::Wait))
 }
 
 /// Works until it is to end, and says how that went; gives the server back.
@@ -320,7 +324,7 @@ fn able(
     worker: Worker,
     args: &WorkerArgs,
     config: &Config,
-    (port, device): (Option<u16>, Option<&Gpu>),
+    (port, device, no_device): (Option<u16>, Option<&Gpu>, Option<&GpuError>),
 ) -> anyhow::Result<Worker> {
     let is_asked = |name: &str| args.types.is_empty() || args.types.iter().any(|known| known == name);
     let built_in = tasks::all().into_iter().filter(|task| task.settings.pool == args.pool);
@@ -330,7 +334,11 @@ fn able(
     let names: Vec<String> = names.map(str::to_owned).collect();
     let missing = args.types.iter().find(|name| !names.contains(name));
     if names.is_empty() || missing.is_some() {
-        return Err(unable(args, missing, &names).into());
+        return Err(match no_device {
+            Some(error) => Trouble::NoDevice(format!("the kernels of the pool {:?} cannot run here: {error}", args.pool)),
+            None => unable(args, missing, &names),
+        }
+        .into());
     }
     let built_in = built_in.into_iter().filter(|task| is_asked(task.name));
     let worker = built_in.fold(worker, |worker, task| worker.task_function(task.name, Arc::clone(&task.function)));

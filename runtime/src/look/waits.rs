@@ -241,6 +241,9 @@ impl Waits {
         let total: u64 = self.sums.iter().map(|sum| sum.0).sum();
         let longest = Kind::ALL.into_iter().filter(|kind| self.remedies[*kind as usize].is_some());
         let longest = longest.max_by_key(|kind| self.sums[*kind as usize]);
+        // Where processes fail for longer than that, no setting of ours is what helps.
+        let failing = self.sums[Kind::Failing as usize];
+        let longest = longest.filter(|kind| self.sums[*kind as usize] >= failing);
         let remedy = longest.and_then(|kind| self.remedies[kind as usize].take()).map(|(_, remedy)| remedy);
         Some(json!({
             "requested": first_at.rfc3339(), "starts": self.starts, "waiting": is_waiting, "waited_us": total,

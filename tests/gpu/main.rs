@@ -1,9 +1,14 @@
 //! GPU tasks through a whole engine: batches, faults of kernels, and processes whose device is lost, all on CPU twins, so without a GPU.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, dead_code, reason = "a test may panic, and uses a part of its helpers")]
 
-#[path = "support/process.rs"]
+#[path = "../support/command.rs"]
+mod command;
+mod config;
+#[path = "../support/process.rs"]
 mod process;
-#[path = "support/tasks.rs"]
+#[path = "../http/service.rs"]
+mod service;
+#[path = "../support/tasks.rs"]
 mod tasks;
 
 use std::collections::BTreeMap;

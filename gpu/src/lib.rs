@@ -21,6 +21,7 @@ pub mod geometry;
 pub mod kernel;
 pub mod kernel_work;
 pub mod memory;
+pub mod nvml;
 pub mod owner;
 pub mod pinned;
 pub mod quarantine;

@@ -199,7 +199,7 @@ mod tests {
             (Some("NoDevFiles"), vec![]),
             (Some("all"), vec![]),
             (Some(" 3 , 0 "), vec!["GPU-cc40", "GPU-aa10"]),
-            // What PyTorch's tests of its own parser have.
+            // PyTorch's own example of numbers with something behind them.
             (Some("1gpu2,2ampere"), vec!["GPU-aa20", "GPU-bb30"]),
             (Some("+1"), vec!["GPU-aa20"]),
             (Some("0,"), vec!["GPU-aa10"]),

@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod kernel_work;
 pub mod leave;
 pub mod memory;
+pub mod nvml;
 pub mod owner;
 pub mod pinned;
 pub mod quarantine;

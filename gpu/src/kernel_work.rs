@@ -6,8 +6,8 @@ use crate::bind::{self, Bound, whole};
 use crate::formula::Names;
 use crate::kernel::{ArgumentKind, BATCH, Batching, Direction, KernelSpec, ScalarValue};
 use crate::memory::aligned;
-use crate::work::{Admitted, Layout, Piece, Run, Work};
-use crate::{Arg, Digest, GpuError, Limits, Program, Scalar, Stream};
+use crate::work::{Admitted, Layout, Next, Piece, Run, Work};
+use crate::{Arg, DeviceInfo, Digest, GpuError, Limits, Program, Scalar, Stream};
 
 /// A checked kernel.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl Work for KernelWork {
         vec![(self.program.clone(), self.spec.entry.clone())]
     }
 
-    fn lay(&self, members: &[&Admitted]) -> Result<Layout, GpuError> {
+    fn lay(&self, members: &[&Admitted], _: &DeviceInfo) -> Result<Layout, GpuError> {
         let bounds: Option<Vec<&Bound>> = members.iter().map(|member| member.state.downcast_ref::<Bound>()).collect();
         let bounds = bounds.ok_or_else(|| {
             GpuError::failed(format!("kernel {}: a member was admitted by another kind of work", self.spec.name))
@@ -202,7 +202,7 @@ impl Work for KernelWork {
         Ok(layout)
     }
 
-    fn enqueue(&self, run: &mut Run<'_>, layout: &Layout) -> Result<(), GpuError> {
+    fn enqueue(&self, run: &mut Run<'_>, layout: &mut Layout, _: &[u8]) -> Result<Next, GpuError> {
         let kernel = run.kernel(&self.program_digest, &self.spec.entry)?;
         let launches = layout.state.as_ref().and_then(|state| state.downcast_ref::<Vec<Planned>>());
         for planned in launches.into_iter().flatten() {
@@ -214,6 +214,6 @@ impl Work for KernelWork {
             let args: Vec<Arg> = args.collect();
             run.backend.launch(Stream::Compute, kernel, &launch, &args)?;
         }
-        Ok(())
+        Ok(Next::Done)
     }
 }

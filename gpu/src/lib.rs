@@ -6,6 +6,8 @@ pub mod aggregate;
 pub mod array;
 pub mod backend;
 pub mod batch;
+#[cfg(test)]
+mod bench;
 pub mod bind;
 pub mod cache;
 #[cfg(feature = "cuda")]
@@ -15,12 +17,15 @@ pub mod device;
 pub mod digest;
 pub mod dtype;
 pub mod error;
+pub mod figures;
+pub mod filling;
 mod flight;
 pub mod formula;
 pub mod geometry;
 pub mod kernel;
 pub mod kernel_work;
 pub mod leave;
+mod means;
 pub mod memory;
 pub mod nvml;
 pub mod owner;
@@ -30,6 +35,7 @@ pub mod record;
 pub mod resident;
 pub mod signature;
 pub mod top_k;
+mod tower;
 pub mod work;
 pub mod workspace;
 

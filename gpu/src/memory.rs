@@ -24,6 +24,18 @@ impl Block {
         self.bytes
     }
 
+    /// The first bytes of it, whatever parts were taken.
+    ///
+    /// # Errors
+    ///
+    /// When it is shorter.
+    pub fn first(&self, bytes: u64) -> Result<Slice, GpuError> {
+        if bytes > self.bytes {
+            return Err(GpuError::failed(format!("the first {bytes} bytes: {} are reserved", self.bytes)));
+        }
+        Ok(Slice { buffer: self.buffer, offset: 0, bytes })
+    }
+
     /// The next part of it, aligned.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! Every way in which an attempt can end, on the host with faults.
 
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::array::{bytes_of, read};
@@ -10,9 +9,9 @@ use crate::backend::{Host, TwinArgs};
 use crate::kernel::tests::scale;
 use crate::kernel::{Batching, KernelSpec};
 use crate::kernel_work::KernelWork;
-use crate::quarantine::Death;
+use crate::quarantine::{Culprit, Death};
 use crate::work::Answer;
-use crate::{Launch, Sticky};
+use crate::{Class, Launch, Sticky};
 
 /// The twin of `scale`; fails for an input that begins with -1.
 fn twin(_: &Launch, args: &mut TwinArgs<'_>) -> Result<(), GpuError> {
@@ -66,6 +65,16 @@ impl Bench {
 
     fn submit(&self, x: &[f32], factor: f32) -> Receiver<Answer> {
         self.try_submit(x, factor, false).unwrap().1
+    }
+
+    /// One that waits for others of its kind, longer than any test takes.
+    fn waits(&self) -> Receiver<Answer> {
+        let (send, receive) = channel();
+        let payload: Payload = Arc::new([bytes_of(&[1f32]), &2f32.to_le_bytes()].concat());
+        let answer: OnAnswer = Box::new(move |answer| drop(send.send(answer)));
+        let (work, batching) = (Arc::clone(&self.work), Settings { delay_us: 600_000_000, ..self.batching });
+        self.owner.submit(Submission { kind: 9, batching, work, payload, alone: false, answer }).unwrap();
+        receive
     }
 
     fn deaths(&self) -> Vec<Death> {
@@ -163,12 +172,13 @@ fn what_never_fits_is_refused_at_once() {
 #[test]
 fn a_sticky_error_stops_everything_and_returns_the_others() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Sticky(Sticky::IllegalAddress)));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     assert_eq!(class(&culprit), Class::Sticky);
     assert_eq!(class(&waiting), Class::Returned);
     assert_eq!(bench.try_submit(&[1.0], 2.0, false).err().map(|error| error.class()), Some(Class::Returned));
-    let death = Death { digest: Some(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
+    let death =
+        Death { culprit: Culprit::Kernel(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
     assert_eq!(bench.deaths(), [death]);
 }
 
@@ -186,19 +196,19 @@ fn a_batch_that_kills_the_device_makes_its_members_suspects() {
 #[test]
 fn a_kernel_that_never_ends_is_hung() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Hang));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     let error = get(&culprit).result.unwrap_err();
     assert!(matches!(error, GpuError::Sticky { sticky: Sticky::Hung { limit_ms: 400 }, .. }), "{error}");
     assert_eq!(class(&waiting), Class::Returned);
-    assert_eq!(bench.deaths()[0].digest, Some(bench.work.digest()));
+    assert_eq!(bench.deaths()[0].culprit, Culprit::Kernel(bench.work.digest()));
 }
 
 #[test]
 fn a_call_that_never_returns_is_hung_and_everybody_is_answered() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Block));
+    let waiting = bench.waits();
     let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
-    let waiting = bench.submit(&[1.0], 2.0);
     assert_eq!(class(&culprit), Class::Sticky);
     assert_eq!(class(&waiting), Class::Returned);
     assert_eq!(bench.deaths().len(), 1);
@@ -264,4 +274,69 @@ fn many_at_once_all_get_their_own() {
         }
     });
     assert!(bench.faults.calls(Call::Launch) < 2000);
+}
+
+/// Figures once they are so; they are told by another thread.
+fn figures(bench: &Bench, wanted: impl Fn(&Figures) -> bool) -> Figures {
+    for _ in 0..2000 {
+        if wanted(&bench.owner.figures()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bench.owner.figures()
+}
+
+#[test]
+fn figures_tell_what_was_done_and_what_waits() {
+    let bench = Bench::new(Faults::default());
+    let answers = [bench.submit(&[1.0], 2.0), bench.submit(&[-1.0], 2.0)];
+    assert_eq!((bench.owner.figures().waiting, bench.owner.figures().open), (2, 2));
+    assert!(get(&answers[0]).result.is_ok() && get(&answers[1]).result.is_err());
+    let done = figures(&bench, |figures| figures.open == 0);
+    // The batch, and its members singly.
+    assert_eq!((done.batches, done.attempts, done.failed, done.waiting, done.open, done.modules), (3, 1, 1, 0, 0, 1));
+    assert!(done.memory_bytes == 0 && done.memory_high_bytes >= 512 && done.memory_kept_bytes >= 512, "{done:?}");
+    let (id, _answer) = bench.try_submit(&[1.0], 2.0, false).unwrap();
+    bench.owner.cancel(id);
+    assert_eq!(figures(&bench, |figures| figures.open == 0), done, "who is cancelled neither succeeds nor fails");
+}
+
+#[test]
+fn figures_are_told_while_the_device_hangs_and_after_its_death() {
+    let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Block));
+    let waiting = bench.waits();
+    let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    let running = figures(&bench, |figures| figures.waiting == 1);
+    assert_eq!((running.open, running.waiting, running.failed), (2, 1, 0));
+    assert_eq!((class(&culprit), class(&waiting)), (Class::Sticky, Class::Returned));
+    let dead = figures(&bench, |figures| figures.failed == 1);
+    assert_eq!((dead.open, dead.waiting, dead.failed, dead.attempts), (0, 0, 1, 0));
+    bench.faults.release();
+}
+
+#[test]
+fn what_is_in_quarantine_is_refused_from_then_on() {
+    let quarantine = Arc::new(Mutex::new(Quarantine::new(2, 2)));
+    let mut bench = Bench::new(Faults::default());
+    bench.owner = bench.owner.with_quarantine(Arc::clone(&quarantine));
+    let death = Death { culprit: Culprit::Kernel(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::Assert };
+    let record = |death: &Death| quarantine.lock().unwrap().record(death);
+    record(&death);
+    assert_eq!(values(&bench.submit(&[1.0], 2.0)), [2.0]);
+    record(&death);
+    let refused = bench.try_submit(&[1.0], 2.0, false).unwrap_err();
+    assert!(
+        refused.class() == Class::Refused && refused.to_string().contains("killed the device's context 2 times"),
+        "{refused}"
+    );
+    // Another kernel is not meant, until the device is.
+    let other = KernelSpec { source: format!("{} // another", scale().source), ..scale() };
+    bench.work = Arc::new(KernelWork::new(other).unwrap());
+    assert_eq!(values(&bench.submit(&[1.0], 2.0)), [2.0]);
+    let hardware = Death { sticky: Sticky::Hardware, ..death };
+    record(&hardware);
+    record(&hardware);
+    let refused = bench.try_submit(&[1.0], 2.0, false).unwrap_err();
+    assert!(refused.class() == Class::Refused && refused.to_string().contains("device HOST is in quarantine"), "{refused}");
 }

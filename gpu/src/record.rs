@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::quarantine::Death;
+use crate::quarantine::{Culprit, Death};
 use crate::{GpuError, Sticky};
 
 /// The name of the file.
@@ -62,9 +62,13 @@ impl Record {
     }
 }
 
-/// `device kernel what [limit]`, where a kernel that nobody knows is `-`.
-fn show(Death { digest, device, sticky }: &Death) -> String {
-    let kernel = digest.map_or_else(|| "-".to_owned(), |digest| digest.to_string());
+/// `device kernel what [limit]`, where `-` is no kernel and `?` one of several.
+fn show(Death { culprit, device, sticky }: &Death) -> String {
+    let kernel = match culprit {
+        Culprit::Kernel(digest) => digest.to_string(),
+        Culprit::Device => "-".to_owned(),
+        Culprit::Unknown => "?".to_owned(),
+    };
     let what = match sticky {
         Sticky::IllegalAddress => "illegal_address".to_owned(),
         Sticky::Assert => "assert".to_owned(),
@@ -86,8 +90,12 @@ fn parse(line: &str) -> Option<Death> {
         "hung" => Sticky::Hung { limit_ms: words.next()?.parse().ok()? },
         _ => return None,
     };
-    let digest = if kernel == "-" { None } else { Some(kernel.parse().ok()?) };
-    words.next().is_none().then(|| Death { digest, device: device.to_owned(), sticky })
+    let culprit = match kernel {
+        "-" => Culprit::Device,
+        "?" => Culprit::Unknown,
+        digest => Culprit::Kernel(digest.parse().ok()?),
+    };
+    words.next().is_none().then(|| Death { culprit, device: device.to_owned(), sticky })
 }
 
 #[cfg(test)]
@@ -106,7 +114,10 @@ mod tests {
         let deaths: Vec<Death> = kinds
             .into_iter()
             .enumerate()
-            .map(|(at, sticky)| Death { digest: (at > 0).then(|| Digest::of(&[at as u8])), device: format!("GPU-{at}"), sticky })
+            .map(|(at, sticky)| {
+                let culprit = [Culprit::Device, Culprit::Unknown, Culprit::Kernel(Digest::of(&[at as u8]))][at.min(2)];
+                Death { culprit, device: format!("GPU-{at}"), sticky }
+            })
             .collect();
         deaths.iter().for_each(|death| record.add(death).unwrap());
         let mut file = OpenOptions::new().append(true).open(record.path()).unwrap();

@@ -58,6 +58,11 @@ impl<T> Residents<T> {
         })
     }
 
+    /// What is resident under this digest; counts for nothing.
+    pub fn peek(&self, digest: &Digest) -> Option<&T> {
+        self.items.get(digest).map(|item| &item.value)
+    }
+
     /// Makes room, before the value is made: what has to go, least recently used first.
     ///
     /// # Errors
@@ -104,6 +109,16 @@ impl<T> Residents<T> {
         }
     }
 
+    /// The least recently used of what is not pinned, for something else needs its room.
+    pub fn evict_oldest(&mut self) -> Option<T> {
+        let oldest = self.items.iter().filter(|(_, item)| item.pins == 0).min_by_key(|(_, item)| item.used);
+        let digest = oldest.map(|(digest, _)| *digest)?;
+        let item = self.items.remove(&digest)?;
+        self.counters.bytes -= item.bytes;
+        self.counters.evictions += 1;
+        Some(item.value)
+    }
+
     /// Everything that is not pinned, for the device's memory is short.
     pub fn evict_all(&mut self) -> Vec<T> {
         self.evict(0)
@@ -112,12 +127,8 @@ impl<T> Residents<T> {
     fn evict(&mut self, room: u64) -> Vec<T> {
         let mut evicted = Vec::new();
         while self.counters.bytes > room {
-            let oldest =
-                self.items.iter().filter(|(_, item)| item.pins == 0).min_by_key(|(_, item)| item.used).map(|(digest, _)| *digest);
-            let Some(item) = oldest.and_then(|oldest| self.items.remove(&oldest)) else { break };
-            self.counters.bytes -= item.bytes;
-            self.counters.evictions += 1;
-            evicted.push(item.value);
+            let Some(value) = self.evict_oldest() else { break };
+            evicted.push(value);
         }
         evicted
     }

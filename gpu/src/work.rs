@@ -1,12 +1,13 @@
 //! What a device is asked to do: the seam between the owner of a device and the kinds of work.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Backend, Digest, GpuError, Kernel, Limits, Module, Program, Slice};
+use crate::filling::Filling;
+use crate::{Backend, DeviceInfo, Digest, GpuError, Kernel, Limits, Module, Program, Slice};
 
 /// Bytes that came with an attempt, wherever they lie.
 pub type Payload = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -50,8 +51,37 @@ pub struct Layout {
     pub outputs: Vec<Piece>,
     /// The length of each member's result, in bytes.
     pub result_bytes: Vec<usize>,
-    /// For the kind itself.
+    /// For the kind itself, kept from step to step.
     pub state: Option<Box<dyn Any + Send>>,
+}
+
+/// What follows what was queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the results lie where the layout says, and are as long as it says.
+    Done,
+    /// When all of it is done, this part is copied to the host, and the kind of work is asked again, with those bytes.
+    Read(Slice),
+    /// Nothing: these are the results, one for each member in order; the outputs of the layout count for nothing.
+    Results(Vec<Parts>),
+}
+
+/// One result of which the length was not known before: bytes of the host, then parts of the device's memory, one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// What it begins with.
+    pub head: Vec<u8>,
+    /// What follows.
+    pub parts: Vec<Slice>,
+}
+
+/// What a kind of work keeps on the device from batch to batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Who it is: kinds of work that name the same one share it.
+    pub digest: Digest,
+    /// Its length on the device in bytes; it counts towards the limit of the device's memory.
+    pub bytes: u64,
 }
 
 /// A kind of work.
@@ -72,19 +102,45 @@ pub trait Work: Send + Sync {
     /// What must be compiled and loaded before the first batch, with the entries used.
     fn programs(&self) -> Vec<(Program, String)>;
 
-    /// Lays a batch of one class out.
+    /// What must lie on the device for its batches: it is filled before the first of them, and again after it had to make room.
+    fn resident(&self) -> Option<Resident> {
+        None
+    }
+
+    /// Fills what is resident. Blocks the device's thread, as compiling does, for as long as its `load_timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// When its data cannot be had or are not those that were named.
+    fn fill(&self, filling: &mut Filling<'_>) -> Result<(), GpuError> {
+        let _ = filling;
+        Ok(())
+    }
+
+    /// Lays a batch of one class out for this device.
     ///
     /// # Errors
     ///
     /// When its members do not fit together; they are run singly then.
-    fn lay(&self, members: &[&Admitted]) -> Result<Layout, GpuError>;
+    fn lay(&self, members: &[&Admitted], device: &DeviceInfo) -> Result<Layout, GpuError>;
 
-    /// Queues what is to be done with the region, on the stream for kernels, without waiting.
+    /// Queues what is to be done with the region, on the stream for kernels, without waiting. What was asked to be [`Next::Read`] the last
+    /// time is in `read`, which is empty at first.
     ///
     /// # Errors
     ///
-    /// When something is refused.
-    fn enqueue(&self, run: &mut Run<'_>, layout: &Layout) -> Result<(), GpuError>;
+    /// When something is refused; the batch then counts as not having run, and its members are run singly.
+    fn enqueue(&self, run: &mut Run<'_>, layout: &mut Layout, read: &[u8]) -> Result<Next, GpuError>;
+}
+
+/// A kind of work that does without a device, too.
+pub trait HostTwin: Work {
+    /// The result for a payload, computed on the CPU: integers bit by bit those of the device, floats within the bound that the kind states.
+    ///
+    /// # Errors
+    ///
+    /// What [`Work::admit`] refuses, and what makes an attempt fail on the device.
+    fn twin(&self, payload: &[u8]) -> Result<Vec<u8>, GpuError>;
 }
 
 /// What a kind of work has at hand while it queues.
@@ -95,6 +151,8 @@ pub struct Run<'a> {
     pub region: Slice,
     /// Memory beside it, if any was asked for; contents undefined.
     pub scratch: Option<Slice>,
+    /// What is resident, if the kind of work has that.
+    pub resident: Option<Slice>,
     pub(crate) modules: &'a Modules,
 }
 
@@ -105,10 +163,7 @@ impl Run<'_> {
     ///
     /// When it is none of those that the kind named.
     pub fn kernel(&self, program: &Digest, entry: &str) -> Result<Kernel, GpuError> {
-        let found = self.modules.kernels.get(&(*program, entry.to_owned())).copied();
-        found.ok_or_else(|| {
-            GpuError::failed(format!("kernel {entry} was not loaded: it is not among the programs of its kind of work"))
-        })
+        self.modules.kernel(program, entry)
     }
 
     /// A part of the region.
@@ -122,17 +177,24 @@ impl Run<'_> {
 pub(crate) struct Modules {
     modules: BTreeMap<Digest, Module>,
     kernels: BTreeMap<(Digest, String), Kernel>,
+    /// Kinds of work of which everything is there.
+    ready: BTreeSet<Digest>,
 }
 
 impl Modules {
     /// Whether everything of a kind is there.
-    pub(crate) fn has(&self, programs: &[(Program, String)]) -> bool {
-        programs.iter().all(|(program, entry)| self.kernels.contains_key(&(program.digest(), entry.clone())))
+    pub(crate) fn has(&self, work: &dyn Work) -> bool {
+        self.ready.contains(&work.digest())
+    }
+
+    /// How many modules are on the device.
+    pub(crate) fn count(&self) -> usize {
+        self.modules.len()
     }
 
     /// Loads what is missing of a kind; may compile, which takes seconds.
-    pub(crate) fn load(&mut self, backend: &mut dyn Backend, programs: &[(Program, String)]) -> Result<(), GpuError> {
-        for (program, entry) in programs {
+    pub(crate) fn load(&mut self, backend: &mut dyn Backend, work: &dyn Work) -> Result<(), GpuError> {
+        for (program, entry) in &work.programs() {
             let digest = program.digest();
             let module = match self.modules.get(&digest) {
                 Some(module) => *module,
@@ -142,7 +204,15 @@ impl Modules {
                 missing.insert(backend.kernel(module, entry)?);
             }
         }
+        self.ready.insert(work.digest());
         Ok(())
+    }
+
+    pub(crate) fn kernel(&self, program: &Digest, entry: &str) -> Result<Kernel, GpuError> {
+        let found = self.kernels.get(&(*program, entry.to_owned())).copied();
+        found.ok_or_else(|| {
+            GpuError::failed(format!("kernel {entry} was not loaded: it is not among the programs of its kind of work"))
+        })
     }
 }
 

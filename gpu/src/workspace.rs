@@ -1,35 +1,64 @@
-//! Memory that a built-in kernel keeps from run to run, by name: it grows to what is asked and is given back as a whole.
+//! Memory that a built-in kernel uses, by name: its own, which grows to what is asked and is kept from run to run, or parts of what was
+//! reserved for one batch.
 
 use std::collections::BTreeMap;
 
-use crate::{Backend, Buffer, GpuError, Slice, Staging, Stream};
+use crate::memory::aligned;
+use crate::{Backend, GpuError, Slice, Staging, Stream};
 
 /// Scratch memory on the device and a staging area beside it.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    parts: BTreeMap<&'static str, (Buffer, u64)>,
+    parts: BTreeMap<&'static str, Slice>,
+    /// What was reserved, and how much of it is in use.
+    reserved: Option<(Slice, u64)>,
     staging: Option<(Staging, u64)>,
 }
 
 impl Workspace {
+    /// One whose parts lie in this memory, which is given back by whoever reserved it.
+    pub fn within(reserved: Slice) -> Self {
+        Self { reserved: Some((reserved, 0)), ..Self::default() }
+    }
+
     /// At least `bytes` bytes under this name; what they held is lost when they must grow.
     ///
     /// # Errors
     ///
-    /// Out of memory.
+    /// Out of memory, or of what was reserved.
     pub fn part(&mut self, backend: &mut dyn Backend, name: &'static str, bytes: u64) -> Result<Slice, GpuError> {
         let bytes = bytes.max(1);
-        if let Some(&(buffer, have)) = self.parts.get(name) {
-            if have >= bytes {
-                return Ok(Slice { buffer, offset: 0, bytes });
+        if let Some(&part) = self.parts.get(name) {
+            if part.bytes >= bytes {
+                return Ok(Slice { bytes, ..part });
             }
             // Given back first, so that both are never held at once.
             self.parts.remove(name);
-            backend.free(buffer)?;
+            if self.reserved.is_none() {
+                backend.free(part.buffer)?;
+            }
         }
-        let buffer = backend.alloc(bytes)?;
-        self.parts.insert(name, (buffer, bytes));
-        Ok(Slice { buffer, offset: 0, bytes })
+        let part = match &mut self.reserved {
+            None => Slice { buffer: backend.alloc(bytes)?, offset: 0, bytes },
+            Some((reserved, used)) => {
+                let (offset, limit) = (*used, reserved.bytes);
+                let past = aligned(bytes).and_then(|size| offset.checked_add(size));
+                *used = past.filter(|_| offset + bytes <= limit).ok_or_else(|| {
+                    GpuError::failed(format!("{bytes} bytes for {name}: {offset} of the {limit} bytes reserved are in use"))
+                })?;
+                Slice { offset: reserved.offset + offset, bytes, ..*reserved }
+            }
+        };
+        self.parts.insert(name, part);
+        Ok(part)
+    }
+
+    /// Forgets all parts of what was reserved, so that others may lie there; nothing of its own.
+    pub fn restart(&mut self) {
+        if let Some((_, used)) = &mut self.reserved {
+            *used = 0;
+            self.parts.clear();
+        }
     }
 
     /// Copies a part of the device's memory to the host and waits for it, and for everything queued before.
@@ -58,7 +87,7 @@ impl Workspace {
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> u64 {
-        self.parts.values().map(|&(_, bytes)| bytes).sum()
+        self.parts.values().map(|part| part.bytes).sum()
     }
 
     /// Gives all memory back.
@@ -67,8 +96,8 @@ impl Workspace {
     ///
     /// What earlier work met.
     pub fn release(&mut self, backend: &mut dyn Backend) -> Result<(), GpuError> {
-        for (buffer, _) in std::mem::take(&mut self.parts).into_values() {
-            backend.free(buffer)?;
+        for part in std::mem::take(&mut self.parts).into_values().filter(|_| self.reserved.is_none()) {
+            backend.free(part.buffer)?;
         }
         match self.staging.take() {
             Some((staging, _)) => backend.unstage(staging),

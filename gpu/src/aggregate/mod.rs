@@ -14,14 +14,21 @@
 //! beyond the range of double give an infinity or NaN, which may then depend on the order.
 
 mod choice;
+mod course;
+mod host;
 mod plan;
+mod settings;
 mod source;
 mod twin;
+pub mod work;
 
 pub use choice::{Choice, Hints, Sample, scratch_bytes_max};
+pub(crate) use host::twin as host_twin;
 pub use plan::{Aggregation, Groups, Input};
+pub use settings::{AggregateSettings, Operation, ValueColumn};
 pub use source::{ENTRIES, program};
 pub use twin::aggregate;
+pub use work::AggregateWork;
 
 use crate::{Dtype, GpuError};
 

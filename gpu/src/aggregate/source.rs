@@ -40,10 +40,54 @@ pub(super) fn words(spec: &AggregateSpec) -> u64 {
     layout(spec).words.len() as u64
 }
 
+/// What the first line of a program's text begins with; what it was made for follows.
+const MADE_FOR: &str = "// gpu.aggregate:";
+
+/// The words of a group: the operation that feeds each, and from which column.
+pub(super) fn steps(spec: &AggregateSpec) -> Vec<(&'static str, Option<usize>)> {
+    layout(spec).words.iter().map(|word| (word.operation, word.column)).collect()
+}
+
+/// The word that tells whether a group has a row.
+pub(super) fn mark(spec: &AggregateSpec) -> usize {
+    layout(spec).mark
+}
+
+/// What a program was made for, if it is one of these.
+pub(super) fn made_for(program: &Program) -> Option<AggregateSpec> {
+    let (columns, aggregates) = program.source.lines().next()?.strip_prefix(MADE_FOR)?.split_once(';')?;
+    let columns: Option<Vec<Dtype>> = columns.split_whitespace().map(Dtype::from_name).collect();
+    let aggregates = aggregates.split_whitespace().map(|aggregate| match aggregate.split_once(':') {
+        None => (aggregate == "count").then_some(Aggregate::Count),
+        Some((operation, column)) => {
+            let column = column.parse().ok()?;
+            match operation {
+                "sum" => Some(Aggregate::Sum(column)),
+                "min" => Some(Aggregate::Min(column)),
+                "max" => Some(Aggregate::Max(column)),
+                _ => None,
+            }
+        }
+    });
+    AggregateSpec::new(columns?, aggregates.collect::<Option<Vec<_>>>()?).ok()
+}
+
+fn first_line(spec: &AggregateSpec) -> String {
+    let columns: String = spec.columns().iter().map(|dtype| format!(" {}", dtype.name())).collect();
+    let aggregates = spec.aggregates().iter().map(|aggregate| match aggregate {
+        Aggregate::Count => " count".to_owned(),
+        Aggregate::Sum(column) => format!(" sum:{column}"),
+        Aggregate::Min(column) => format!(" min:{column}"),
+        Aggregate::Max(column) => format!(" max:{column}"),
+    });
+    format!("{MADE_FOR}{columns};{}\n", aggregates.collect::<String>())
+}
+
 /// The program for a spec.
 pub fn program(spec: &AggregateSpec) -> Program {
     let source = format!(
-        "{}{}{}{}",
+        "{}{}{}{}{}",
+        first_line(spec),
         macros(spec, &layout(spec)),
         include_str!("../../kernels/aggregate_words.cu"),
         include_str!("../../kernels/aggregate.cu"),

@@ -1,14 +1,21 @@
 //! What a CPU twin gets: the arguments of one launch as slices of host memory.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use super::Scalar;
+use super::{Program, Scalar};
 use crate::{Element, GpuError, Launch};
 
 /// A kernel's twin: does on the host what the kernel does with this launch and these arguments.
 ///
 /// The geometry is given so that a twin may mind it; most only need the arguments.
 pub type Twin = fn(&Launch, &mut TwinArgs<'_>) -> Result<(), GpuError>;
+
+/// A twin that knows the program which its kernel is of.
+pub type BoundTwin = Arc<dyn Fn(&Launch, &mut TwinArgs<'_>) -> Result<(), GpuError> + Send + Sync>;
+
+/// Finds the twin of an entry of a program, for kernels whose text is made for what they do.
+pub type Family = fn(&Program, &str) -> Option<BoundTwin>;
 
 /// One argument of a twin.
 pub(super) enum TwinArg {

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TwinArg;
 use super::{
-    Arg, Backend, Buffer, Event, Gemm, GemmKind, Kernel, MemoryInfo, Module, Program, Slice, Staging, Stream, Twin, TwinArgs,
-    bounds,
+    Arg, Backend, BoundTwin, Buffer, Event, Family, Gemm, GemmKind, Kernel, MemoryInfo, Module, Program, Slice, Staging, Stream,
+    Twin, TwinArgs, bounds,
 };
 use crate::{DeviceInfo, GpuError, Launch, Limits};
 
@@ -52,12 +53,13 @@ impl Memory {
 pub struct Host {
     device: DeviceInfo,
     twins: BTreeMap<String, Twin>,
+    families: Vec<Family>,
     last: u64,
     used: u64,
     buffers: BTreeMap<Buffer, Memory>,
     stagings: BTreeMap<Staging, Memory>,
-    modules: BTreeMap<Module, String>,
-    kernels: BTreeMap<Kernel, (Module, String, Twin)>,
+    modules: BTreeMap<Module, Program>,
+    kernels: BTreeMap<Kernel, (Module, String, BoundTwin)>,
     events: BTreeMap<Event, Instant>,
 }
 
@@ -79,6 +81,7 @@ impl Host {
         Self {
             device,
             twins: BTreeMap::new(),
+            families: Vec::new(),
             last: 0,
             used: 0,
             buffers: BTreeMap::new(),
@@ -93,6 +96,17 @@ impl Host {
     pub fn twin(mut self, entry: &str, twin: Twin) -> Self {
         self.twins.insert(entry.to_owned(), twin);
         self
+    }
+
+    /// With the twins that a family finds, for entries that have none of their own.
+    pub fn family(mut self, family: Family) -> Self {
+        self.families.push(family);
+        self
+    }
+
+    /// With the twins of the built-in kernels, so that these run here through everything that a device would run them through.
+    pub fn builtins(self) -> Self {
+        self.family(crate::aggregate::host_twin).family(crate::top_k::host_twin)
     }
 
     fn next(&mut self) -> u64 {
@@ -209,7 +223,7 @@ impl Backend for Host {
 
     fn load(&mut self, program: &Program) -> Result<Module, GpuError> {
         let module = Module(self.next());
-        self.modules.insert(module, program.name.clone());
+        self.modules.insert(module, program.clone());
         Ok(module)
     }
 
@@ -221,8 +235,11 @@ impl Backend for Host {
 
     fn kernel(&mut self, module: Module, entry: &str) -> Result<Kernel, GpuError> {
         let program = self.modules.get(&module).ok_or_else(|| unknown("module", module.0))?;
-        let twin = *self.twins.get(entry).ok_or_else(|| {
-            GpuError::refused(format!("kernel {entry} of {program} has no CPU twin: it runs only where there is a device"))
+        let own = self.twins.get(entry).map(|&twin| Arc::new(twin) as BoundTwin);
+        let twin = own.or_else(|| self.families.iter().find_map(|family| family(program, entry)));
+        let twin = twin.ok_or_else(|| {
+            let name = &program.name;
+            GpuError::refused(format!("kernel {entry} of {name} has no CPU twin: it runs only where there is a device"))
         })?;
         let kernel = Kernel(self.next());
         self.kernels.insert(kernel, (module, entry.to_owned(), twin));

@@ -13,8 +13,10 @@ mod cuda;
 pub(crate) mod driver;
 pub mod fault;
 mod host;
+#[cfg(test)]
+pub(crate) mod lazy;
 
-pub use args::{Twin, TwinArgs};
+pub use args::{BoundTwin, Family, Twin, TwinArgs};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use host::Host;

@@ -1,6 +1,7 @@
 //! A matrix that stays on the device from search to search.
 
 use super::Shape;
+use crate::memory::ALIGNMENT;
 use crate::workspace::within;
 use crate::{Backend, Buffer, GpuError, Slice, Stream};
 
@@ -20,23 +21,39 @@ impl Matrix {
     ///
     /// Out of memory.
     pub fn alloc(backend: &mut dyn Backend, shape: Shape) -> Result<Self, GpuError> {
+        let buffer = backend.alloc(Self::bytes(&shape).max(1))?;
+        let matrix = Self::over(shape, Slice { buffer, offset: 0, bytes: Self::bytes(&shape) })?;
+        matrix.fill_up(backend)?;
+        Ok(matrix)
+    }
+
+    /// Bytes on the device that a matrix of this shape takes.
+    pub fn bytes(shape: &Shape) -> u64 {
         let (values, norms) = shape.bytes();
-        let start = values.next_multiple_of(256);
-        let buffer = backend.alloc((start + norms).max(1))?;
-        let matrix = Self {
-            shape,
-            buffer,
-            values: Slice { buffer, offset: 0, bytes: values },
-            inverse_norms: Slice { buffer, offset: start, bytes: norms },
-        };
+        values.next_multiple_of(ALIGNMENT) + norms
+    }
+
+    /// A matrix that lies in this memory, of whoever gives it.
+    pub(super) fn over(shape: Shape, memory: Slice) -> Result<Self, GpuError> {
+        let (values, norms) = shape.bytes();
+        let start = values.next_multiple_of(ALIGNMENT);
+        if memory.bytes < start + norms {
+            return Err(GpuError::failed(format!("a matrix of {} bytes in {}", start + norms, memory.bytes)));
+        }
+        let (values, inverse_norms) = (within(memory, 0, values), within(memory, start, norms));
+        Ok(Self { shape, buffer: memory.buffer, values, inverse_norms })
+    }
+
+    /// Queues the zeroing of the rows that fill up to eight, of which there are at most seven; before the others are kept.
+    pub(super) fn fill_up(&self, backend: &mut dyn Backend) -> Result<(), GpuError> {
+        let shape = &self.shape;
         if shape.rows > 0 {
-            // The rows that fill up to eight, of which there are at most seven.
             let row = u64::from(shape.pitch()) * shape.kept.size();
             let first = shape.rows_kept().saturating_sub(8);
-            backend.fill(Stream::Compute, within(matrix.values, first * row, 8 * row), 0)?;
-            backend.fill(Stream::Compute, within(matrix.inverse_norms, first * 4, 8 * 4), 0)?;
+            backend.fill(Stream::Compute, within(self.values, first * row, 8 * row), 0)?;
+            backend.fill(Stream::Compute, within(self.inverse_norms, first * 4, 8 * 4), 0)?;
         }
-        Ok(matrix)
+        Ok(())
     }
 
     /// Its shape.

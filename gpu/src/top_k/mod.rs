@@ -9,17 +9,25 @@
 //! others as there are candidates have true scores that differ from its own by less than twice [`product_error`]. What is equal within
 //! these bounds may come in another order than the true scores have.
 
+mod data;
+mod host;
 mod matrix;
 mod plan;
+mod search;
 mod source;
 mod tiles;
 mod twin;
+pub mod work;
 
+pub use data::MatrixSource;
+pub(crate) use host::twin as host_twin;
 pub use matrix::Matrix;
-pub use plan::{Results, TopK, scratch_bytes_max};
+pub use plan::{Results, TopK};
+pub use search::scratch_bytes_max;
 pub use source::{ENTRIES, Variant, program};
 pub use tiles::{Tile, Tiles};
 pub use twin::top_k;
+pub use work::{TopKSettings, TopKWork};
 
 use crate::{Dtype, GpuError};
 

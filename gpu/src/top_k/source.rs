@@ -51,3 +51,17 @@ pub fn program(variant: &Variant) -> Program {
     );
     Program { name: "top_k.cu".into(), source, options: vec!["--std=c++17".into()] }
 }
+
+/// The variant that a program was made for, if it is one of these.
+pub(super) fn made_for(program: &Program) -> Option<Variant> {
+    let define = |name: &str| {
+        let text = program.source.lines().take(4).find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name));
+        text?.trim().parse::<u32>().ok()
+    };
+    Some(Variant {
+        per_lane: define("TOP_K_PER_LANE")?,
+        bf16: define("TOP_K_BF16")? == 1,
+        source_bf16: define("TOP_K_SOURCE_BF16")? == 1,
+        cosine: define("TOP_K_COSINE")? == 1,
+    })
+}

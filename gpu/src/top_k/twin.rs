@@ -10,7 +10,7 @@ use crate::{Dtype, GpuError};
 ///
 /// When the lengths do not fit the shape.
 pub fn top_k(shape: &Shape, search: &Search, matrix: &[f32], queries: &[f32]) -> Result<Found, GpuError> {
-    let dimension = shape.dimension as usize;
+    let (dimension, k) = (shape.dimension as usize, search.k as usize);
     if matrix.len() as u64 != shape.rows * u64::from(shape.dimension) {
         return Err(refused(format!("a matrix of {} values; {} rows of {dimension} were named", matrix.len(), shape.rows)));
     }
@@ -22,8 +22,13 @@ pub fn top_k(shape: &Shape, search: &Search, matrix: &[f32], queries: &[f32]) ->
         let mut scored: Vec<(f32, i64)> = matrix.chunks_exact(dimension).map(|row| score(shape, row, query)).zip(0..).collect();
         scored.retain(|(score, _)| !score.is_nan());
         // 0.0 is added so that -0.0 becomes 0.0.
-        scored.sort_by(|a, b| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1)));
-        scored.resize(search.k as usize, (f32::NAN, -1));
+        let order = |a: &(f32, i64), b: &(f32, i64)| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then(a.1.cmp(&b.1));
+        if scored.len() > k {
+            scored.select_nth_unstable_by(k - 1, order);
+            scored.truncate(k);
+        }
+        scored.sort_unstable_by(order);
+        scored.resize(k, (f32::NAN, -1));
         found.rows.extend(scored.iter().map(|&(_, row)| row));
         found.scores.extend(scored.iter().map(|&(score, _)| score));
     }

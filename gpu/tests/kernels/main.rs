@@ -10,6 +10,7 @@ mod emulation;
 mod large;
 mod top_k;
 mod top_k_edges;
+mod works;
 
 use emulated::Emulated;
 use ergate_gpu::{Backend, Slice, Workspace};

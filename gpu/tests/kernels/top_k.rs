@@ -69,7 +69,7 @@ fn truth(shape: &Shape, row: &[f32], query: &[f32]) -> (f64, f64) {
 }
 
 /// Checks one query's rows against the true scores and the bounds that are documented.
-fn check(shape: &Shape, search: &Search, matrix: &[f32], query: &[f32], rows: &[i64], scores: &[f32]) {
+pub(crate) fn check(shape: &Shape, search: &Search, matrix: &[f32], query: &[f32], rows: &[i64], scores: &[f32]) {
     let dimension = shape.dimension as usize;
     let truths: Vec<(f64, f64)> = matrix.chunks_exact(dimension).map(|row| truth(shape, row, query)).collect();
     let eligible = truths.iter().filter(|(score, _)| !score.is_nan()).count();

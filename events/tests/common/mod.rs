@@ -427,6 +427,7 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
             format!("held {pool} {replicas} for {}", until.since(envelope.recorded_at))
         }
         Event::SizeHeld { pool, replicas: None, .. } => format!("released {pool}"),
+        Event::AttemptRan { task, attempt, ran } => format!("ran {task}.{attempt} {} {}", ran.device, ran.batch_size),
         Event::PoolResourcesSet { pool, resources, .. } => format!("resources {pool} {:?}", resources.asked.cpu_milli),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {

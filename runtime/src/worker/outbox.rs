@@ -6,6 +6,7 @@ use std::ops::Range;
 use ergate_actors::executor::context::Progress;
 use ergate_actors::workers::runner::News;
 use ergate_events::id::AttemptId;
+use ergate_events::ran::Ran;
 use ergate_events::task::Outcome;
 use hyper::body::Bytes;
 
@@ -25,6 +26,8 @@ pub(super) struct Outbox {
     /// Each with the place of its attempt and the end of its bytes.
     ends: Vec<(usize, usize)>,
     beats: BTreeMap<usize, Beat>,
+    /// Where the attempt ran whose end is the next news.
+    ran: Option<(AttemptId, Ran)>,
 }
 
 /// News of an attempt that goes on.
@@ -121,7 +124,7 @@ fn push_item(into: &mut Vec<u8>, item: &[u8]) -> Range<usize> {
 
 impl Outbox {
     pub(super) const fn new() -> Outbox {
-        Outbox { bytes: Vec::new(), ends: Vec::new(), beats: BTreeMap::new() }
+        Outbox { bytes: Vec::new(), ends: Vec::new(), beats: BTreeMap::new(), ran: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -145,6 +148,7 @@ impl Outbox {
             }
             News::Released => self.leave(place, id, Left::Stopped),
             News::Kept(details) => self.beat(place, id).kept = Some(details.to_vec()),
+            News::Ran(ran) => self.ran = Some((id, ran.clone())),
             News::Progressed(progress) => self.beat(place, id).progress = Some(progress.clone()),
             News::Alive => drop(self.beat(place, id)),
         }
@@ -162,6 +166,9 @@ impl Outbox {
     fn end(&mut self, place: usize, id: AttemptId, rest: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.extend_from_slice(format!("{{\"attempt\":\"{id}\"").as_bytes());
         rest(&mut self.bytes);
+        if let Some((_, ran)) = self.ran.take().filter(|(ended, _)| *ended == id) {
+            wire::push_value(&mut self.bytes, "ran", &wire::Ran::from(&ran));
+        }
         self.bytes.push(b'}');
         self.ends.push((place, self.bytes.len()));
     }

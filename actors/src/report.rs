@@ -119,8 +119,8 @@ impl Report {
     }
 
     /// An attempt ran on this device. Its outcome has to be the next news.
-    pub fn ran(&mut self, task: Ordinal, attempt: u32, ran: Ran) {
-        self.items.push(Item::Ran { task, attempt, ran: Box::new(ran) });
+    pub fn ran(&mut self, task: Ordinal, attempt: u32, ran: Box<Ran>) {
+        self.items.push(Item::Ran { task, attempt, ran });
     }
 
     /// An attempt keeps these details for the next one.

@@ -58,17 +58,17 @@ impl Ran {
     }
 }
 
-/// In one line, as people are told: `on GPU-… with 31 others, 200µs queued, 100µs copies, 50µs kernel, 4096 bytes`.
+/// As people are told in a line: `on GPU-… with 31 others, 200µs queued, 100µs copies, 50µs kernel`.
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ran { device, driver: _, kernel: _, batch_size, queue, copy, compute, memory_bytes } = self;
+        let Ran { device, driver: _, kernel: _, batch_size, queue, copy, compute, memory_bytes: _ } = self;
         write!(f, "on {device} ")?;
         match batch_size.saturating_sub(1) {
             0 => f.write_str("alone")?,
             1 => f.write_str("with 1 other")?,
             others => write!(f, "with {others} others")?,
         }
-        write!(f, ", {queue} queued, {copy} copies, {compute} kernel, {memory_bytes} bytes")
+        write!(f, ", {queue} queued, {copy} copies, {compute} kernel")
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn it_is_told_in_one_line() {
         let line = |batch_size| Ran { batch_size, ..ran() }.to_string();
-        assert_eq!(line(32), "on GPU-0 with 31 others, 200µs queued, 100µs copies, 1.5ms kernel, 4096 bytes");
+        assert_eq!(line(32), "on GPU-0 with 31 others, 200µs queued, 100µs copies, 1.5ms kernel");
         assert!(line(2).starts_with("on GPU-0 with 1 other, "), "{}", line(2));
         assert!(line(1).starts_with("on GPU-0 alone, "), "{}", line(1));
     }

@@ -8,6 +8,9 @@ use crate::service::Service;
 
 const KERNEL: &str = "0b55c0d1b8a4b1d5f0c5a0ab3bb4e3c1e0a5fb1a7f8f5e2d9c64c4a4e5b6a7f8";
 
+/// What people are told of an attempt that was alone in its batch.
+const LINE: &str = "attempt=1 ran on GPU-5c1ce4f1-7f51-4f4a-8a34-0d3ab0d5e9b1 alone, 1.2ms queued, 100µs copies, 50µs kernel";
+
 fn ran() -> Value {
     json!({
         "device": "GPU-5c1ce4f1-7f51-4f4a-8a34-0d3ab0d5e9b1", "driver": "13.0", "kernel": KERNEL, "batch_size": 32,
@@ -70,8 +73,11 @@ fn where_an_attempt_ran_is_the_record_before_its_outcome() {
     people_are_told(&service, &second, position(told));
     end(service, home.path());
     let data = home.path().join("data");
-    run(&["replay", "--data", data.to_str().unwrap()]).expect(0);
-    let log = run(&["log", "export", "--data", data.to_str().unwrap()]).expect(0).json_lines();
+    let there = data.to_str().unwrap();
+    run(&["replay", "--data", there]).expect(0);
+    let asked = run(&["task", "history", &second, "--data", there]).expect(0).out;
+    assert!(asked.contains(LINE), "the directory tells what the service told: {asked}");
+    let log = run(&["log", "export", "--data", there]).expect(0).json_lines();
     assert_eq!(log.iter().filter(|event| event["event"] == "attempt_ran").count(), 3);
 }
 
@@ -79,8 +85,7 @@ fn where_an_attempt_ran_is_the_record_before_its_outcome() {
 fn people_are_told(service: &Service, alone: &str, position: u64) {
     let url = format!("http://{}", service.address);
     let asked = run(&["task", "history", alone, "--url", &url]).expect(0).out;
-    let line = "attempt=1 ran on GPU-5c1ce4f1-7f51-4f4a-8a34-0d3ab0d5e9b1 alone, 1.2ms queued, 100µs copies, 50µs kernel";
-    assert!(asked.contains(line), "{asked}");
+    assert!(asked.contains(LINE), "{asked}");
     let asked = run(&["task", "history", alone, "--url", &url, "-o", "json"]).expect(0).json_lines();
     assert_eq!((&asked[2]["ran"]["batch_size"], &asked[2]["ran"]["driver"]), (&json!(1), &Value::Null));
     let shown = run(&["log", "show", &position.to_string(), "--url", &url]).expect(0).out;

@@ -39,6 +39,10 @@ fn pages_of_all_shards_have_every_task_once_while_tasks_end() {
         .collect();
     let taken = engines.all[0].ask("POST", "/v1/tasks", &[("content-type", "application/x-ndjson")], lines.as_bytes());
     assert_eq!(taken.expect(200).json()["accepted"], 500);
+    crate::command::until("a third has ended", || {
+        let ended = engines.all[0].get("/v1/tasks?state=ended&limit=200").expect(200).json();
+        ended["tasks"].as_array().unwrap().len() >= 167
+    });
     let path = "/v1/tasks?limit=17";
     let rows = pages(&engines.all, path, "tasks", || std::thread::sleep(std::time::Duration::from_millis(40)));
     let found = ids(&rows);

@@ -533,7 +533,7 @@ describe! {
     /// What a worker reports.
     #[serde(deny_unknown_fields)]
     WorkReport {
-        /// Attempts that are over; docs/worker-protocol.md has the fields.
+        /// Attempts that are over, each with how it ended and, as `ran`, on which device it ran; docs/worker-protocol.md has the fields.
         #[schema(required = false)]
         outcomes: Vec<Value>,
         /// Attempts that go on.

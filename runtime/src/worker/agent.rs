@@ -185,7 +185,7 @@ impl Agent {
         }
         let Some(link) = self.teller(from) else { return };
         match (stage, news) {
-            (_, News::Kept(_) | News::Progressed(_) | News::Alive) => return link.outbox.add(place, id, news),
+            (_, News::Kept(_) | News::Progressed(_) | News::Ran(_) | News::Alive) => return link.outbox.add(place, id, news),
             (Stage::Ending(left), News::Released) => link.outbox.leave(place, id, left),
             (_, News::Released | News::Succeeded(..) | News::Failed(_)) => link.outbox.add(place, id, news),
         }

@@ -24,6 +24,7 @@ use ergate::gpu::kernels::backend::Host;
 use ergate::gpu::kernels::batch::Settings as Batching;
 use ergate::gpu::kernels::kernel_work::KernelWork;
 use ergate::gpu::kernels::signature::KernelBuilder;
+use ergate::gpu::kernels::work::Work;
 use ergate::gpu::kernels::{DeviceInfo, GpuError, Launch, Limits, Sticky, TwinArgs, leave};
 use ergate::gpu::{Gpu, GpuSettings, OnDeath};
 use ergate::worker::Worker;
@@ -165,6 +166,23 @@ fn counts(ergate: &Runtime) -> (BTreeMap<&'static str, usize>, Vec<Option<u8>>, 
     (counts, exits, returned)
 }
 
+/// The sizes of batches that attempts ran in, and how many attempts told it; the device and the kernel are the same for all.
+fn batches(ergate: &Runtime) -> (Vec<u32>, usize) {
+    let mut sizes = Vec::new();
+    let mut cursor = ergate.reader().cursor(Position(0)).unwrap();
+    while let Some(block) = cursor.next_block().unwrap() {
+        for envelope in block.records() {
+            if let Event::AttemptRan { ran, .. } = envelope.unwrap().event {
+                assert_eq!((ran.device.as_str(), &ran.driver, ran.kernel.0), ("HOST", &None, work().digest().0));
+                assert!(ran.memory_bytes > 0, "{ran:?}");
+                sizes.push(ran.batch_size);
+            }
+        }
+    }
+    let count = sizes.len();
+    (sizes, count)
+}
+
 /// Payloads of different lengths.
 fn payloads(count: usize) -> Vec<Vec<f32>> {
     (0..count).map(|at| (0..=at % 7).map(|x| (x + at) as f32).collect()).collect()
@@ -178,6 +196,9 @@ fn attempts_go_in_batches_to_a_process_with_the_device_and_each_gets_its_own_res
         let all = payloads(100);
         let ends = run(&ergate, &all).await;
         ends.iter().zip(&all).for_each(|(end, payload)| is_scaled(end, payload));
+        let (batches, ran) = batches(&ergate);
+        assert_eq!(ran, 100, "each says where it ran");
+        assert!(batches.iter().any(|size| *size > 1), "{batches:?}");
         // What is no whole number of elements is refused before anything runs, and no attempt changes that.
         for (payload, why) in [(&[1, 2, 3][..], "3 bytes"), (&[], "0 bytes"), (&[0; (1 << 20) + 4], "at most 1048576")] {
             let mut batch = RequestBatch::with_capacity(1, 0);

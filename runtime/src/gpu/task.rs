@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 
 use ergate_actors::executor::function::Runner;
+use ergate_events::ran::{CudaVersion, KernelDigest, Ran};
+use ergate_events::time::Micros;
 use ergate_gpu::batch::Settings as Batching;
 use ergate_gpu::owner::Submission;
-use ergate_gpu::work::{Answer, Work};
+use ergate_gpu::work::{Answer, Provenance, Work};
 use ergate_gpu::{Class, GpuError};
 use tokio::sync::oneshot;
 
@@ -36,6 +38,8 @@ struct GpuRunner {
 struct Place {
     /// What cancels it.
     id: u64,
+    /// Hears what ran where.
+    context: Context,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -52,7 +56,7 @@ impl TaskFunction for GpuTask {
 }
 
 impl Parts {
-    fn submit(&self, context: &Context, payload: &[u8]) -> Result<Place, GpuError> {
+    fn submit(&self, context: Context, payload: &[u8]) -> Result<Place, GpuError> {
         let inner = &self.gpu.inner;
         inner.quarantine.lock().unwrap_or_else(PoisonError::into_inner).check(&self.work.digest(), &inner.owner.device().uuid)?;
         let (tell, answer) = oneshot::channel();
@@ -66,7 +70,7 @@ impl Parts {
             // Whoever asked may have been told to stop.
             answer: Box::new(move |answer| drop(tell.send(answer))),
         })?;
-        Ok(Place { id, answer })
+        Ok(Place { id, context, answer })
     }
 
     /// What an error is to the task; `None` where the attempt is to be given back when the process ends, which is soon.
@@ -90,12 +94,29 @@ impl Parts {
     }
 }
 
+/// What ran where, as the log has it.
+fn ran(from: Provenance) -> Ran {
+    let Provenance { device, driver: (major, minor), digest, batch_size, queue_us, copy_us, compute_us, memory_high_bytes } =
+        from;
+    Ran {
+        device,
+        // A backend of the CPU has none.
+        driver: (major > 0).then_some(CudaVersion { major, minor }),
+        kernel: KernelDigest(digest.0),
+        batch_size: u32::try_from(batch_size).unwrap_or(u32::MAX),
+        queue: Micros(queue_us),
+        copy: Micros(copy_us),
+        compute: Micros(compute_us),
+        memory_bytes: memory_high_bytes,
+    }
+}
+
 impl Runner for GpuRunner {
     fn begin(&mut self, place: usize, context: Context, payload: &[u8]) -> Result<(), TaskError> {
         while self.places.len() <= place {
             self.places.push(None);
         }
-        match self.parts.submit(&context, payload) {
+        match self.parts.submit(context, payload) {
             Ok(attempt) => self.places[place] = Some(attempt),
             Err(error) => match self.parts.failure(&error) {
                 Some(error) => return Err(error),
@@ -108,12 +129,14 @@ impl Runner for GpuRunner {
 
     fn poll(&mut self, place: usize, context: &mut std::task::Context<'_>, result: &mut Vec<u8>) -> Poll<Result<(), TaskError>> {
         let Some(attempt) = self.places.get_mut(place) else { return Poll::Pending };
-        let Some(Place { answer, .. }) = attempt else { return Poll::Pending };
+        let Some(Place { answer, context: own, .. }) = attempt else { return Poll::Pending };
         let Poll::Ready(answer) = Pin::new(answer).poll(context) else { return Poll::Pending };
+        let own = own.clone();
         *attempt = None;
-        let Ok(Answer { result: outcome, .. }) = answer else {
+        let Ok(Answer { result: outcome, provenance }) = answer else {
             return Poll::Ready(Err(TaskError::new("gpu_failed", "the thread of the device ended without an answer")));
         };
+        own.ran_on(ran(provenance));
         match outcome {
             Ok(bytes) => {
                 result.extend_from_slice(&bytes);

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::work::Modules;
 use crate::{Backend, Digest, Event, GpuError, Kernel, Slice, Staging, Stream};
 
-/// Bytes that are sent at once: large enough that copies run at full speed, small enough to be had beside everything else.
-const CHUNK_BYTES: u64 = 32 << 20;
+/// Bytes that are sent at once: large enough that copies run at full speed, small enough to be had beside everything else. Few in tests, so
+/// that small matrices have many parts.
+const CHUNK_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 32 << 20 };
 /// How long the host sleeps between looks at a chunk that is in use: a small part of what copying one takes.
 const LOOK: Duration = Duration::from_micros(50);
 

@@ -99,3 +99,98 @@ impl Means {
         stages.into_iter().try_for_each(|stage| self.stages.give(backend, stage)).and(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Host;
+    use crate::backend::lazy::Lazy;
+    use crate::work::{Admitted, Layout, Next, Run};
+    use crate::{DeviceInfo, Limits, Program, Stream};
+
+    /// Keeps this many bytes, sent a few at a time; fails after so many parts, if it is to.
+    struct Kept {
+        bytes: u64,
+        fails_after: u64,
+    }
+
+    impl Work for Kept {
+        fn name(&self) -> &str {
+            "kept"
+        }
+
+        fn digest(&self) -> Digest {
+            Digest::of(b"kept")
+        }
+
+        fn admit(&self, _: &[u8], _: &Limits) -> Result<Admitted, GpuError> {
+            Err(GpuError::refused("nothing is taken"))
+        }
+
+        fn programs(&self) -> Vec<(Program, String)> {
+            Vec::new()
+        }
+
+        fn resident(&self) -> Option<Resident> {
+            Some(Resident { digest: Digest::of(&self.bytes.to_le_bytes()), bytes: self.bytes })
+        }
+
+        fn fill(&self, filling: &mut Filling<'_>) -> Result<(), GpuError> {
+            for part in 0..self.bytes / 8 {
+                if part == self.fails_after {
+                    return Err(GpuError::refused("no more"));
+                }
+                let write = |to: &mut [u8]| {
+                    to.copy_from_slice(&part.to_le_bytes());
+                    Ok(())
+                };
+                let sent = filling.send(8, write)?;
+                let to = Slice { offset: filling.memory.offset + part * 8, bytes: 8, ..filling.memory };
+                filling.backend.copy(Stream::Compute, sent, to)?;
+            }
+            assert!(filling.send(filling.bytes_max() + 1, |_| Ok(())).is_err(), "more than a chunk");
+            Ok(())
+        }
+
+        fn lay(&self, _: &[&Admitted], _: &DeviceInfo) -> Result<Layout, GpuError> {
+            Ok(Layout::default())
+        }
+
+        fn enqueue(&self, _: &mut Run<'_>, _: &mut Layout, _: &[u8]) -> Result<Next, GpuError> {
+            Ok(Next::Done)
+        }
+    }
+
+    #[test]
+    fn what_was_filled_is_all_there_and_nothing_uses_what_it_came_through() {
+        for seed in 0..20 {
+            let (mut lazy, mut means) = (Lazy::new(Host::new(1 << 30), seed), Means::new(1 << 20, 1 << 20));
+            let kept = Kept { bytes: 800, fails_after: u64::MAX };
+            let pinned = means.pin(&mut lazy, &kept, true).unwrap();
+            assert!(lazy.is_idle(), "seed {seed}");
+            let (_, memory) = pinned.unwrap();
+            let staging = lazy.stage(800).unwrap();
+            lazy.copy_out(Stream::Out, memory, staging, 0).unwrap();
+            lazy.synchronize().unwrap();
+            let words: Vec<u64> = (0..100).collect();
+            assert_eq!(&lazy.staged(staging).unwrap()[..800], crate::array::bytes_of(&words), "seed {seed}");
+            // Pinned it stays, unpinned it makes room.
+            let wanted = (1 << 20) - 512;
+            assert!(means.take(&mut lazy, "x", wanted, true).is_err());
+            means.unpin(pinned);
+            assert!(means.take(&mut lazy, "x", wanted, false).is_err());
+            assert!(means.take(&mut lazy, "x", wanted, true).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_fails_on_the_way_leaves_no_trace() {
+        for (seed, fails_after) in [(1, 0), (2, 1), (3, 50)] {
+            let (mut lazy, mut means) = (Lazy::new(Host::new(1 << 30), seed), Means::new(1 << 20, 1 << 20));
+            let error = means.pin(&mut lazy, &Kept { bytes: 800, fails_after }, true).unwrap_err();
+            assert_eq!(error, GpuError::refused("no more"));
+            assert!(lazy.is_idle() && means.pool.used() == 0 && means.residents.counters().bytes == 0);
+            assert!(means.pin(&mut lazy, &Kept { bytes: 800, fails_after: u64::MAX }, true).is_ok());
+        }
+    }
+}

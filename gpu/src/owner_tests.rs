@@ -205,6 +205,19 @@ fn a_kernel_that_never_ends_is_hung() {
 }
 
 #[test]
+fn a_batch_that_is_only_being_copied_out_has_not_killed_the_device() {
+    let slow = Fault::Slow(Duration::from_millis(300));
+    let faults = Faults::default().at(Call::CopyOut, 1, slow).at(Call::Launch, 2, Fault::Sticky(Sticky::Assert));
+    let bench = Bench::new(faults);
+    let computed = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    // Its kernels are long done, and the owner has seen so, when the next one comes.
+    figures(&bench, |figures| figures.waiting == 0);
+    std::thread::sleep(Duration::from_millis(50));
+    let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    assert_eq!((class(&culprit), class(&computed)), (Class::Sticky, Class::Returned));
+}
+
+#[test]
 fn a_call_that_never_returns_is_hung_and_everybody_is_answered() {
     let bench = Bench::new(Faults::default().at(Call::Launch, 1, Fault::Block));
     let waiting = bench.waits();

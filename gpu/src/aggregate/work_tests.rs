@@ -19,8 +19,8 @@ use crate::{Class, Dtype, GpuError, Sticky};
 /// Sums of i64 and extremes of i32: exact, so that every answer is bit by bit the twin's.
 fn exact() -> AggregateSettings {
     AggregateSettings::new([
-        ValueColumn { name: "amount".into(), dtype: Dtype::I64, operations: vec![Operation::Sum, Operation::Count] },
         ValueColumn { name: "level".into(), dtype: Dtype::I32, operations: vec![Operation::Max, Operation::Min] },
+        ValueColumn { name: "amount".into(), dtype: Dtype::I64, operations: vec![Operation::Sum, Operation::Count] },
     ])
 }
 
@@ -38,7 +38,7 @@ fn rows(seed: u64, rows: usize, groups: u64) -> Vec<u8> {
     let keys: Vec<i64> = (0..rows).map(|row| draw(0, (draw(row, 1) >> 8) % groups.max(1)) as i64).collect();
     let amounts: Vec<i64> = (0..rows).map(|row| draw(row, 2) as i64 >> 20).collect();
     let levels: Vec<i32> = (0..rows).map(|row| draw(row, 3) as i32).collect();
-    [bytes_of(&keys), bytes_of(&amounts), bytes_of(&levels)].concat()
+    [bytes_of(&keys), bytes_of(&levels), bytes_of(&amounts)].concat()
 }
 
 /// The example of the module's documentation.
@@ -75,22 +75,26 @@ fn members_of_a_batch_of_aggregations_get_their_own_groups() {
 
 #[test]
 fn a_table_that_is_too_small_grows_within_what_was_reserved() {
-    let settings = AggregateSettings { hints: Hints { groups: Some(1), keys: Some((1, 0)) }, ..exact() };
-    let work = Arc::new(AggregateWork::new("rollup", settings).unwrap());
-    let bench = Bench::new(Faults::default());
-    let payload = rows(9, 20_011, 20_011);
-    let answer = bytes(&bench.submit(&(Arc::clone(&work) as Arc<dyn Work>), &payload));
-    assert_eq!(Ok(answer), work.twin(&payload));
-    assert_eq!(bench.faults.calls(Call::Alloc), 1);
-    // Reset, rows, count and places, thrice; then the list, its sort and the result.
-    assert!(bench.faults.calls(Call::Launch) >= 3 * 4 + 3, "{}", bench.faults.calls(Call::Launch));
+    const ROWS: usize = 20_011;
+    // Nothing dense and the smallest table; as many dense slots as there may be, and keys that are elsewhere.
+    for hints in [Hints { groups: Some(1), keys: Some((1, 0)) }, Hints { groups: Some(1), keys: Some((0, 4 * ROWS as i64 - 1)) }]
+    {
+        let work = Arc::new(AggregateWork::new("rollup", AggregateSettings { hints, ..exact() }).unwrap());
+        let bench = Bench::new(Faults::default());
+        let payload = rows(9, ROWS, ROWS as u64);
+        let answer = bytes(&bench.submit(&(Arc::clone(&work) as Arc<dyn Work>), &payload));
+        assert_eq!(Ok(answer), work.twin(&payload));
+        assert_eq!(bench.faults.calls(Call::Alloc), 1);
+        // Reset, rows, count and places, twice at least; then the list, its sort and the result.
+        assert!(bench.faults.calls(Call::Launch) >= 2 * 4 + 3, "{}", bench.faults.calls(Call::Launch));
+    }
 }
 
 #[test]
 fn a_member_whose_sum_overflows_fails_alone() {
     let bench = Bench::new(Faults::default());
     let (work, twin) = aggregation();
-    let full = [bytes_of(&[5i64, 5]), bytes_of(&[i64::MAX, 1]), bytes_of(&[0i32, 0])].concat();
+    let full = [bytes_of(&[5i64, 5]), bytes_of(&[0i32, 0]), bytes_of(&[i64::MAX, 1])].concat();
     let payloads = [rows(1, 100, 3), full, rows(2, 7, 2)];
     let answers: Vec<_> = payloads.iter().map(|payload| bench.submit(&work, payload)).collect();
     assert_eq!((get(&answers[0]).result, get(&answers[2]).result), (twin.twin(&payloads[0]), twin.twin(&payloads[2])));
@@ -100,11 +104,30 @@ fn a_member_whose_sum_overflows_fails_alone() {
 }
 
 #[test]
+fn who_finds_no_memory_beside_another_waits_instead_of_evicting() {
+    let (work, twin) = aggregation();
+    let (other, _) = searching(|_| ());
+    let payload = rows(1, 1000, 3);
+    let probe = Bench::new(Faults::default());
+    bytes(&probe.submit(&work, &payload));
+    let one = probe.figures().memory_high_bytes;
+    let bench = Bench::with(Faults::default(), OwnerSettings { memory_max: one * 3 / 2, ..SETTINGS });
+    bytes(&bench.submit(&other, bytes_of(&[1f32, 2.0, 3.0])));
+    let resident = bench.figures().resident;
+    assert!(resident.bytes + one <= one * 3 / 2 && resident.bytes > 0, "{resident:?}");
+    let slow = Fault::Slow(Duration::from_millis(100));
+    let _shared = bench.faults.clone().at(Call::Launch, bench.faults.calls(Call::Launch) + 1, slow);
+    let answers = [(); 3].map(|()| bench.try_submit(0, &work, payload.clone(), true).unwrap().1);
+    answers.iter().for_each(|answer| assert_eq!(get(answer).result, twin.twin(&payload)));
+    assert_eq!((bench.figures().resident, bench.figures().memory_high_bytes), (resident, resident.bytes + one));
+}
+
+#[test]
 fn what_is_no_whole_number_of_rows_is_refused_with_the_numbers() {
     let bench = Bench::new(Faults::default());
     let few = Arc::new(AggregateWork::new("rollup", AggregateSettings { rows_max: 3, ..exact() }).unwrap());
     for (bytes, says) in [
-        (19, "payload of rollup: 19 bytes are no whole number of rows of 20 bytes (key i64, amount i64, level i32)"),
+        (19, "payload of rollup: 19 bytes are no whole number of rows of 20 bytes (key i64, level i32, amount i64)"),
         (80, "payload of rollup: 4 rows, of which it takes at most 3"),
     ] {
         let refused = bench.try_submit(0, &(Arc::clone(&few) as Arc<dyn Work>), vec![0; bytes], false).unwrap_err();
@@ -196,13 +219,24 @@ fn a_second_step_that_never_ends_is_hung() {
 }
 
 #[test]
-fn each_step_has_the_whole_time_and_another_batch_goes_by_between_them() {
+fn each_step_has_the_whole_time() {
+    // The sample and the filling of the table take 300 ms each, of a limit of 400.
+    let slow = Fault::Slow(Duration::from_millis(300));
+    let bench = Bench::new(Faults::default().at(Call::Launch, 1, slow.clone()).at(Call::Launch, 2, slow));
+    let (work, twin) = aggregation();
+    let payload = rows(1, 100, 3);
+    assert_eq!(get(&bench.submit(&work, &payload)).result, twin.twin(&payload));
+    assert!(bench.deaths.lock().unwrap().is_empty());
+}
+
+#[test]
+fn another_batch_goes_by_between_two_steps() {
     let bench = Bench::new(Faults::default());
     let (work, twin) = aggregation();
     let (other, other_twin) = searching(|_| ());
     let query = bytes_of(&[1f32, 2.0, 3.0]).to_vec();
     bytes(&bench.submit(&other, &query));
-    // The sample, then the first launch after the four of a search: together they take more than the time limit of 400 ms.
+    // The sample, then the first launch after the four of a search.
     let (before, slow) = (bench.faults.calls(Call::Launch), Fault::Slow(Duration::from_millis(300)));
     let _shared = bench.faults.clone().at(Call::Launch, before + 1, slow.clone()).at(Call::Launch, before + 6, slow);
     let payload = rows(1, 100, 3);

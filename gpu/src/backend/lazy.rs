@@ -31,6 +31,11 @@ impl<B: Backend> Lazy<B> {
         Self { inner, streams: Default::default(), marked: BTreeSet::new(), last: 0, seed }
     }
 
+    /// Whether everything that was queued is done.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.streams.iter().all(VecDeque::is_empty)
+    }
+
     fn draw(&mut self, below: u64) -> u64 {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.seed >> 33) % below
@@ -185,7 +190,7 @@ impl<B: Backend> Backend for Lazy<B> {
                 went |= self.step((first + stream) % 3)?;
             }
             if !went {
-                assert!(self.streams.iter().all(VecDeque::is_empty), "streams that wait for each other");
+                assert!(self.is_idle(), "streams that wait for each other");
                 return Ok(());
             }
         }

@@ -209,11 +209,11 @@ fn a_batch_that_is_only_being_copied_out_has_not_killed_the_device() {
     let slow = Fault::Slow(Duration::from_millis(300));
     let faults = Faults::default().at(Call::CopyOut, 1, slow).at(Call::Launch, 2, Fault::Sticky(Sticky::Assert));
     let bench = Bench::new(faults);
-    let computed = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    let computed = bench.try_submit(&[1.0], 2.0, false).unwrap().1;
     // Its kernels are long done, and the owner has seen so, when the next one comes.
     figures(&bench, |figures| figures.waiting == 0);
     std::thread::sleep(Duration::from_millis(50));
-    let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    let culprit = bench.try_submit(&[1.0], 2.0, false).unwrap().1;
     assert_eq!((class(&culprit), class(&computed)), (Class::Sticky, Class::Returned));
 }
 

@@ -264,8 +264,11 @@ fn a_batch_that_hangs_between_the_steps_of_another_is_the_guilty_one() {
     assert_eq!(bench.faults.calls(Call::Launch), 2 + 4);
 }
 
+/// A device that died, how its two attempts ended, and their kernels.
+type Killed = (Bench, [Result<Vec<u8>, GpuError>; 2], [Digest; 2]);
+
 /// The first is slow, and its launch or that of the second kills the context: `first` and `second` run in flights of their own.
-fn killed(alone: bool) -> (Bench, [Result<Vec<u8>, GpuError>; 2], [Digest; 2]) {
+fn killed(alone: bool) -> Killed {
     let dead = Fault::Sticky(Sticky::IllegalAddress);
     let faults = Faults::default().at(Call::Launch, 1, Fault::Slow(Duration::from_millis(50))).at(Call::Launch, 2, dead);
     let bench = Bench::new(faults);

@@ -120,7 +120,7 @@ mod tests {
             stop_within: Duration::from_secs(1),
             env_allow: vec!["PATH".to_owned()],
             env_set: vec![("MODE".to_owned(), "{port}-{gpu}".to_owned())],
-            gpu: Some(2),
+            gpu: Some("2".to_owned()),
             launcher: vec!["nice".into(), "-n5".into()],
         }
     }

@@ -82,7 +82,12 @@ impl Choice {
         }
     }
 
-    /// The next table when this one was too small; none when it has a slot for every row twice.
+    /// With no more hashed slots than twice the groups there may be.
+    pub(super) fn at_most(&self, groups_max: u64) -> Self {
+        Self { capacity: self.capacity.min(capacity(u64::MAX, groups_max)), ..*self }
+    }
+
+    /// The next table when this one was too small; none when it has two slots for each of so many rows, or groups.
     pub fn grown(&self, rows: u64) -> Option<Self> {
         let capacity = capacity(self.capacity.saturating_mul(GROWTH), rows);
         (capacity > self.capacity).then_some(Self { capacity, ..*self })
@@ -102,12 +107,17 @@ impl Choice {
 /// The most memory on the device, in bytes, that an aggregation of so many rows takes beside its input, whatever its keys: what is to be
 /// reserved before it is run.
 pub fn scratch_bytes_max(spec: &AggregateSpec, rows: u64) -> u64 {
-    let words = source::words(spec);
+    scratch_bytes(spec, rows, rows)
+}
+
+/// The same where there are no more groups than so many.
+pub(super) fn scratch_bytes(spec: &AggregateSpec, rows: u64, groups_max: u64) -> u64 {
+    let (words, groups) = (source::words(spec), groups_max.min(rows));
     let dense = (DENSE_BYTES_MAX / (8 * words)).min(rows.saturating_mul(4).max(4096));
-    let most = Choice { lo: 0, span: dense, capacity: capacity(u64::MAX, rows), private_capacity: None };
+    let most = Choice { lo: 0, span: dense, capacity: capacity(u64::MAX, groups), private_capacity: None };
     let (accumulators, table) = most.table_bytes(spec);
-    let listed = rows.next_power_of_two().max(SORTED_MIN) + rows;
-    let result = rows * 8 * (1 + spec.aggregates().len() as u64);
+    let listed = groups.next_power_of_two().max(SORTED_MIN) + groups;
+    let result = groups * 8 * (1 + spec.aggregates().len() as u64);
     let small = 4096 + most.slots() / 64;
     accumulators + table + listed * 12 + result + small
 }
@@ -197,5 +207,12 @@ mod tests {
             let bytes = u64::from(choice.private_capacity.unwrap()) * 8 * (1 + source::words(&spec));
             assert!(bytes <= PRIVATE_BYTES, "{columns} columns take {bytes} bytes");
         }
+    }
+
+    #[test]
+    fn what_is_reserved_for_a_hundred_million_rows_follows_from_their_groups() {
+        assert_eq!(scratch_bytes_max(&spec(), 100_000_000) / 1_000_000, 8_743);
+        assert_eq!(scratch_bytes(&spec(), 100_000_000, 1_000_000) / 1_000_000, 107);
+        assert_eq!(scratch_bytes(&spec(), 1000, u64::MAX), scratch_bytes_max(&spec(), 1000));
     }
 }

@@ -42,6 +42,7 @@ pub(super) struct Course {
     hints: Hints,
     /// Memory for the words that kernels leave for the host.
     status: Slice,
+    groups_max: u64,
     at: At,
     grown: u32,
 }
@@ -56,9 +57,10 @@ enum At {
 }
 
 impl Course {
-    /// An aggregation of rows that were checked.
-    pub(super) fn new(input: Input, hints: Hints, status: Slice) -> Self {
-        Self { input, hints, status, at: At::Start, grown: 0 }
+    /// An aggregation of rows that were checked, with no more groups than so many.
+    pub(super) fn new(input: Input, hints: Hints, status: Slice, groups_max: u64) -> Self {
+        let groups_max = groups_max.min(input.rows);
+        Self { input, hints, status, groups_max, at: At::Start, grown: 0 }
     }
 
     /// Queues the next step; `words` are what was read after the one before.
@@ -69,22 +71,27 @@ impl Course {
             At::Start => match (self.hints.groups, self.hints.keys) {
                 (Some(groups), Some((smallest, largest))) => {
                     let sample = Sample { smallest, largest, cells_hit: groups.min(SAMPLES), fullest: 0 };
-                    self.fill(spec, on, Choice::of(spec, rows, &sample, &self.hints))
+                    self.fill(spec, on, Choice::of(spec, rows, &sample, &self.hints).at_most(self.groups_max))
                 }
                 _ => self.sample(on),
             },
             At::Sampled => {
                 let [smallest, largest, cells_hit, fullest, ..] = *words;
                 let sample = Sample { smallest: smallest as i64, largest: largest as i64, cells_hit, fullest };
-                self.fill(spec, on, Choice::of(spec, rows, &sample, &self.hints))
+                self.fill(spec, on, Choice::of(spec, rows, &sample, &self.hints).at_most(self.groups_max))
             }
             At::Filled(choice) if words[0] != 0 => {
-                let larger = choice.grown(rows).ok_or_else(|| {
-                    refused(format!("more groups than a table of {} slots takes; aggregate parts of the rows", choice.capacity))
+                let larger = choice.grown(self.groups_max).ok_or_else(|| match self.groups_max < rows {
+                    true => too_many(self.groups_max),
+                    false => refused(format!(
+                        "more groups than a table of {} slots takes; aggregate parts of the rows",
+                        choice.capacity
+                    )),
                 })?;
                 self.grown += 1;
                 self.fill(spec, on, larger)
             }
+            At::Filled(_) if words[3] > self.groups_max => Err(too_many(self.groups_max)),
             At::Filled(choice) => self.list(spec, on, &choice, (words[2], words[3])),
             At::Gathered(groups) if words[4] == 0 => Ok(Stop::Done(groups)),
             At::Gathered(_) => Err(overflow(spec, words[6] as usize, words[5] as i64)),
@@ -223,6 +230,13 @@ impl On<'_> {
     fn launch(&mut self, entry: &'static str, launch: Launch, args: &[Arg]) -> Result<(), GpuError> {
         self.backend.launch(Stream::Compute, (self.kernel)(entry)?, &launch, args)
     }
+}
+
+/// The error where there are more groups than were said to be at most.
+pub(super) fn too_many(groups_max: u64) -> GpuError {
+    GpuError::failed(format!(
+        "gpu.aggregate: more than {groups_max} groups, its groups_max; raise that, or aggregate parts of the rows"
+    ))
 }
 
 /// Runs of dense slots, and of all slots.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Aggregate, AggregateSpec, source};
+use super::host_words::{HIGH_BIT, Value, empty, join, lift, output};
+use super::{AggregateSpec, source};
 use crate::backend::{BoundTwin, TwinArgs};
 use crate::{Dtype, GpuError, Launch, Program};
 
@@ -18,7 +19,6 @@ const SAMPLE_CELLS: u64 = 8192;
 const LIST_SLOTS: u64 = 2048;
 /// Entries that a block sorts.
 const SORT_BLOCK: u64 = 2048;
-const HIGH_BIT: u64 = 1 << 63;
 
 /// The twin of an entry of an aggregation's program.
 pub(crate) fn twin(program: &Program, entry: &str) -> Option<BoundTwin> {
@@ -39,13 +39,6 @@ pub(crate) fn twin(program: &Program, entry: &str) -> Option<BoundTwin> {
     })
 }
 
-/// A value of a column.
-#[derive(Clone, Copy)]
-enum Value {
-    Int(i64),
-    Float(f64),
-}
-
 /// The words of a group: operation and column.
 struct Group {
     words: Vec<(&'static str, Option<usize>)>,
@@ -58,57 +51,6 @@ fn mixed(mut x: u64) -> u64 {
     x ^= x >> 33;
     x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
-}
-
-fn empty(operation: &str) -> u64 {
-    match operation {
-        "SumFloat" => HIGH_BIT,
-        "MinInt" | "MinFloat" => u64::MAX,
-        _ => 0,
-    }
-}
-
-fn ordered_float(value: f64) -> u64 {
-    let bits = value.to_bits();
-    if bits & HIGH_BIT == 0 { bits | HIGH_BIT } else { !bits }
-}
-
-fn float_of(word: u64) -> f64 {
-    f64::from_bits(if word & HIGH_BIT == 0 { !word } else { word & !HIGH_BIT })
-}
-
-/// The word that a value makes.
-fn lift(operation: &str, value: Value) -> u64 {
-    match (operation, value) {
-        ("SumFloat", Value::Float(value)) => (value + 0.0).to_bits(),
-        ("SumLow", Value::Int(value)) => i64::from(value as i32).cast_unsigned(),
-        ("SumHigh", Value::Int(value)) => ((value >> 32) + (value >> 31 & 1)).cast_unsigned(),
-        ("MinInt" | "MaxInt", Value::Int(value)) => value.cast_unsigned() ^ HIGH_BIT,
-        ("MinFloat", Value::Float(value)) => {
-            if value.is_nan() {
-                u64::MAX - 1
-            } else {
-                ordered_float(value)
-            }
-        }
-        ("MaxFloat", Value::Float(value)) => {
-            if value.is_nan() {
-                1
-            } else {
-                ordered_float(value)
-            }
-        }
-        _ => 1,
-    }
-}
-
-fn join(operation: &str, a: u64, b: u64) -> u64 {
-    match operation {
-        "SumFloat" => (f64::from_bits(a) + f64::from_bits(b)).to_bits(),
-        "MinInt" | "MinFloat" => a.min(b),
-        "MaxInt" | "MaxFloat" => a.max(b),
-        _ => a.wrapping_add(b),
-    }
 }
 
 /// The slot of a key, claimed if need be, or none when the table is too small.
@@ -309,52 +251,12 @@ impl Group {
             columns[place as usize * 8..][..8].copy_from_slice(&key.to_le_bytes());
             let from = slots[entry as usize] as usize * self.words.len();
             let words = &accumulators[from..from + self.words.len()];
-            for output in 0..spec.aggregates().len() {
-                let bytes = self.output(spec, output, words, key, status);
-                let at = (output as u64 + 1) * groups * 8 + place * bytes.len() as u64;
+            for index in 0..spec.aggregates().len() {
+                let bytes = output(&self.words, spec, index, words, key, status);
+                let at = (index as u64 + 1) * groups * 8 + place * bytes.len() as u64;
                 columns[at as usize..][..bytes.len()].copy_from_slice(&bytes);
             }
         }
         Ok(())
     }
-
-    /// What an aggregate makes of a group's words.
-    fn output(&self, spec: &AggregateSpec, output: usize, words: &[u64], key: u64, status: &mut [u64]) -> Vec<u8> {
-        let aggregate = spec.aggregates()[output];
-        let of = |operation: &str| {
-            let word = self.words.iter().position(|word| *word == (operation, aggregate.column()));
-            word.map_or(0, |word| words[word])
-        };
-        let float = aggregate.column().is_some_and(|column| spec.columns()[column].is_float());
-        let (int, real) = match aggregate {
-            Aggregate::Count => (of("Count"), 0.0),
-            Aggregate::Sum(_) if float => (0, f64::from_bits(of("SumFloat"))),
-            Aggregate::Sum(column) if spec.columns()[column] == Dtype::I32 => (of("SumLow"), 0.0),
-            Aggregate::Sum(_) => (wide_sum(of("SumLow"), of("SumHigh"), key, output, status), 0.0),
-            Aggregate::Min(_) if float => (0, nan_or(of("MinFloat"), u64::MAX - 1)),
-            Aggregate::Max(_) if float => (0, nan_or(of("MaxFloat"), 1)),
-            Aggregate::Min(_) => (of("MinInt") ^ HIGH_BIT, 0.0),
-            Aggregate::Max(_) => (of("MaxInt") ^ HIGH_BIT, 0.0),
-        };
-        match spec.output(output) {
-            Dtype::F64 => real.to_le_bytes().to_vec(),
-            Dtype::F32 => (real as f32).to_le_bytes().to_vec(),
-            Dtype::I32 => (int as u32).to_le_bytes().to_vec(),
-            Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::U16 | Dtype::U32 | Dtype::I64 | Dtype::U64 | Dtype::F16 | Dtype::Bf16 => {
-                int.to_le_bytes().to_vec()
-            }
-        }
-    }
-}
-
-fn nan_or(word: u64, nan: u64) -> f64 {
-    if word == nan { f64::NAN } else { float_of(word) }
-}
-
-fn wide_sum(low: u64, high: u64, key: u64, output: usize, status: &mut [u64]) -> u64 {
-    let upper = high.cast_signed().wrapping_add(low.cast_signed() >> 32);
-    if i32::try_from(upper).is_err() && status[4] == 0 {
-        (status[4], status[5], status[6]) = (1, key, output as u64);
-    }
-    upper.cast_unsigned() << 32 | low & 0xffff_ffff
 }

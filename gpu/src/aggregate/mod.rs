@@ -16,6 +16,7 @@
 mod choice;
 mod course;
 mod host;
+mod host_words;
 mod plan;
 mod settings;
 mod source;

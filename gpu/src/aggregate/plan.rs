@@ -75,7 +75,7 @@ impl Aggregation {
         let status = self.workspace.part(backend, "status", STATUS_BYTES)?;
         let kernels = &self.kernels;
         let kernel = |entry: &'static str| Ok(kernels[entry]);
-        let mut course = Course::new(input.clone(), *hints, status);
+        let mut course = Course::new(input.clone(), *hints, status, input.rows);
         let mut words = [0; STATUS_WORDS];
         loop {
             let mut on = On { backend, kernel: &kernel, workspace: &mut self.workspace };

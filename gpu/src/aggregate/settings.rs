@@ -54,6 +54,8 @@ pub struct AggregateSettings {
     pub values: Vec<ValueColumn>,
     /// The most rows of one payload.
     pub rows_max: u64,
+    /// The most groups of one payload: memory is reserved for so many, and an attempt that has more fails. As many as rows without.
+    pub groups_max: Option<u64>,
     /// What is known of the keys; none of it need be right.
     pub hints: Hints,
 }
@@ -61,7 +63,7 @@ pub struct AggregateSettings {
 impl AggregateSettings {
     /// These columns, of any number of rows, with nothing known of their keys.
     pub fn new(values: impl Into<Vec<ValueColumn>>) -> Self {
-        Self { values: values.into(), rows_max: ROWS_MAX, hints: Hints::default() }
+        Self { values: values.into(), rows_max: ROWS_MAX, groups_max: None, hints: Hints::default() }
     }
 
     /// What the kernels are compiled for.
@@ -69,10 +71,13 @@ impl AggregateSettings {
     /// # Errors
     ///
     /// Names what is wrong: too many columns or operations, a type that is not taken, two columns of one name, a column of which nothing is made,
-    /// a limit of rows that is 0 or too high.
+    /// a limit of rows or groups that is 0 or too high.
     pub fn spec(&self) -> Result<AggregateSpec, GpuError> {
         if self.rows_max == 0 || self.rows_max > ROWS_MAX {
             return Err(refused(format!("rows_max is {}; give 1 to {ROWS_MAX}", self.rows_max)));
+        }
+        if self.groups_max == Some(0) {
+            return Err(refused("groups_max is 0; give at least 1, or leave it out".to_owned()));
         }
         let mut aggregates = Vec::new();
         for (index, column) in self.values.iter().enumerate() {
@@ -131,6 +136,7 @@ mod tests {
             (AggregateSettings::new([column("a", Dtype::F16, &sum)]), "column 0 is f16"),
             (AggregateSettings::new(nine), "9 value columns"),
             (none, "rows_max is 0"),
+            (AggregateSettings { groups_max: Some(0), ..AggregateSettings::new([]) }, "groups_max is 0"),
             (many, "rows_max is 4294967296"),
         ] {
             let error = settings.spec().unwrap_err();

@@ -1,5 +1,6 @@
 //! Aggregations through the owner of a device, on the host and with faults.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::aggregate::{Hints, Operation, ValueColumn};
-use crate::array::bytes_of;
+use crate::array::{bytes_of, read};
 use crate::backend::fault::{Call, Fault, Faults};
 use crate::bench::{Bench, SETTINGS, bytes, get, hex};
 use crate::owner::OwnerSettings;
@@ -75,7 +76,7 @@ fn members_of_a_batch_of_aggregations_get_their_own_groups() {
 
 #[test]
 fn a_table_that_is_too_small_grows_within_what_was_reserved() {
-    const ROWS: usize = 20_011;
+    const ROWS: usize = 60_013;
     // Nothing dense and the smallest table; as many dense slots as there may be, and keys that are elsewhere.
     for hints in [Hints { groups: Some(1), keys: Some((1, 0)) }, Hints { groups: Some(1), keys: Some((0, 4 * ROWS as i64 - 1)) }]
     {
@@ -87,6 +88,26 @@ fn a_table_that_is_too_small_grows_within_what_was_reserved() {
         assert_eq!(bench.faults.calls(Call::Alloc), 1);
         // Reset, rows, count and places, twice at least; then the list, its sort and the result.
         assert!(bench.faults.calls(Call::Launch) >= 2 * 4 + 3, "{}", bench.faults.calls(Call::Launch));
+    }
+}
+
+#[test]
+fn more_groups_than_were_said_fail_and_as_many_do_not() {
+    // As many as a table takes that is meant for fewer, and more than any; next to each other and far apart.
+    for (groups, most, next) in
+        [(3000i64, 3000u64, true), (3000, 2999, true), (3000, 2999, false), (9000, 700, false), (4, 3, true), (1, 1, false)]
+    {
+        let settings = AggregateSettings { groups_max: Some(most), ..AggregateSettings::new([]) };
+        let work = Arc::new(AggregateWork::new("counts", settings).unwrap());
+        let keys: Vec<i64> =
+            (0..20_000).map(|row| row % groups * if next { 1 } else { 0x9e37_79b9_7f4a_7c15_u64 as i64 >> 20 }).collect();
+        let payload = bytes_of(&keys).to_vec();
+        let answer = get(&Bench::new(Faults::default()).submit(&(Arc::clone(&work) as Arc<dyn Work>), &payload)).result;
+        assert_eq!(answer, work.twin(&payload));
+        assert_eq!(
+            answer.err().map(|error| error.to_string().contains(&format!("more than {most} groups"))),
+            (groups as u64 > most).then_some(true)
+        );
     }
 }
 
@@ -333,11 +354,19 @@ proptest! {
         sizes in prop::collection::vec(prop_oneof![Just(0usize), Just(1), Just(2), Just(4099), 0..3000usize], 1..6),
         groups in prop_oneof![Just(1u64), Just(2), 1..10_000u64],
         lazy: bool,
+        tight: bool,
         seed: u64,
     ) {
         let bench = if lazy { Bench::lazy(seed) } else { Bench::new(Faults::default()) };
-        let (work, twin) = aggregation();
         let payloads: Vec<Vec<u8>> = sizes.iter().zip(seed..).map(|(&size, seed)| rows(seed, size, groups)).collect();
+        // Memory for exactly as many groups as there are, or for the worst.
+        let groups = payloads.iter().zip(&sizes).map(|(payload, &rows)| {
+            let keys = read::<i64>(&payload[..rows * 8]).unwrap();
+            keys.into_iter().collect::<BTreeSet<i64>>().len() as u64
+        });
+        let groups_max = tight.then(|| groups.max().unwrap_or(0).max(1));
+        let twin = Arc::new(AggregateWork::new("rollup", AggregateSettings { groups_max, ..exact() }).unwrap());
+        let work = Arc::clone(&twin) as Arc<dyn Work>;
         let answers: Vec<_> = payloads.iter().map(|payload| bench.submit(&work, payload)).collect();
         for (payload, answer) in payloads.iter().zip(&answers) {
             prop_assert_eq!(get(answer).result, twin.twin(payload));

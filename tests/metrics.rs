@@ -102,7 +102,7 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
     let registry = Registry::new();
     registry.register(Box::new(runtime.metrics())).unwrap();
     let gathered = registry.gather();
-    // Those of Kafka, of plug-ins, of sources, of workers and of the HTTP service are not there; what replicas use is as soon as one has told.
+    // Those of Kafka, of plug-ins, of sources, of workers, of the HTTP service and of GPUs are not there; what replicas use is as soon as one has told.
     let absent = [
         "ergate_generator_batches_total",
         "ergate_observer_notices_total",
@@ -115,6 +115,11 @@ async fn a_registry_of_the_program_has_them_beside_its_own() {
         "ergate_workers",
         "ergate_pool_cpu_cores",
         "ergate_pool_memory_bytes",
+        "ergate_gpu_utilization_ratio",
+        "ergate_gpu_memory_used_bytes",
+        "ergate_gpu_memory_total_bytes",
+        "ergate_gpu_power_watts",
+        "ergate_gpu_temperature_celsius",
     ];
     for metric in ALL.iter().filter(|metric| !absent.contains(&metric.name)) {
         let family = gathered.iter().find(|family| family.name() == metric.name);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ergate_events::command::{Command, Rejection};
 use ergate_events::id::{Ordinal, ReplicaId};
+use ergate_events::ran::Ran;
 use ergate_events::shard::Answer;
 use ergate_events::task::{Failure, Outcome};
 use ergate_events::time::{Micros, Timestamp};
@@ -48,6 +49,8 @@ pub(crate) enum Item {
     Checkpoint { task: Ordinal, attempt: u32, details: Range<usize> },
     /// It told how far it is, for whoever watches.
     Progress { task: Ordinal, attempt: u32, progress: Box<Progress> },
+    /// It told on which device it ran; its outcome is the next item.
+    Ran { task: Ordinal, attempt: u32, ran: Box<Ran> },
     /// It was given back, or told to stop and did.
     Returned { task: Ordinal, attempt: u32, was_stopped: bool },
     /// It gave no sign of life.
@@ -80,6 +83,7 @@ impl Item {
             | Item::Released { task, attempt, .. }
             | Item::Checkpoint { task, attempt, .. }
             | Item::Progress { task, attempt, .. }
+            | Item::Ran { task, attempt, .. }
             | Item::Returned { task, attempt, .. }
             | Item::Silent { task, attempt, .. } => (task, attempt),
         }
@@ -112,6 +116,11 @@ impl Report {
     /// An attempt told how far it is.
     pub fn progressed(&mut self, task: Ordinal, attempt: u32, progress: Progress) {
         self.items.push(Item::Progress { task, attempt, progress: Box::new(progress) });
+    }
+
+    /// An attempt ran on this device. Its outcome has to be the next news.
+    pub fn ran(&mut self, task: Ordinal, attempt: u32, ran: Box<Ran>) {
+        self.items.push(Item::Ran { task, attempt, ran });
     }
 
     /// An attempt keeps these details for the next one.
@@ -154,6 +163,7 @@ impl Report {
                 let Progress { percent, ref stage, ref message } = **progress;
                 Command::Progress { task, attempt, percent, stage, message }
             }
+            Item::Ran { task, attempt, ref ran } => Command::Ran { task, attempt, ran },
             Item::Silent { task, attempt, last_seen } => Command::MissHeartbeat { task, attempt, last_seen },
             Item::Returned { task, attempt, .. } => Command::ReturnAttempt { task, attempt },
         })

@@ -11,6 +11,7 @@ use ergate_events::time::Timestamp;
 
 use crate::client::{self, Client};
 use crate::error::{ConfigError, Origin};
+use crate::gpu::{self, Gpu};
 use crate::http::{self, Http};
 use crate::kafka::{self, Kafka, is_option_name};
 use crate::limit::{self, Limit};
@@ -35,6 +36,8 @@ pub struct Config {
     pub client: Client,
     /// The log on Apache Kafka.
     pub kafka: Kafka,
+    /// How processes use their GPU.
+    pub gpu: Gpu,
     /// Sizes of pools by name; [`Config::pool`] knows the rest.
     pub pools: BTreeMap<String, Pool>,
     /// Limits by name that task types share.
@@ -141,7 +144,17 @@ const KEYS: [&str; 11] = [
 impl Config {
     /// The size of a pool, whether it has a section or not.
     pub fn pool(&self, name: &str) -> Pool {
-        self.pools.get(name).cloned().unwrap_or_default()
+        let mut pool = self.pools.get(name).cloned().unwrap_or_default();
+        // A kernel can kill the process that launches it, so that is not the engine's own unless somebody says so.
+        pool.has_kernels = self.tasks.values().any(|task| task.is_kernel() && task.settings.pool == name);
+        pool.is_fleet_unsaid = !self.has_origin(&format!("pool.{name}.fleet"));
+        pool
+    }
+
+    /// The pools that have a section, and those that kernels run in.
+    pub fn all_pools(&self) -> BTreeMap<&str, Pool> {
+        let of_kernels = self.tasks.values().filter(|task| task.is_kernel()).map(|task| task.settings.pool.as_str());
+        self.pools.keys().map(String::as_str).chain(of_kernels).map(|name| (name, self.pool(name))).collect()
     }
 
     /// Sets a value from a stronger origin than all before.
@@ -157,6 +170,7 @@ impl Config {
             Some(_) | None if http::KEYS.contains(&key) => self.http.set(key, raw),
             Some(_) | None if client::KEYS.contains(&key) => self.client.set(key, raw),
             Some(_) | None if is_kafka(key) => self.kafka.set(key, raw),
+            None if gpu::KEYS.contains(&key) => self.gpu.set(key, raw, beside(&origin)),
             None if let Some((name, key)) = limit_key(key) => self.named_limits.entry(name.to_owned()).or_default().set(key, raw),
             None if let Some((name, key)) = schedule_key(key) => self.schedules.entry(name.to_owned()).or_default().set(key, raw),
             None if let Some((name, key)) = source_key(key) => {
@@ -216,8 +230,8 @@ impl Config {
         }
         if let Some((name, (key, reason))) = self
             .pools
-            .iter()
-            .find_map(|(name, pool)| Some((name, pool.conflict(self.has_origin(&format!("pool.{name}.fleet")))?)))
+            .keys()
+            .find_map(|name| Some((name, self.pool(name).conflict(self.has_origin(&format!("pool.{name}.fleet")))?)))
         {
             let key = format!("pool.{name}.{key}");
             return Err(ConfigError::Refused { origin: self.origin(&key), key, reason: reason.to_owned() });
@@ -329,6 +343,11 @@ impl Config {
         self.refused(&format!("schedule.{name}"), key, reason)
     }
 
+    /// A refusal of a key of a task type.
+    pub fn refuse_task(&self, name: &str, key: &str, reason: String) -> ConfigError {
+        self.refused(&format!("task.{}", task::quoted(name)), key, reason)
+    }
+
     /// A refusal of what stands under a section, or of the section.
     fn refused(&self, section: &str, key: &str, reason: String) -> ConfigError {
         let key = format!("{section}.{key}");
@@ -382,7 +401,13 @@ impl Config {
         let named = self.named_limits.keys().flat_map(|name| limit::KEYS.map(|key| format!("limit.{name}.{key}")));
         let schedules = self.schedules.keys().flat_map(|name| schedule::KEYS.map(|key| format!("schedule.{name}.{key}")));
         let sources = self.sources.keys().flat_map(|name| source::KEYS.map(|key| format!("source.{name}.{key}")));
-        let plain = KEYS.iter().chain(&http::KEYS).chain(&client::KEYS).chain(&kafka::KEYS).map(|key| (*key).to_owned());
+        let plain = KEYS
+            .iter()
+            .chain(&http::KEYS)
+            .chain(&client::KEYS)
+            .chain(&kafka::KEYS)
+            .chain(&gpu::KEYS)
+            .map(|key| (*key).to_owned());
         let keys = plain.chain(options).chain(pool_keys).chain(named).chain(schedules).chain(sources).chain(tasks);
         keys.map(|key| Setting { value: self.value(&key), origin: self.origin(&key), key }).collect()
     }
@@ -404,6 +429,7 @@ impl Config {
             _ if key.starts_with("http.") => self.http.value(key),
             _ if key.starts_with("client.") => self.client.value(key),
             _ if key.starts_with("kafka.") => self.kafka.value(key),
+            _ if key.starts_with("gpu.") => self.gpu.value(key),
             _ if let Some(TaskKey { name, key }) = task::split(key) => {
                 self.tasks.get(name).map(|task| task.value(key)).unwrap_or_default()
             }
@@ -445,7 +471,8 @@ impl Config {
         }
         if let Some(TaskKey { name, key }) = task::split(key) {
             let executor = task::EXECUTOR_KEYS.map(|key| format!("executor.{key}"));
-            let known = task::KEYS.into_iter().chain(executor.iter().map(String::as_str));
+            let kernel = task::GPU_KEYS.map(|key| format!("executor.{key}"));
+            let known = task::KEYS.into_iter().chain(executor.iter().chain(&kernel).map(String::as_str));
             return format!("task.{}.{}", task::quoted(name), nearest(key, known));
         }
         let named = [
@@ -457,7 +484,8 @@ impl Config {
             "pool.NAME.slots",
             "kafka.options.NAME",
         ];
-        nearest(key, KEYS.into_iter().chain(http::KEYS).chain(client::KEYS).chain(kafka::KEYS).chain(named)).to_owned()
+        nearest(key, KEYS.into_iter().chain(http::KEYS).chain(client::KEYS).chain(kafka::KEYS).chain(gpu::KEYS).chain(named))
+            .to_owned()
     }
 }
 

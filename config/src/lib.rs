@@ -5,6 +5,7 @@
 
 mod client;
 mod error;
+mod gpu;
 mod http;
 mod kafka;
 mod keys;
@@ -22,6 +23,7 @@ mod value;
 
 pub use client::Client;
 pub use error::{ConfigError, Origin};
+pub use gpu::Gpu;
 pub use http::Http;
 pub use kafka::{Format, Kafka};
 pub use keys::{Config, Limits, Log, Setting, Shutdown};
@@ -32,7 +34,7 @@ pub use policy_text::policy_text;
 pub use pool::{Concurrency, Fleet, Pool, Preset, Server};
 pub use secret::{Hidden, OptionValue, SecretError};
 pub use source::Source;
-pub use task::{Executor, HttpExecutor, PayloadBy, ProcessExecutor, Task};
+pub use task::{Batch, Executor, GpuExecutor, HttpExecutor, PayloadBy, ProcessExecutor, Task};
 pub use value::{Durability, Keep, Raw, show_size};
 
 /// The defaults as a file, with the unit and the reason of every key.

@@ -32,6 +32,8 @@ const POLICY: &str = "policy";
 const SHADOW: &str = "shadow.";
 /// Keys of pools whose replicas are processes.
 const PROCESS_KEYS: [&str; 2] = ["gpus", "memory_max"];
+/// Whether kernels may run as their twins on the CPU.
+const CPU_TWINS: &str = "cpu_twins";
 /// Keys of a server.
 const SERVER_KEYS: [&str; 7] = ["command", "ready", "ready_within", "health_every", "stop_within", "env", "concurrency"];
 /// Keys that stand for one of those above.
@@ -58,7 +60,7 @@ fn shadow(key: &str) -> Option<&str> {
 
 /// All keys that have one name.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().chain([POLICY, PRICE]).chain(ASKED).chain(PROCESS_KEYS).chain(SERVER_KEYS)
+    KEYS.into_iter().chain([POLICY, PRICE, CPU_TWINS]).chain(ASKED).chain(PROCESS_KEYS).chain(SERVER_KEYS)
 }
 
 /// `[pool.NAME]`.
@@ -82,8 +84,14 @@ pub struct Pool {
     pub server: Option<Server>,
     /// What a server is to have, before anybody knows whether there is one.
     parts: Parts,
-    /// Indices of GPUs for its processes.
-    pub gpus: Vec<u32>,
+    /// GPUs for its processes: an index, the beginning of a uuid, or a part of the name.
+    pub gpus: Vec<String>,
+    /// Whether kernels run as their twins on the CPU where there is no GPU.
+    pub cpu_twins: bool,
+    /// Whether a task type that is a kernel runs in it.
+    pub(crate) has_kernels: bool,
+    /// Whether nobody chose who starts its replicas.
+    pub(crate) is_fleet_unsaid: bool,
     /// How many attempts a worker has at a time.
     pub concurrency: Concurrency,
     /// The label of workers of a new version, and of a thousand attempts how many they get.
@@ -204,6 +212,9 @@ impl Default for Pool {
             server: None,
             parts: Parts::default(),
             gpus: Vec::new(),
+            cpu_twins: false,
+            has_kernels: false,
+            is_fleet_unsaid: false,
             concurrency: Concurrency::Unsaid,
             canary: (None, None),
             price: None,
@@ -271,9 +282,16 @@ impl Parts {
 }
 
 impl Pool {
-    /// Who starts its replicas: a worker of its own has every server, so a pool with one is not in the process of the engine.
+    /// Who starts its replicas: a worker of its own has every server, so a pool with one is not in the process of the engine; nor is one with kernels
+    /// unless somebody chose that.
     pub fn fleet(&self) -> Fleet {
-        if self.fleet == Fleet::Local && self.parts.command.is_some() { Fleet::Process } else { self.fleet }
+        let has_processes = self.parts.command.is_some() || self.has_kernels && self.is_fleet_unsaid;
+        if self.fleet == Fleet::Local && has_processes { Fleet::Process } else { self.fleet }
+    }
+
+    /// Whether kernels run in processes of its own.
+    pub const fn has_kernels(&self) -> bool {
+        self.has_kernels
     }
 
     /// The label of workers of a new version, its value, and of a thousand attempts how many they get.
@@ -318,7 +336,8 @@ impl Pool {
             POLICY => self.policy = Some(policy_file(raw, dir)?),
             _ if let Some(name) = shadow(key) => drop(self.shadows.insert(name.to_owned(), policy_file(raw, dir)?)),
             "fleet" => self.fleet = Fleet::named(raw).ok_or("\"local\", \"process\" or \"external\"")?,
-            "gpus" => self.gpus = gpus(raw).ok_or("a list of indices such as [0, 1]")?,
+            "gpus" => self.gpus = gpus(raw).ok_or("a list of indices, uuids or names such as [0, \"GPU-8f0a\", \"H100\"]")?,
+            CPU_TWINS => self.cpu_twins = raw.flag().ok_or("true or false")?,
             "memory_max" => {
                 let size = raw.size().filter(|size| *size >= MEMORY_MIN);
                 self.memory_max = Some(size.ok_or("a size of at least \"64MiB\"")?);
@@ -382,7 +401,7 @@ impl Pool {
         let server = self.server.is_some().then_some(SERVER_KEYS).into_iter().flatten();
         let canary = self.canary().map(|_| [CANARY_LABEL, CANARY_SHARE]).into_iter().flatten();
         let policy = self.policy.as_ref().map(|_| POLICY);
-        let price = self.price.map(|_| PRICE);
+        let price = self.price.map(|_| PRICE).into_iter().chain(self.cpu_twins.then_some(CPU_TWINS));
         let resources = ASKED.into_iter().chain(CEILING).filter(|key| self.resource(key).is_some());
         let processes = policy.into_iter().chain(price).chain(resources).chain(processes).chain(canary);
         let plain = KEYS.into_iter().chain(processes).chain(server).map(str::to_owned);
@@ -404,6 +423,7 @@ impl Pool {
             (POLICY, _) => self.policy.as_deref().unwrap_or(Path::new("")).display().to_string(),
             (PRICE, _) => self.price().map(|price| price.to_string()).unwrap_or_default(),
             (key, _) if ASKED.contains(&key) || CEILING.contains(&key) => self.resource(key).unwrap_or_default(),
+            (CPU_TWINS, _) => self.cpu_twins.to_string(),
             ("gpus", _) => format!("{:?}", self.gpus),
             ("memory_max", _) => self.memory_max.map_or_else(|| "none".to_owned(), show_size),
             ("concurrency", _) => if self.is_adaptive() { "adaptive" } else { "fixed" }.to_owned(),
@@ -492,8 +512,11 @@ fn policy_file(raw: &Raw, dir: &Path) -> Result<PathBuf, &'static str> {
     Ok(if shipped { path.into() } else { dir.join(path) })
 }
 
-fn gpus(raw: &Raw) -> Option<Vec<u32>> {
-    raw.texts()?.iter().map(|text| text.parse().ok()).collect()
+fn gpus(raw: &Raw) -> Option<Vec<String>> {
+    let is_one = |text: &String| {
+        (1..=64).contains(&text.len()) && text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    };
+    raw.texts().filter(|all| all.iter().all(is_one))
 }
 
 impl crate::keys::Config {

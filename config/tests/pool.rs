@@ -42,7 +42,10 @@ fn an_external_pool_may_have_a_server_too() {
 fn processes_have_gpus_and_a_bound_on_memory() {
     let config = read("[pool.p]\nfleet = \"process\"\ngpus = [0, 1]\nmemory_max = \"2GiB\"\n", &[]).unwrap();
     let pool = config.pool("p");
-    assert_eq!((pool.gpus.as_slice(), pool.memory_max, pool.is_adaptive()), (&[0, 1][..], Some(2 << 30), false));
+    assert_eq!(
+        (pool.gpus.as_slice(), pool.memory_max, pool.is_adaptive()),
+        (&["0".to_owned(), "1".to_owned()][..], Some(2 << 30), false)
+    );
 }
 
 #[test]
@@ -63,7 +66,7 @@ fn what_cannot_be_together_is_refused_with_its_place() {
         ("health_every = \"0s\"", "never"),
         ("env = [\"A B\"]", "names of variables"),
         ("set.API_KEY = \"secret\"", "what is secret"),
-        ("gpus = [\"a\"]", "indices"),
+        ("gpus = [\"\"]", "indices"),
         ("memory_max = \"1MiB\"", "64MiB"),
         ("concurrency = 4", "adaptive"),
         ("comand = [\"x\"]", "pool.p.command"),

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use ergate_config::{DEFAULT_TOML, Executor, OptionValue, PayloadBy};
+use ergate_config::{Batch, DEFAULT_TOML, Executor, Fleet, OptionValue, PayloadBy};
 use support::{read, refuses};
 
 const THUMB: &str = r#"
@@ -124,10 +124,67 @@ fn every_key_is_explained_in_the_defaults() {
     let lines: Vec<&str> =
         shown.lines().map(|line| line.strip_prefix("# ").unwrap_or("")).filter(|line| !line.starts_with('#')).collect();
     let documented = read(&format!("[task.thumbnail]\n{}", lines.join("\n")), &[]).unwrap();
-    let bare = "[task.thumbnail]\nexecutor.process = [\"x\"]\n[task.embed]\nexecutor.http = \"http://x\"\n";
-    for setting in read(bare, &[]).unwrap().settings() {
-        let own = ["executor.process", "executor.http", "executor.directory"];
+    let kernel = "source = \"scale.cu\"\nentry = \"scale\"\nargs = []\n";
+    let bare =
+        "[task.thumbnail]\nexecutor.process = [\"x\"]\n[task.embed]\nexecutor.http = \"http://x\"\n[task.scale.executor.gpu]\n"
+            .to_owned()
+            + kernel;
+    for setting in read(&bare, &[]).unwrap().settings() {
+        let own = ["executor.process", "executor.http", "executor.directory", "gpu.args", "gpu.grid", "gpu.block"];
         let same = documented.settings().into_iter().find(|other| other.key == setting.key).unwrap();
         assert!(own.iter().any(|key| setting.key.ends_with(key)) || same.value == setting.value, "{setting:?} {same:?}");
     }
+}
+
+const SCALE: &str = r#"
+[task.scale]
+pool = "gpus"
+executor = { gpu = { source = "kernels/scale.cu", entry = "scale", args = ["in x: f32[n]", "out y: f32[n]", "n: u32 = n"], grid = "ceil(n / 256)", block = 256, constants = { TILE = 32 }, batch = "concat", batch_max = 100, batch_delay = "5ms" } }
+"#;
+
+#[test]
+fn a_kernel_is_a_task_type_in_a_process_of_its_own() {
+    let config = read(SCALE, &[]).unwrap();
+    let [("scale", _, Executor::Gpu(kernel))] = &config.task_executors().unwrap()[..] else { panic!("no kernel") };
+    assert_eq!((kernel.source.file_name().unwrap(), kernel.entry.as_str()), ("scale.cu".as_ref(), "scale"));
+    assert!(kernel.source.is_absolute(), "beside the file that names it: {:?}", kernel.source);
+    assert_eq!((kernel.args.len(), kernel.args[2].as_str(), kernel.constants["TILE"]), (3, "n: u32 = n", 32));
+    assert_eq!((kernel.grid.as_slice(), kernel.block.as_slice()), (&["ceil(n / 256)".to_owned()][..], &["256".to_owned()][..]));
+    assert_eq!((kernel.batch, kernel.batch_max, kernel.batch_delay.as_millis()), (Batch::Concat, 100, 5));
+    assert_eq!((kernel.payload_max, kernel.weight), (1 << 20, 1));
+    // A kernel can kill the process that launches it.
+    assert_eq!((config.pool("gpus").fleet(), config.pool("default").fleet()), (Fleet::Process, Fleet::Local));
+    assert_eq!(config.all_pools().into_keys().collect::<Vec<_>>(), ["gpus"]);
+    let said = read(&format!("[pool.gpus]\nfleet = \"local\"\ncpu_twins = true\n{SCALE}"), &[]).unwrap();
+    assert_eq!((said.pool("gpus").fleet(), said.pool("gpus").cpu_twins), (Fleet::Local, true));
+    let shown = |key: &str| {
+        config.settings().into_iter().find(|setting| setting.key == format!("task.scale.executor.gpu.{key}")).unwrap()
+    };
+    assert_eq!((shown("grid").value.as_str(), shown("constants.TILE").value.as_str()), (r#"["ceil(n / 256)"]"#, "32"));
+}
+
+#[test]
+fn kernels_that_cannot_be_are_refused_with_their_place() {
+    let with =
+        |line: &str| format!("[task.a.executor.gpu]\nsource = \"a.cu\"\nentry = \"a\"\nargs = [\"out y: f32[4]\"]\n{line}\n");
+    assert!(read(&with(""), &[]).is_ok());
+    for (line, expected) in [
+        ("grid = []", "a list of up to three"),
+        ("grid = [\"1\", \"1\", \"1\", \"1\"]", "a list of up to three"),
+        ("block = true", "a list of up to three"),
+        ("batch = \"all\"", "\"each\", \"concat\" or \"stack\""),
+        ("batch_max = 0", "from 1 to 65536"),
+        ("batch_delay = \"1h\"", "at most"),
+        ("payload_max = \"2GiB\"", "\"1GiB\""),
+        ("constants.TILE = \"x\"", "a whole number"),
+        ("constants.0x = 1", "no key `task.a.executor.gpu.constants.0x`"),
+        ("gird = 1", "nearest is `task.a.executor.gpu.grid`"),
+    ] {
+        let expected = if expected == "at most" { "\"10s\"" } else { expected };
+        refuses(&with(line), &[], &[expected]);
+    }
+    refuses("[task.a.executor.gpu]\nentry = \"a\"\n", &[], &["task.a.executor.gpu.source", "the file of the kernel"]);
+    refuses("[task.a.executor.gpu]\nsource = \"a.cu\"\nentry = \"a\"\n", &[], &["task.a.executor.gpu.args"]);
+    refuses("[task.a.executor]\ngpu.source = \"a.cu\"\nprocess = [\"x\"]\n", &[], &["keep `gpu` alone"]);
+    refuses("[gpu]\nmemory_max = \"1KiB\"\n", &[], &["gpu.memory_max", "at least"]);
 }

@@ -4,6 +4,7 @@ use crate::event::{Departure, Event, PoolMode, RuleVersions, ShardReading};
 use crate::firing::Firing;
 use crate::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TypeId};
 use crate::limit::LimitSettings;
+use crate::ran::Ran;
 use crate::resources::{Fit, PoolResources};
 use crate::scaling::signal::Reading;
 use crate::scaling::usage::ReplicaReading;
@@ -111,6 +112,8 @@ pub enum Command<'a> {
     HoldSize { pool: PoolRef<'a>, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
     /// Make sure that a pool's replicas ask for this, and that all of them together have no more than that.
     SetResources { pool: PoolRef<'a>, resources: &'a PoolResources, by: &'a str, reason: &'a str },
+    /// An attempt that is about to end says on which device it ran, and what that took.
+    Ran { task: Ordinal, attempt: u32, ran: &'a Ran },
 }
 
 /// A pool by its name; by its id in an audit.
@@ -206,6 +209,7 @@ impl<'a> Command<'a> {
             Event::ConcurrencyChanged { replica, before, concurrency, reason } => {
                 Command::ChangeConcurrency { replica, before, concurrency, reason }
             }
+            Event::AttemptRan { task, attempt, ref ran } => Command::Ran { task, attempt, ran },
             Event::Deduplicated { .. }
             | Event::Started { .. }
             | Event::Ready { .. }

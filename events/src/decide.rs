@@ -7,6 +7,7 @@ use crate::firing;
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, ReplicaId, TypeId};
 use crate::leases;
 use crate::limit::{LIMITS_MAX, LimitSettings, TYPE_LIMITS_MAX};
+use crate::ran;
 use crate::retry;
 use crate::sizing;
 use crate::slab::{Phase, Task};
@@ -100,6 +101,7 @@ pub fn decide<'a>(state: &State, command: &Command<'a>, at: Timestamp, out: &mut
         Command::Progress { task, attempt, percent, stage, message } => {
             progress(&state.work, task, attempt, (percent, stage, message), out)
         }
+        Command::Ran { task, attempt, ran } => ran::record(&state.work, task, attempt, ran, out),
         Command::DefineSchedule { name, plan, by } => firing::define(state, name, plan, by, out),
         Command::RemoveSchedule { schedule, by } => firing::remove(state, schedule, by, out),
         Command::PauseSchedule { schedule, by, reason } => firing::pause(state, schedule, by, reason, out),

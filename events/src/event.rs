@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use crate::limit::LimitSettings;
+use crate::ran::Ran;
 use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
 use crate::scaling::usage::ReplicaReading;
@@ -317,6 +318,9 @@ pub enum Event<'a> {
     SizeHeld { pool: PoolId, replicas: Option<u32>, until: Timestamp, by: &'a str, reason: &'a str },
     /// Input: somebody said what one replica of a pool asks for, and how much all of them may ask for together.
     PoolResourcesSet { pool: PoolId, resources: Box<PoolResources>, by: &'a str, reason: &'a str },
+
+    /// Input: an attempt that is about to end told on which device it ran, and what that took.
+    AttemptRan { task: Ordinal, attempt: u32, ran: Box<Ran> },
 }
 
 /// How far a shard is.
@@ -418,6 +422,7 @@ impl Event<'_> {
             Event::ShadowSet { .. } => "shadow_set",
             Event::SizeHeld { .. } => "size_held",
             Event::PoolResourcesSet { .. } => "pool_resources_set",
+            Event::AttemptRan { .. } => "attempt_ran",
         }
     }
 
@@ -469,6 +474,7 @@ impl Event<'_> {
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
+            | Event::AttemptRan { .. }
             | Event::PoolModeSet { .. } => Origin::Input,
             Event::Started { .. }
             | Event::Ready { .. }
@@ -547,6 +553,7 @@ impl Event<'_> {
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
             | Event::ConcurrencyChanged { .. }
+            | Event::AttemptRan { .. }
             | Event::DependencyMet { .. } => Half::Work,
         }
     }
@@ -581,7 +588,8 @@ impl Event<'_> {
             | Event::Fired { task, .. }
             | Event::Triggered { task, .. }
             | Event::DependencyMet { task, .. }
-            | Event::AttemptReturned { task, .. } => Some(*task),
+            | Event::AttemptReturned { task, .. }
+            | Event::AttemptRan { task, .. } => Some(*task),
             Event::Deduplicated { of, .. } => Some(*of),
             Event::Opened { .. }
             | Event::TypeDefined { .. }
@@ -648,6 +656,7 @@ impl Event<'_> {
             | Event::ShadowSet { .. }
             | Event::SizeHeld { .. }
             | Event::PoolResourcesSet { .. }
+            | Event::AttemptRan { .. }
             | Event::Ended { cause: Cause::Dependency(_), .. } => 4,
             Event::LimitDefined { .. }
             | Event::TypeLimited { .. }

@@ -24,6 +24,7 @@ pub mod log;
 pub mod mates;
 pub mod nearest;
 pub mod planted;
+pub mod ran;
 pub mod resources;
 pub mod restart;
 pub mod retry;

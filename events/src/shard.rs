@@ -76,7 +76,9 @@ impl Shard {
         let mut events: Vec<Event<'a>> = Vec::new();
         let mut taken = 0;
         for command in commands {
-            if taken > 0 && self.open.body_len() >= BLOCK_BYTES_TARGET {
+            // Where an attempt ran and how it ended are never in two batches.
+            let is_pair = taken > 0 && matches!(commands[taken - 1], Command::Ran { .. });
+            if taken > 0 && !is_pair && self.open.body_len() >= BLOCK_BYTES_TARGET {
                 break;
             }
             taken += 1;

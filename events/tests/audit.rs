@@ -9,6 +9,7 @@ use ergate_events::command::{Command, Rejection};
 use ergate_events::decide::DEAD_LETTERS_MAX;
 use ergate_events::event::{Cause, Departure, Event, Origin, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ShardId};
+use ergate_events::ran::Ran;
 use ergate_events::state::State;
 use ergate_events::task::{Failure, Outcome, RetryPolicy, TypeSettings};
 use ergate_events::time::{Micros, Timestamp};
@@ -180,6 +181,7 @@ fn the_log_of_these_tests_has_every_kind_of_event() {
         "ShadowSet",
         "SizeHeld",
         "PoolResourcesSet",
+        "AttemptRan",
     ] {
         assert!(text.iter().any(|line| line.starts_with(&format!("{kind} "))), "{kind}");
     }
@@ -287,6 +289,47 @@ fn an_input_that_would_have_been_refused_is_found_with_the_reason() {
     let finding = audit(&reseal(&forged)).map(|_| ()).expect_err("task 0 has ended");
     let expected = Rejection::StaleAttempt { task: Ordinal(0), attempt: 1 };
     assert!(matches!(finding, Finding::Refused { rejection, .. } if rejection == expected), "{finding}");
+}
+
+#[test]
+fn where_an_attempt_ran_is_found_where_none_ran_or_none_can_have() {
+    let log = everything();
+    let original = records(&log);
+    let places = original.iter().enumerate().flat_map(|(block, list)| (0..list.len()).map(move |index| (block, index)));
+    let told: Vec<_> = places.filter(|(block, index)| matches!(original[*block][*index].1, Event::AttemptRan { .. })).collect();
+    assert_eq!(told.len(), 2, "of a failure and of a success");
+    for (block, index) in told {
+        let Event::AttemptRan { task, attempt, ran } = &original[block][index].1 else { panic!("it is one") };
+        let refused = |event: Event<'static>| {
+            let mut forged = original.clone();
+            forged[block][index].1 = event;
+            match audit(&reseal(&forged)).map(|_| ()) {
+                Err(Finding::Refused { at, rejection, .. }) => (at, rejection),
+                other => panic!("{other:?}"),
+            }
+        };
+        let here = position_of(&original, block, index);
+        let of = |task: Ordinal, attempt: u32| Event::AttemptRan { task, attempt, ran: ran.clone() };
+        let stale = |task, attempt| Rejection::StaleAttempt { task, attempt };
+        assert_eq!(refused(of(*task, attempt + 1)), (here, stale(*task, attempt + 1)));
+        assert_eq!(refused(of(Ordinal(77_000), 1)), (here, Rejection::UnknownTask(Ordinal(77_000))));
+        let empty = Event::AttemptRan { task: *task, attempt: *attempt, ran: Box::new(Ran { batch_size: 0, ..(**ran).clone() }) };
+        assert!(matches!(refused(empty), (at, Rejection::OutOfRange { .. }) if at == here));
+    }
+    // Behind the outcome it is of an attempt that is over.
+    let (block, index) = original
+        .iter()
+        .enumerate()
+        .find_map(|(block, list)| Some((block, list.iter().rposition(|(_, event)| matches!(event, Event::AttemptRan { .. }))?)))
+        .expect("there are two");
+    let mut forged = original.clone();
+    forged[block].swap(index, index + 1);
+    let finding = audit(&reseal(&forged)).map(|_| ()).expect_err("it succeeded before");
+    let after = Position(position_of(&original, block, index).0 + 1);
+    assert!(
+        matches!(finding, Finding::Refused { at, rejection: Rejection::StaleAttempt { .. }, .. } if at == after),
+        "{finding}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ergate_events::task::{Ask, IdempotencyKey, Outcome, TypeSettings};
 use ergate_events::time::Timestamp;
 
 const PAGE: &str = include_str!("../../docs/log-format.md");
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("../src/event.rs"),
     include_str!("../src/task.rs"),
     include_str!("../src/limit.rs"),
@@ -22,8 +22,9 @@ const SOURCES: [&str; 8] = [
     include_str!("../src/scaling/signal.rs"),
     include_str!("../src/scaling/usage.rs"),
     include_str!("../src/resources.rs"),
+    include_str!("../src/ran.rs"),
 ];
-const STRUCTURES: [&str; 17] = [
+const STRUCTURES: [&str; 19] = [
     "RuleVersions",
     "TypeSettings",
     "RetryPolicy",
@@ -41,6 +42,8 @@ const STRUCTURES: [&str; 17] = [
     "PoolResources",
     "Asked",
     "Ceiling",
+    "Ran",
+    "CudaVersion",
 ];
 const ENUMERATIONS: [&str; 15] = [
     "Outcome",
@@ -102,6 +105,7 @@ fn page_type(rust: &str) -> String {
         "&'a str" | "String" => "text",
         "&'a [u8]" => "bytes",
         "Digest" | "WorkerId" => "16 bytes",
+        "KernelDigest" => "32 bytes",
         "Timestamp" => "time",
         "Micros" => "span",
         "Ordinal" | "Position" => "u64",

@@ -9,6 +9,7 @@ use ergate_events::command::Command;
 use ergate_events::event::{Cause, Departure, Digest, Envelope, Event, PoolMode, RuleVersions, Timeout};
 use ergate_events::id::{Epoch, Ordinal, PoolId, Position, ReplicaId, ShardId, TypeId};
 use ergate_events::invariant;
+use ergate_events::ran::Ran;
 use ergate_events::resources::{Ceiling, PoolResources};
 use ergate_events::scaling::signal::{Reading, Value};
 use ergate_events::shard::Shard;
@@ -206,6 +207,11 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         1 => (task(), cause()).prop_map(|(task, cause)| Event::DeadLettered { task, cause }),
         1 => task().prop_map(|task| Event::DeadLetterDropped { task }),
         1 => (task(), attempt()).prop_map(|(task, attempt)| Event::AttemptReturned { task, attempt }),
+        2 => (task(), attempt(), 0_u32..3).prop_map(|(task, attempt, batch_size)| Event::AttemptRan {
+            task,
+            attempt,
+            ran: Box::new(Ran { batch_size, ..common::ran() }),
+        }),
         3 => (task(), task(), 0_u32..3).prop_map(|(task, dependency, left)| Event::DependencyMet { task, dependency, left }),
     ];
     let control = prop_oneof![

@@ -2,12 +2,12 @@
 //!
 //! The answers lie here and not with the owner's thread, so that everybody is answered even if that thread never comes back from the driver.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::figures::Figures;
-use crate::quarantine::Death;
+use crate::quarantine::{Culprit, Death};
 use crate::work::{Answer, Provenance};
 use crate::{Class, Digest, GpuError, Sticky};
 
@@ -133,8 +133,8 @@ impl<M> Desk<M> {
         }
     }
 
-    /// The context is dead: members of the guilty batch are told so, all others are returned. Only the first call does anything.
-    pub(crate) fn kill(&self, error: GpuError, guilty: Option<u64>) {
+    /// The context is dead: members of the batches that may have done it are told so, all others are returned. Only the first call does anything.
+    pub(crate) fn kill(&self, error: GpuError, suspects: &[u64]) {
         let (open, on_death) = {
             let mut state = self.lock();
             if state.dead.is_some() {
@@ -144,17 +144,23 @@ impl<M> Desk<M> {
             (std::mem::take(&mut state.open), state.on_death.take())
         };
         let sticky = if let GpuError::Sticky { sticky, .. } = &error { sticky.clone() } else { Sticky::LaunchFailed };
-        let is_guilty = |open: &Open| open.running.is_some_and(|(batch, _)| Some(batch) == guilty);
-        let digest = open.values().find(|open| is_guilty(open)).map(|open| open.digest);
+        let is_suspect = |open: &Open| open.running.is_some_and(|(batch, _)| suspects.contains(&batch));
+        let count = open.values().filter(|open| is_suspect(open)).count();
+        let kernels: BTreeSet<Digest> = open.values().filter(|open| is_suspect(open)).map(|open| open.digest).collect();
+        let culprit = match (kernels.first(), kernels.len()) {
+            (None, _) => Culprit::Device,
+            (Some(digest), 1) => Culprit::Kernel(*digest),
+            (Some(_), _) => Culprit::Unknown,
+        };
         // First whoever ends the process, so that it does not depend on callers.
         if let Some(on_death) = on_death {
-            on_death(Death { digest, device: self.device.clone(), sticky: sticky.clone() });
+            on_death(Death { culprit, device: self.device.clone(), sticky: sticky.clone() });
         }
         for open in open.into_values() {
             let result = match open.running {
-                Some((_, 1)) if is_guilty(&open) => error.clone(),
-                Some((_, batch_size)) if is_guilty(&open) => {
-                    GpuError::Suspect { sticky: sticky.clone(), digest: open.digest, batch_size }
+                Some(_) if is_suspect(&open) && count == 1 => error.clone(),
+                Some(_) if is_suspect(&open) => {
+                    GpuError::Suspect { sticky: sticky.clone(), digest: open.digest, batch_size: count }
                 }
                 _ => GpuError::Returned(format!("device {}: {sticky} of another attempt ended its process", self.device)),
             };

@@ -206,7 +206,7 @@ fn watch(desk: &Desk<Note>, timeout: Duration) {
         let guilty = state.guilty;
         drop(state);
         if late {
-            desk.kill(hung(timeout, "a call of the driver that does not return"), guilty);
+            desk.kill(hung(timeout, "a call of the driver that does not return"), guilty.as_slice());
             return;
         }
         std::thread::sleep((timeout / 8).clamp(Duration::from_millis(1), IDLE));

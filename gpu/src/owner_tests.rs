@@ -9,7 +9,7 @@ use crate::backend::{Host, TwinArgs};
 use crate::kernel::tests::scale;
 use crate::kernel::{Batching, KernelSpec};
 use crate::kernel_work::KernelWork;
-use crate::quarantine::Death;
+use crate::quarantine::{Culprit, Death};
 use crate::work::Answer;
 use crate::{Class, Launch, Sticky};
 
@@ -177,7 +177,8 @@ fn a_sticky_error_stops_everything_and_returns_the_others() {
     assert_eq!(class(&culprit), Class::Sticky);
     assert_eq!(class(&waiting), Class::Returned);
     assert_eq!(bench.try_submit(&[1.0], 2.0, false).err().map(|error| error.class()), Some(Class::Returned));
-    let death = Death { digest: Some(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
+    let death =
+        Death { culprit: Culprit::Kernel(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
     assert_eq!(bench.deaths(), [death]);
 }
 
@@ -200,7 +201,7 @@ fn a_kernel_that_never_ends_is_hung() {
     let error = get(&culprit).result.unwrap_err();
     assert!(matches!(error, GpuError::Sticky { sticky: Sticky::Hung { limit_ms: 400 }, .. }), "{error}");
     assert_eq!(class(&waiting), Class::Returned);
-    assert_eq!(bench.deaths()[0].digest, Some(bench.work.digest()));
+    assert_eq!(bench.deaths()[0].culprit, Culprit::Kernel(bench.work.digest()));
 }
 
 #[test]
@@ -208,11 +209,11 @@ fn a_batch_that_is_only_being_copied_out_has_not_killed_the_device() {
     let slow = Fault::Slow(Duration::from_millis(300));
     let faults = Faults::default().at(Call::CopyOut, 1, slow).at(Call::Launch, 2, Fault::Sticky(Sticky::Assert));
     let bench = Bench::new(faults);
-    let computed = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    let computed = bench.try_submit(&[1.0], 2.0, false).unwrap().1;
     // Its kernels are long done, and the owner has seen so, when the next one comes.
     figures(&bench, |figures| figures.waiting == 0);
     std::thread::sleep(Duration::from_millis(50));
-    let culprit = bench.try_submit(&[1.0], 2.0, true).unwrap().1;
+    let culprit = bench.try_submit(&[1.0], 2.0, false).unwrap().1;
     assert_eq!((class(&culprit), class(&computed)), (Class::Sticky, Class::Returned));
 }
 
@@ -332,7 +333,7 @@ fn what_is_in_quarantine_is_refused_from_then_on() {
     let quarantine = Arc::new(Mutex::new(Quarantine::new(2, 2)));
     let mut bench = Bench::new(Faults::default());
     bench.owner = bench.owner.with_quarantine(Arc::clone(&quarantine));
-    let death = Death { digest: Some(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::Assert };
+    let death = Death { culprit: Culprit::Kernel(bench.work.digest()), device: "HOST".to_owned(), sticky: Sticky::Assert };
     let record = |death: &Death| quarantine.lock().unwrap().record(death);
     record(&death);
     assert_eq!(values(&bench.submit(&[1.0], 2.0)), [2.0]);

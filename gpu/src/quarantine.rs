@@ -4,18 +4,41 @@
 //! is given the record again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::{Digest, GpuError, Sticky};
 
 /// One error that killed a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
-    /// The kernel that ran, where it is known to be the one.
-    pub digest: Option<Digest>,
+    /// Whose doing it is.
+    pub culprit: Culprit,
     /// The device's uuid.
     pub device: String,
     /// What happened.
     pub sticky: Sticky,
+}
+
+/// Whose doing a death is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// A kernel.
+    Kernel(Digest),
+    /// The device or its driver: no kernel ran.
+    Device,
+    /// One of several kernels; each is run alone next, so that it is known the next time.
+    Unknown,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the context of device {} died: {}", self.device, self.sticky)?;
+        match self.culprit {
+            Culprit::Kernel(digest) => write!(f, " of kernel {digest}"),
+            Culprit::Device => Ok(()),
+            Culprit::Unknown => write!(f, " of one of several kernels"),
+        }
+    }
 }
 
 /// Counts of deaths, with a limit each.
@@ -39,16 +62,15 @@ impl Quarantine {
         self
     }
 
-    /// Counts a death: for the kernel if its own doing is likely, and for the device if the hardware said so or the kernel is unknown.
+    /// Counts a death: for the kernel if it is the only one that can have done it, and for the device if the hardware said so or no kernel ran.
     pub fn record(&mut self, death: &Death) {
-        let hardware = death.sticky == Sticky::Hardware;
-        if let Some(digest) = death.digest.filter(|_| !hardware) {
-            let count = self.digests.entry(digest).or_default();
-            *count = count.saturating_add(1);
-        } else {
-            let count = self.devices.entry(death.device.clone()).or_default();
-            *count = count.saturating_add(1);
-        }
+        let count = match death.culprit {
+            _ if death.sticky == Sticky::Hardware => self.devices.entry(death.device.clone()).or_default(),
+            Culprit::Kernel(digest) => self.digests.entry(digest).or_default(),
+            Culprit::Device => self.devices.entry(death.device.clone()).or_default(),
+            Culprit::Unknown => return,
+        };
+        *count = count.saturating_add(1);
     }
 
     /// Whether a kernel may run on a device.
@@ -57,14 +79,23 @@ impl Quarantine {
     ///
     /// Names what is in quarantine, with the count, and what to do.
     pub fn check(&self, digest: &Digest, device: &str) -> Result<(), GpuError> {
-        let deaths = |count: Option<&u32>| count.copied().unwrap_or(0);
-        let (kernel, whole) = (deaths(self.digests.get(digest)), deaths(self.devices.get(device)));
+        let kernel = self.digests.get(digest).copied().unwrap_or(0);
         if kernel >= self.digest_max {
             return Err(GpuError::refused(format!(
                 "kernel {digest} is in quarantine: it killed the device's context {kernel} times (limit {}); correct it, which makes it another",
                 self.digest_max
             )));
         }
+        self.check_device(device)
+    }
+
+    /// Whether a device may be used.
+    ///
+    /// # Errors
+    ///
+    /// That it is in quarantine, with the count, and what to do.
+    pub fn check_device(&self, device: &str) -> Result<(), GpuError> {
+        let whole = self.devices.get(device).copied().unwrap_or(0);
         if whole >= self.device_max {
             return Err(GpuError::refused(format!(
                 "device {device} is in quarantine: it failed {whole} times (limit {}); look at `nvidia-smi -q` and restart the machine",
@@ -80,7 +111,12 @@ mod tests {
     use super::*;
 
     fn death(digest: Option<u8>, sticky: Sticky) -> Death {
-        Death { digest: digest.map(|number| Digest::of(&[number])), device: "GPU-1".to_owned(), sticky }
+        let culprit = match digest {
+            Some(0) => Culprit::Unknown,
+            Some(number) => Culprit::Kernel(Digest::of(&[number])),
+            None => Culprit::Device,
+        };
+        Death { culprit, device: "GPU-1".to_owned(), sticky }
     }
 
     #[test]
@@ -90,6 +126,8 @@ mod tests {
         let mut record = Vec::new();
         for (death, bad_runs, good_runs) in [
             (death(Some(1), Sticky::IllegalAddress), true, true),
+            // Of one of several, which counts for none.
+            (death(Some(0), Sticky::IllegalAddress), true, true),
             (death(Some(1), Sticky::Hung { limit_ms: 5 }), false, true),
             // Of the device, whichever kernel ran; and nobody's in particular.
             (death(Some(2), Sticky::Hardware), false, true),

@@ -1,6 +1,6 @@
 //! The loop of the owner's thread: which batch departs, which has landed, and what is done with those that fail.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::flight::{Flight, Progress, Took};
 use crate::means::Means;
 use crate::owner::{IDLE, Job, Note, OwnerSettings, hung};
 use crate::work::{Admitted, Payload, Work};
-use crate::{Backend, Class, Digest, GpuError, Slice};
+use crate::{Backend, Class, Digest, GpuError, Slice, Sticky};
 
 /// Batches on their way at once: with two, copies and kernels overlap.
 const FLIGHTS_MAX: usize = 2;
@@ -29,7 +29,7 @@ pub(crate) struct Tower<'a> {
     singly: VecDeque<u64>,
     /// Batches that found no memory beside another, and wait for it to end.
     held: VecDeque<Vec<u64>>,
-    /// Run with nothing else on the device: their batch found no memory even so.
+    /// Run with nothing else on the device: their batch found no memory even so, or somebody is to know whether they kill the context.
     alone: VecDeque<u64>,
     flights: VecDeque<Flight>,
     /// When a flight last departed, went on or landed.
@@ -62,7 +62,8 @@ impl<'a> Tower<'a> {
         loop {
             self.promise(self.settings.timeout * 2, None);
             if let Err((error, batch)) = self.turn() {
-                self.desk.kill(error, self.guilty(batch));
+                let suspects = self.suspects(&error, batch);
+                self.desk.kill(error, &suspects);
             }
             if self.desk.lock().dead.is_some() {
                 // Freeing anything of a dead context may block for ever; it ends with the process.
@@ -84,6 +85,17 @@ impl<'a> Tower<'a> {
     fn guilty(&self, begun: Option<u64>) -> Option<u64> {
         let first = self.flights.iter().filter_map(|flight| Some((flight.kernels?, flight.batch))).min();
         first.map(|(_, batch)| batch).or(begun)
+    }
+
+    /// Whose doing it may be. What hangs is the first in the queue of the device; any other error may be of each whose kernels are not known to be
+    /// done, for one that is done already may not have been looked at since.
+    fn suspects(&self, error: &GpuError, begun: Option<u64>) -> Vec<u64> {
+        if matches!(error, GpuError::Sticky { sticky: Sticky::Hung { .. }, .. }) {
+            return self.guilty(begun).into_iter().collect();
+        }
+        let flying = self.flights.iter().filter(|flight| flight.kernels.is_some()).map(|flight| flight.batch);
+        let all: BTreeSet<u64> = flying.chain(begun).collect();
+        all.into_iter().collect()
     }
 
     /// Promises the watchdog to show life within this time, and tells it whose doing it is if not.
@@ -116,7 +128,8 @@ impl<'a> Tower<'a> {
         match note {
             Note::Submit { id, settings, job, alone, came } => {
                 if alone {
-                    self.singly.push_back(id);
+                    // Beside another batch nobody would know again whose doing it is.
+                    self.alone.push_back(id);
                 } else {
                     self.batcher.set(job.kind, settings);
                     let member = Member { id, bytes: job.admitted.bytes, came_us: self.us(came) };
@@ -150,6 +163,9 @@ impl<'a> Tower<'a> {
             return Err((hung(self.settings.timeout, "a batch"), None));
         }
         while self.flights.len() < FLIGHTS_MAX {
+            if self.flights.iter().any(|flight| flight.lone) {
+                break;
+            }
             let (ids, lone) = if !self.held.is_empty() && !self.flights.is_empty() {
                 break;
             } else if let Some(batch) = self.held.pop_front() {

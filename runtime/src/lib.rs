@@ -28,6 +28,8 @@ mod dependents;
 #[cfg(all(feature = "http", feature = "process"))]
 mod fleet;
 mod generators;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod history;
 #[cfg(feature = "http")]
 pub mod http;
@@ -74,6 +76,7 @@ pub use ergate_actors::submission::{After, AnswerRun, BatchAnswer, BatchEnd, Ext
 pub use ergate_actors::workers::Canary;
 pub use ergate_actors::{calendar, clock};
 pub use ergate_events as events;
+pub use ergate_events::ran::{CudaVersion, KernelDigest, Ran};
 pub use ergate_events::scaling;
 pub use ergate_events::schedule;
 pub use ergate_events::task::{OnFailure, Outcome, RetryPolicy, Timeouts, TypeSettings};

@@ -12,6 +12,7 @@ use ergate_actors::submission::SubmitError;
 use ergate_actors::workers::{AskError, Asked, JoinError, Leased, Session, WorkerSpec};
 use ergate_events::command::Rejection;
 use ergate_events::id::{AttemptId, ShardId, TaskId};
+use ergate_events::ran::Ran;
 use ergate_events::task::Outcome;
 use ergate_events::worker::WorkerId;
 use tokio::sync::oneshot;
@@ -52,16 +53,23 @@ pub enum WorkerError {
 /// News of one attempt.
 #[derive(Clone, Debug)]
 pub enum News {
-    /// It ended with a result.
+    /// It is over: how, and where it ran, if the worker says so.
+    Ended(End, Option<Box<Ran>>),
+    /// It goes on; how far it is, and what the next attempt shall receive.
+    Beat(Option<Progress>, Option<Vec<u8>>),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// With a result.
     Succeeded(Outcome, Vec<u8>),
-    /// It ended without one.
+    /// Without one.
     Failed(TaskError),
     /// The worker will not end it.
     Returned,
     /// It was told to stop, and did.
     Stopped,
-    /// It goes on; how far it is, and what the next attempt shall receive.
-    Beat(Option<Progress>, Option<Vec<u8>>),
 }
 
 /// What became of a piece of news.
@@ -332,14 +340,20 @@ fn push(report: &mut Report, session: &Session, attempt: AttemptId, news: News) 
             if let Some(details) = details {
                 report.kept(task, number, &details);
             }
-            return;
         }
-        News::Succeeded(outcome, result) => report.succeeded(task, number, outcome, &result),
-        News::Failed(error) => report.failed(task, number, error),
-        News::Returned => report.returned(task, number, false),
-        News::Stopped => report.returned(task, number, true),
+        News::Ended(end, ran) => {
+            if let Some(ran) = ran {
+                report.ran(task, number, ran);
+            }
+            match end {
+                End::Succeeded(outcome, result) => report.succeeded(task, number, outcome, &result),
+                End::Failed(error) => report.failed(task, number, error),
+                End::Returned => report.returned(task, number, false),
+                End::Stopped => report.returned(task, number, true),
+            }
+            session.end_attempt(shard, task, number);
+        }
     }
-    session.end_attempt(shard, task, number);
 }
 
 async fn ask<M, T>(parts: &Parts, message: M, answer: oneshot::Receiver<Result<T, SubmitError>>) -> Result<T, SubmitError>

@@ -6,7 +6,7 @@ from schema import Damaged, check
 ZERO = bytes(32)
 # These end the attempt that they name; a time-out does where it is the attempt's own.
 ENDS_ATTEMPT = ("succeeded", "failed", "lost")
-NAMES_RUNNING = ("checkpointed", "heartbeat_missed")
+NAMES_RUNNING = ("checkpointed", "heartbeat_missed", "attempt_ran")
 OWN_TIMEOUTS = ("start_to_close", "heartbeat")
 ENDS_TASK = ("succeeded", "ended", "dead_lettered")
 

@@ -63,6 +63,7 @@ EVENTS = """
 57 shadow_set pool: u16, shadow: text, policy: text, by: text, reason: text
 58 size_held pool: u16, replicas: optional u32, until: time, by: text, reason: text
 59 pool_resources_set pool: u16, resources: PoolResources, by: text, reason: text
+60 attempt_ran task: u64, attempt: u32, ran: Ran
 """
 STRUCTURES = """
 RuleVersions task: u16, retry: u16, dispatch: u16
@@ -82,6 +83,8 @@ Used cpu_milli: optional u64, memory_bytes: optional u64, at: time, over: span
 PoolResources asked: Asked, ceiling: Ceiling
 Asked cpu_milli: optional u64, memory_bytes: optional u64
 Ceiling slots: optional u64, cpu_milli: optional u64, memory_bytes: optional u64
+Ran device: text, driver: optional CudaVersion, kernel: 32 bytes, batch_size: u32, queue: span, copy: span, compute: span, memory_bytes: u64
+CudaVersion major: u32, minor: u32
 """
 ENUMERATIONS = """
 Outcome Succeeded, Partial, Failed, Cancelled, Skipped
@@ -101,6 +104,7 @@ Value Integer(i64), Milli(i64), Real(f64)
 Stage Starting, Ready, Draining
 """
 INTEGERS = {"u8": 1 << 8, "u16": 1 << 16, "u32": 1 << 32, "u64": 1 << 64, "time": 1 << 64, "span": 1 << 64}
+SIZES = {"16 bytes": 16, "32 bytes": 32}
 # How ids are printed in JSON, where they are fields of an event itself.
 PREFIXES = {"epoch": "e", "replica": "r", "task_type": "type-", "pool": "pool-", "limit": "limit-", "schedule": "schedule-"}
 # Fields of a structure that JSON has as texts of decimal digits.
@@ -195,8 +199,8 @@ class Reader:
                 return self.take(self.integer(1 << 64)).decode("utf-8")
             except UnicodeDecodeError:
                 raise Damaged("a text is not UTF-8") from None
-        if kind == "16 bytes":
-            return self.take(16)
+        if kind in SIZES:
+            return self.take(SIZES[kind])
         if kind.startswith("optional "):
             return self.read(kind[len("optional ") :]) if self.read("bool") else None
         if kind.startswith("list of "):
@@ -257,8 +261,8 @@ class Writer:
             self.bytes(unhex(value["hex"]) if is_hex else utf8(value))
         elif kind == "text":
             self.bytes(utf8(value))
-        elif kind == "16 bytes":
-            self.body += unhex(value, 16)
+        elif kind in SIZES:
+            self.body += unhex(value, SIZES[kind])
         elif kind.startswith("optional "):
             self.body.append(value is not None)
             if value is not None:
@@ -271,6 +275,8 @@ class Writer:
         elif kind in STRUCTURES_OF:
             if kind in DECIMALS and type(value) is dict:
                 value = {name: decimal(item) if name in DECIMALS[kind] else item for name, item in value.items()}
+            if kind == "CudaVersion":
+                value = version(value)
             self.structure(STRUCTURES_OF[kind], value)
         else:
             self.enumeration(kind, value)
@@ -349,6 +355,14 @@ def numbered(field, prefix, value):
 def decimal(text):
     check(type(text) is str and text.isascii() and text.isdigit() and len(text) <= 20, f"{text!r} is no decimal number")
     return int(text)
+
+
+def version(text):
+    """The numbers of a version, each in its only form."""
+    check(type(text) is str and text.count(".") == 1, f"{text!r} is no version of CUDA")
+    major, minor = (decimal(part) for part in text.split("."))
+    check(text == f"{major}.{minor}", f"{text!r} has leading zeros")
+    return {"major": major, "minor": minor}
 
 
 def utf8(text):

@@ -221,6 +221,7 @@ class Lives(unittest.TestCase):
         self.live("requested", start, "timed_out attempt=1 timeout=heartbeat", "dead_lettered", "redriven", "started task=1 attempt=1")
         self.live("requested", start, "timed_out attempt=1 timeout=cancel_grace", "ended", "slot_released attempt=1")
         self.live("requested", start, "lost attempt=1", again, "succeeded attempt=2")
+        self.live("requested", start, "attempt_ran attempt=1", "failed attempt=1", again, "attempt_ran attempt=2", "succeeded attempt=2")
         # Of tasks from before the beginning anything may be true, once.
         self.live("succeeded attempt=7", "slot_released attempt=6", base=3)
         self.live("started attempt=7", "failed attempt=7", base=3)
@@ -238,6 +239,9 @@ class Lives(unittest.TestCase):
             ("requested", start, "failed attempt=2"): "does not run",
             ("requested", "succeeded attempt=1"): "does not run",
             ("requested", start, "failed attempt=1", "checkpointed attempt=1"): "does not run",
+            ("requested", start, "failed attempt=1", "attempt_ran attempt=1"): "does not run",
+            ("requested", start, "attempt_ran attempt=2"): "does not run",
+            ("requested", start, "succeeded attempt=1", "attempt_ran attempt=1"): "is over",
             ("requested", start, "succeeded attempt=1", "started attempt=2"): "is over",
             ("requested", start, "succeeded attempt=1", "succeeded attempt=1"): "is over",
             ("requested", start, "succeeded attempt=1", "ended"): "is over",

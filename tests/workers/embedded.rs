@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ergate::events::time::Micros;
 use ergate::worker::{Worker, WorkerError};
-use ergate::{Context, TaskError};
+use ergate::{Context, CudaVersion, KernelDigest, Ran, TaskError};
 
 use crate::command::until;
 use crate::ground::Ground;
@@ -53,6 +54,59 @@ fn functions_of_a_program_run_for_an_engine_elsewhere() {
     worker.join().unwrap().unwrap();
     assert_eq!(ready.load(Ordering::Relaxed), 1);
     ground.end().all_succeeded(2);
+}
+
+fn on(device: &str, batch_size: u32) -> Ran {
+    let (driver, kernel) = (Some(CudaVersion { major: 13, minor: 0 }), KernelDigest([0xab; 32]));
+    let [queue, copy, compute] = [0, 1_500, 1_000_001].map(Micros);
+    Ran { device: device.to_owned(), driver, kernel, batch_size, queue, copy, compute, memory_bytes: 1 << 30 }
+}
+
+/// Fails on one device and succeeds on another; what never reached one says so with a batch of nobody.
+async fn on_a_device(context: Context, where_to: String) -> Result<u32, TaskError> {
+    match (where_to.as_str(), context.attempt().number) {
+        ("nowhere", _) => context.ran_on(on("GPU-1", 0)),
+        (_, 1) => {
+            context.ran_on(on("GPU-1", 32));
+            return Err(TaskError::new("oom", "no room").retry_after(Duration::from_millis(10)));
+        }
+        _ => context.ran_on(on("GPU-2", 1)),
+    }
+    Ok(1)
+}
+
+#[test]
+fn where_attempts_ran_reaches_the_log_of_the_engine() {
+    let ground = Ground::new("[task.scale]\npool = \"models\"\nexecutor = \"worker\"\nretry.initial = \"10ms\"\n");
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let url = ground.url();
+    let worker = std::thread::spawn(move || {
+        block_on(Duration::from_secs(60), async move {
+            let worker = Worker::builder(&url).pool("models").slots(2).task("scale", on_a_device);
+            worker.run(async move { drop(ended.await) }).await
+        })
+    });
+    let device = ground.submit(r#"{"type":"scale","payload":"device"}"#);
+    let nowhere = ground.submit(r#"{"type":"scale","payload":"nowhere"}"#);
+    let events = |id: &str| {
+        assert_eq!(ground.outcome(id), "SUCCEEDED", "{}", ground.task(id));
+        let history = ground.ask("GET", &format!("/v1/tasks/{id}/history"), "").expect(200).json();
+        history["events"].as_array().unwrap().clone()
+    };
+    let of_device = events(&device);
+    let names: Vec<_> = of_device.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let first = ["requested", "started", "attempt_ran", "failed", "retry_scheduled", "ready"];
+    assert_eq!(names, [&first[..], &["started", "attempt_ran", "succeeded"]].concat());
+    for (index, expected) in [(2, on("GPU-1", 32)), (7, on("GPU-2", 1))] {
+        assert_eq!(of_device[index]["ran"], serde_json::to_value(&expected).unwrap());
+    }
+    let of_nowhere = events(&nowhere);
+    assert!(of_nowhere.iter().all(|event| event["event"] != "attempt_ran"), "{of_nowhere:?}");
+    drop(end);
+    worker.join().unwrap().unwrap();
+    let told = ground.end();
+    assert_eq!(told.count("attempt_ran"), 2);
+    told.all_succeeded(2);
 }
 
 #[test]

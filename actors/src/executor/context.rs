@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use ergate_events::id::{AttemptId, Epoch, Fence, Ordinal, ShardId, TaskId};
+use ergate_events::ran::{DEVICE_BYTES_MAX, Ran};
 use ergate_events::task::{MESSAGE_BYTES_MAX, Outcome, TEXT_BYTES_MAX};
 use ergate_events::time::{Micros, Timestamp};
 
@@ -111,6 +112,19 @@ impl Context {
         state.progress.clone().filter(|_| state.generation == self.generation)
     }
 
+    /// Says on which device the attempt runs and what that takes, for the log; said again, the newer counts. It is recorded together with the
+    /// attempt's outcome, right before it, and not at all when the attempt is ended by force.
+    ///
+    /// A device's name that is too long is cut. Nothing is recorded of a batch that never began (`batch_size` 0), and what is beyond another limit
+    /// of [`Ran`] is left out with a warning.
+    pub fn ran_on(&self, mut ran: Ran) {
+        shorten(&mut ran.device, DEVICE_BYTES_MAX);
+        let mut state = self.control.lock();
+        if state.generation == self.generation {
+            state.ran = Some(Box::new(ran)).filter(|ran| ran.batch_size > 0);
+        }
+    }
+
     /// Says that only part of the work could be done: a success is recorded as PARTIAL.
     pub fn set_partial(&self) {
         self.set_outcome(Outcome::Partial);
@@ -170,6 +184,8 @@ pub(crate) struct SlotState {
     pub(crate) progress: Option<Progress>,
     /// Whether that was not reported yet.
     pub(crate) untold: bool,
+    /// Where it ran, for the end of the attempt.
+    pub(crate) ran: Option<Box<Ran>>,
     /// When progress was reported last.
     pub(crate) told_at: Timestamp,
     /// Whoever waits to be cancelled: a function may have handed its context to several futures.
@@ -208,6 +224,7 @@ impl SlotControl {
             checkpoint: None,
             progress: None,
             untold: false,
+            ran: None,
             told_at: Timestamp(0),
             watchers: Vec::new(),
             waker: None,
@@ -231,6 +248,7 @@ impl SlotControl {
         state.outcome = Outcome::Succeeded;
         state.checkpoint = None;
         (state.progress, state.untold, state.told_at) = (None, false, Timestamp(0));
+        state.ran = None;
         state.watchers.clear();
         state.generation
     }
@@ -242,11 +260,11 @@ impl SlotControl {
         state.watchers.drain(..).for_each(Waker::wake);
     }
 
-    /// Ends the attempt: contexts of it say "cancelled" from here on. Returns the outcome that a success has.
-    pub(crate) fn end(&self) -> Outcome {
+    /// Ends the attempt: contexts of it say "cancelled" from here on. Returns the outcome that a success has, and where the attempt ran.
+    pub(crate) fn end(&self) -> (Outcome, Option<Box<Ran>>) {
         let mut state = self.lock();
         state.generation += 1;
         state.watchers.drain(..).for_each(Waker::wake);
-        state.outcome
+        (state.outcome, state.ran.take())
     }
 }

@@ -25,6 +25,7 @@ use std::task::{Poll, Wake, Waker};
 
 use actix::{Actor, AsyncContext, Handler, Message, StreamHandler};
 use ergate_events::id::{Epoch, Ordinal, ReplicaId, ShardId, TypeId};
+use ergate_events::ran::Ran;
 use ergate_events::task::{CHECKPOINT_BYTES_MAX, Outcome};
 use ergate_events::time::{Micros, Timestamp};
 use tokio::sync::mpsc;
@@ -292,9 +293,12 @@ impl Executor {
         let slot = &mut self.slots[index];
         let Some(Running { task, attempt, aborted, .. }) = slot.running.take() else { return };
         let span = std::mem::replace(&mut slot.span, tracing::Span::none());
-        let recorded = slot.control.end();
+        let (recorded, ran) = slot.control.end();
         say_end(&span, recorded, outcome.as_ref().err(), aborted);
         self.free.push(index);
+        if let Some(ran) = ran.filter(|_| !aborted) {
+            self.report_ran(task, attempt, ran);
+        }
         match outcome {
             _ if aborted => {
                 if let Ok(start) = outcome {
@@ -339,6 +343,14 @@ impl Executor {
         }
         self.report.items.extend(progress.map(|progress| Item::Progress { task, attempt, progress: Box::new(progress) }));
         is_later
+    }
+
+    /// Reports where an attempt ran, right before its outcome.
+    fn report_ran(&mut self, task: Ordinal, attempt: u32, ran: Box<Ran>) {
+        match ran.fault() {
+            None => self.report.items.push(Item::Ran { task, attempt, ran }),
+            Some((what, rule)) => tracing::warn!(task = task.0, what, rule, "where an attempt ran was not recorded"),
+        }
     }
 
     fn report_checkpoint(&mut self, task: Ordinal, attempt: u32, details: &[u8]) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter};
 use ergate_events::id::{Epoch, Ordinal, ReplicaId, ShardId};
+use ergate_events::ran::Ran;
 use ergate_events::task::{Failure, Outcome};
 use tokio::sync::mpsc;
 
@@ -57,6 +58,8 @@ pub enum News<'a> {
     Kept(&'a [u8]),
     /// It told how far it is.
     Progressed(&'a Progress),
+    /// It ran on this device; how it ended is the next news.
+    Ran(&'a Ran),
     /// It gave a sign of life.
     Alive,
 }
@@ -140,6 +143,7 @@ impl Report {
             Item::Released { .. } | Item::Returned { .. } => News::Released,
             Item::Checkpoint { details, .. } => News::Kept(&self.bytes[details.clone()]),
             Item::Progress { progress, .. } => News::Progressed(progress),
+            Item::Ran { ran, .. } => News::Ran(ran),
             // An executor that tells signs of life tells of none that is missing.
             Item::Silent { .. } => return None,
         })
@@ -152,6 +156,7 @@ mod tests {
     use std::time::Duration;
 
     use ergate_events::id::TypeId;
+    use ergate_events::ran::{CudaVersion, KernelDigest};
     use ergate_events::time::{Micros, Timestamp};
 
     use super::*;
@@ -174,9 +179,46 @@ mod tests {
         std::future::pending().await
     }
 
+    fn ran(device: &str, batch_size: u32) -> Ran {
+        let (driver, kernel) = (Some(CudaVersion { major: 13, minor: 0 }), KernelDigest([7; 32]));
+        let spans = [200, 100, 50].map(Micros);
+        let [queue, copy, compute] = spans;
+        Ran { device: device.to_owned(), driver, kernel, batch_size, queue, copy, compute, memory_bytes: 4_096 }
+    }
+
+    async fn run_on(context: Context, how: String) -> Result<(), TaskError> {
+        match how.as_str() {
+            "nowhere" => {}
+            "slow" => tokio::time::sleep(Duration::from_millis(60)).await,
+            "device" => context.ran_on(ran("GPU-1", 32)),
+            "twice" => ["GPU-1", "GPU-2"].into_iter().for_each(|device| context.ran_on(ran(device, 32))),
+            "long" => context.ran_on(ran(&"ä".repeat(40), 32)),
+            "never begun" => [32, 0].into_iter().for_each(|size| context.ran_on(ran("GPU-1", size))),
+            "odd" => context.ran_on(ran("GPU\n1", 32)),
+            "failing" => {
+                context.ran_on(ran("GPU-1", 1));
+                context.keep(b"kept");
+                return Err(TaskError::new("sad", "it did not work"));
+            }
+            "hanging" => {
+                context.ran_on(ran("GPU-1", 1));
+                std::future::pending::<()>().await;
+            }
+            _ => {
+                // Of an attempt that is over, nothing counts for the next one in its slot.
+                let late = context.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    late.ran_on(ran("GPU-late", 1));
+                });
+            }
+        }
+        Ok(())
+    }
+
     async fn start() -> (Runner, Reports) {
         let clock = Arc::new(SystemClock::starting(Timestamp(0)));
-        let functions = vec![function(tell), function(hang)];
+        let functions = vec![function(tell), function(hang), function(run_on)];
         Runner::start(RunnerParts { slots: 2, clock, functions }).await.unwrap()
     }
 
@@ -211,7 +253,7 @@ mod tests {
                 }
                 let ended = report.news().find_map(|(_, _, news)| match news {
                     News::Succeeded(_, result) => Some(result.to_vec()),
-                    News::Failed(_) | News::Released | News::Kept(_) | News::Progressed(_) | News::Alive => None,
+                    News::Failed(_) | News::Released | News::Kept(_) | News::Progressed(_) | News::Ran(_) | News::Alive => None,
                 });
                 if let Some(result) = ended {
                     break result;
@@ -222,6 +264,52 @@ mod tests {
             assert!(signs >= 1 && signs <= 1 + began.elapsed().as_millis() / 50, "{signs} in {:?}", began.elapsed());
             runner.end();
         });
+    }
+
+    #[test]
+    fn where_an_attempt_ran_is_told_right_before_how_it_ended_and_once() {
+        actix::System::new().block_on(async {
+            let (runner, mut reports) = start().await;
+            let long = format!("{} 32", "ä".repeat(32));
+            let cases = [
+                ("\"nowhere\"", vec!["succeeded"]),
+                ("\"device\"", vec!["GPU-1 32", "succeeded"]),
+                ("\"nowhere\"", vec!["succeeded"]),
+                ("\"twice\"", vec!["GPU-2 32", "succeeded"]),
+                ("\"failing\"", vec!["kept", "GPU-1 1", "failed"]),
+                ("\"late\"", vec!["succeeded"]),
+                ("\"slow\"", vec!["succeeded"]),
+                ("\"long\"", vec![&*long, "succeeded"]),
+                ("\"never begun\"", vec!["succeeded"]),
+                ("\"odd\"", vec!["succeeded"]),
+                ("\"hanging\"", vec!["released"]),
+                ("\"nowhere\"", vec!["succeeded"]),
+            ];
+            for (task, (payload, expected)) in (0..).zip(&cases) {
+                let mut attempts = Attempts::default();
+                attempts.add(Given { payload: payload.as_bytes(), ..given(task, 2, None) });
+                runner.run(attempts);
+                if payload.contains("hanging") {
+                    runner.stop(Ordinal(task), 2, true);
+                }
+                let report = reports.next().await.unwrap();
+                let told: Vec<String> = report.news().map(|(_, _, news)| word(news)).collect();
+                assert_eq!(told, *expected, "{payload}");
+            }
+            runner.end();
+        });
+    }
+
+    fn word(news: News<'_>) -> String {
+        match news {
+            News::Succeeded(..) => "succeeded".to_owned(),
+            News::Failed(_) => "failed".to_owned(),
+            News::Released => "released".to_owned(),
+            News::Kept(_) => "kept".to_owned(),
+            News::Progressed(_) => "progressed".to_owned(),
+            News::Ran(ran) => format!("{} {}", ran.device, ran.batch_size),
+            News::Alive => "alive".to_owned(),
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What runs a task type: a command or a call to a service.
+//! What runs a task type: a command, a call to a service, or a kernel.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::gpu::{self, GpuExecutor, GpuParts};
 use crate::secret::OptionValue;
 use crate::value::{Raw, show_duration, show_size};
 
@@ -15,6 +16,8 @@ pub enum Executor {
     Process(ProcessExecutor),
     /// A call to a service.
     Http(HttpExecutor),
+    /// A kernel.
+    Gpu(GpuExecutor),
     /// Workers.
     Worker,
 }
@@ -108,6 +111,7 @@ pub(crate) fn knows(key: &str) -> bool {
     match key.split_once('.') {
         Some(("set", name)) => is_variable(name),
         Some(("headers", name)) => is_header(name),
+        Some(("gpu", _)) => gpu::knows(key),
         Some(_) => false,
         None => KEYS.contains(&key),
     }
@@ -117,6 +121,7 @@ pub(crate) fn knows(key: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
     worker: bool,
+    gpu: GpuParts,
     process: Option<(PathBuf, Vec<String>)>,
     http: Option<String>,
     stdin: Option<PayloadBy>,
@@ -136,7 +141,11 @@ impl Parts {
     pub(super) fn set_worker(&mut self, raw: &Raw) -> Result<(), &'static str> {
         let is_worker = raw.text() == Some(WORKER);
         self.worker |= is_worker;
-        if is_worker { Ok(()) } else { Err("\"worker\", { process = [\"./thumb.sh\"] } or { http = \"URL\" }") }
+        if is_worker {
+            Ok(())
+        } else {
+            Err("\"worker\", { process = [\"./thumb.sh\"] }, { http = \"URL\" } or { gpu = { source = \"k.cu\", … } }")
+        }
     }
 
     /// Whether workers run it.
@@ -144,7 +153,15 @@ impl Parts {
         self.worker
     }
 
+    /// Whether it is a kernel.
+    pub(super) fn is_kernel(&self) -> bool {
+        self.gpu.is_set()
+    }
+
     pub(super) fn set(&mut self, key: &str, raw: &Raw, dir: &Path) -> Result<(), &'static str> {
+        if key.starts_with("gpu.") {
+            return self.gpu.set(key, raw, dir);
+        }
         const SECRET: &str = "a text, { file = \"PATH\" } or { env = \"NAME\" }; what is secret only as one of the last two";
         if let Some((map, name)) = key.split_once('.') {
             let secret = is_secret(name);
@@ -205,6 +222,9 @@ impl Parts {
         if self.worker {
             return Vec::new();
         }
+        if self.is_kernel() {
+            return self.gpu.keys();
+        }
         let named = |map: &str, values: &BTreeMap<String, OptionValue>| {
             values.keys().map(|name| format!("{map}.{name}")).collect::<Vec<_>>()
         };
@@ -218,6 +238,9 @@ impl Parts {
 
     /// A value as a file would have it.
     pub(super) fn value(&self, key: &str) -> String {
+        if key.starts_with("gpu.") {
+            return self.gpu.value(key);
+        }
         if let Some((map, name)) = key.split_once('.') {
             let map = if map == "set" { &self.set } else { &self.headers };
             return map.get(name).map(ToString::to_string).unwrap_or_default();
@@ -247,10 +270,15 @@ impl Parts {
                 Err(("executor", "workers run it, and it says how as well".to_owned()))
             };
         }
+        if self.is_kernel() {
+            let is_alone = *self == Parts { gpu: self.gpu.clone(), ..Parts::default() };
+            let reason = "a kernel runs it, and it has keys of other executors: keep `gpu` alone";
+            return if is_alone { self.gpu.executor().map(Executor::Gpu) } else { Err(("executor", reason.to_owned())) };
+        }
         match (&self.process, &self.http) {
             (Some(_), Some(_)) => Err(("executor", "it has two: keep either `process` or `http`".to_owned())),
             (None, None) => {
-                let reason = "a task type needs what runs it: `executor = { process = [\"./thumb.sh\"] }`, `executor = { http = \"URL\" }` or `executor = \"worker\"`";
+                let reason = "a task type needs what runs it: `executor = { process = [\"./thumb.sh\"] }`, `executor = { http = \"URL\" }`, `executor = { gpu = { source = \"k.cu\", … } }` or `executor = \"worker\"`";
                 Err(("executor", reason.to_owned()))
             }
             (Some((program, arguments)), None) => {

@@ -1,6 +1,7 @@
 //! `[task."NAME"]`: task types that need no Rust, by what runs them and what the rules need to know.
 
 pub(crate) mod executor;
+mod gpu;
 mod key;
 
 use std::path::Path;
@@ -10,6 +11,8 @@ use ergate_events::task::{PRIORITY_MAX, TEXT_BYTES_MAX, TypeSettings};
 use ergate_events::time::Micros;
 
 pub use executor::{Executor, HttpExecutor, PayloadBy, ProcessExecutor};
+pub(crate) use gpu::KEYS as GPU_KEYS;
+pub use gpu::{Batch, GpuExecutor};
 pub(crate) use key::{TaskKey, quoted, split};
 
 use crate::limit::{self, Limit};
@@ -160,6 +163,11 @@ impl Task {
             _ if let Some(key) = key.strip_prefix("limit.") => self.limit.value(key),
             _ => key.strip_prefix("executor.").map(|key| self.parts.value(key)).unwrap_or_default(),
         }
+    }
+
+    /// Whether a kernel runs it.
+    pub(crate) fn is_kernel(&self) -> bool {
+        self.parts.is_kernel()
     }
 
     /// The limit that it has for itself, if it has one.

@@ -12,6 +12,7 @@ use super::value::{Bytes, Hex, Text, text_or_object};
 use crate::event::{Cause, Departure, Digest, Event, PoolMode, RuleVersions, ShardReading, Timeout};
 use crate::id::{Epoch, LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, TaskId, TypeId};
 use crate::limit::LimitSettings;
+use crate::ran::Ran;
 use crate::resources::PoolResources;
 use crate::scaling::signal::Reading;
 use crate::scaling::usage::ReplicaReading;
@@ -85,6 +86,7 @@ fields! {
     plan: Box<ScheduleSettings>,
     policy: Text<'a>,
     pool: Text<'a>,
+    ran: Box<Ran>,
     readings: Vec<Reading>,
     reason: Text<'a>,
     replica: ReplicaId,
@@ -227,6 +229,7 @@ events! {
     ShadowSet { pool, shadow, policy, by, reason },
     SizeHeld { pool, replicas, until, by, reason },
     PoolResourcesSet { pool, resources, by, reason },
+    AttemptRan { task, attempt, ran },
 }
 
 /// What the message of an unknown event begins with.
@@ -320,6 +323,7 @@ same!(
     Vec<LimitId>,
     Vec<String>,
     Box<WorkerFacts>,
+    Box<Ran>,
     Epoch,
     Micros,
     Vec<Reading>,

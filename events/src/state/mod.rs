@@ -121,6 +121,7 @@ impl State {
             | Event::WorkerMissed { .. }
             | Event::AttemptReturned { .. }
             | Event::ConcurrencyChanged { .. }
+            | Event::AttemptRan { .. }
             | Event::DependencyMet { .. } => self.work.apply(envelope),
         }
         self.position = envelope.position.next();

@@ -235,7 +235,7 @@ impl Work {
             Event::WorkerJoined { replica, pool, slots, ref worker } => self.join_worker(replica, pool, slots, worker),
             Event::WorkAsked { replica, slots } => self.asked.ask(replica, slots, at),
             Event::WorkerMissed { replica, .. } => self.leave(replica, Departure::Lost),
-            Event::AttemptReturned { .. } | Event::ConcurrencyChanged { .. } => {}
+            Event::AttemptReturned { .. } | Event::ConcurrencyChanged { .. } | Event::AttemptRan { .. } => {}
             Event::Opened { .. }
             | Event::ClockStepped { .. }
             | Event::LossAccepted { .. }

@@ -11,6 +11,7 @@ use ergate_events::firing::Firing;
 use ergate_events::id::{LimitId, Ordinal, PoolId, Position, ReplicaId, ScheduleId, ShardId, TypeId};
 use ergate_events::invariant;
 use ergate_events::limit::LimitSettings;
+use ergate_events::ran::{CudaVersion, KernelDigest, Ran};
 use ergate_events::resources::{Asked, Ceiling, PoolResources};
 use ergate_events::scaling::real::Real;
 use ergate_events::scaling::signal::{Reading, Value};
@@ -351,6 +352,24 @@ pub(crate) fn failure(task: u64, attempt: u32) -> Command<'static> {
     Command::Fail { task: Ordinal(task), attempt, failure }
 }
 
+/// Where an attempt ran: with 31 others, without a driver.
+pub(crate) fn ran() -> Ran {
+    Ran {
+        device: "GPU-5c1ce4f1".to_owned(),
+        driver: None,
+        kernel: KernelDigest(std::array::from_fn(|index| 0xa0 ^ index as u8)),
+        batch_size: 32,
+        queue: Micros(200),
+        copy: Micros(100),
+        compute: Micros(50),
+        memory_bytes: 4 << 20,
+    }
+}
+
+pub(crate) const fn ran_on(task: u64, attempt: u32, ran: &Ran) -> Command<'_> {
+    Command::Ran { task: Ordinal(task), attempt, ran }
+}
+
 /// The refusal of a report that no longer counts.
 pub(crate) fn stale(task: u64, attempt: u32) -> Rejection {
     Rejection::StaleAttempt { task: Ordinal(task), attempt }
@@ -427,6 +446,7 @@ pub(crate) fn short(envelope: &Envelope<'_>) -> String {
             format!("held {pool} {replicas} for {}", until.since(envelope.recorded_at))
         }
         Event::SizeHeld { pool, replicas: None, .. } => format!("released {pool}"),
+        Event::AttemptRan { task, attempt, ran } => format!("ran {task}.{attempt} {} {}", ran.device, ran.batch_size),
         Event::PoolResourcesSet { pool, resources, .. } => format!("resources {pool} {:?}", resources.asked.cpu_milli),
         Event::ConcurrencyChanged { replica, before, concurrency, .. } => format!("concurrency {replica} {before} {concurrency}"),
         Event::SlotsPassed { schedule, from, to, count, because } => {
@@ -620,9 +640,11 @@ fn working_day(story: &mut Story) {
     let asks = [Ask::NotBefore(due), Ask::Label("team", "red"), Ask::ContentType("text/plain"), Ask::TraceParent("00-1-2-01")];
     story.submit(&request(&[b'x'; 300], &asks));
     story.tell(&Command::Checkpoint { task: Ordinal(0), attempt: 1, details: &[1, 2, 0xff] }).expect("it runs");
-    story.fail(0, 1).expect("it runs");
+    let driver = Some(CudaVersion { major: 13, minor: 0 });
+    let failed = story.tell_all(&[ran_on(0, 1, &Ran { driver, ..ran() }), failure(0, 1)]);
     story.pass(1_000);
-    story.succeed(0, 2).expect("it runs again");
+    let succeeded = story.tell_all(&[ran_on(0, 2, &ran()), success(0, 2)]);
+    assert!(failed.iter().chain(&succeeded).all(Result::is_ok), "it ran, and ran again");
     story.succeed(2, 1).expect("it was delayed");
     let from = story.now;
     story.tell(&Command::StepClock { from, to: from.after(Micros::from_secs(60)) }).expect("clocks do that");

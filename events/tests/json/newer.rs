@@ -3,6 +3,7 @@
 use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{LimitId, ScheduleId};
 use ergate_events::limit::{LimitSettings, Rate};
+use ergate_events::ran::{CudaVersion, KernelDigest, Ran};
 use ergate_events::resources::{Asked, Ceiling, PoolResources};
 use ergate_events::scaling::real::Real;
 use ergate_events::scaling::signal::{Reading, Value};
@@ -50,7 +51,18 @@ fn plan() -> impl Strategy<Value = Box<ScheduleSettings>> {
     )
 }
 
-/// Limits, dependencies, and how far attempts are.
+fn ran() -> impl Strategy<Value = Box<Ran>> {
+    let driver = of((any::<u32>(), count()).prop_map(|(major, minor)| CudaVersion { major, minor }));
+    let spans = (span(), span(), span());
+    (name(), driver, any::<[u8; 32]>(), count(), spans, number()).prop_map(
+        |(device, driver, kernel, batch_size, (queue, copy, compute), memory_bytes)| {
+            let kernel = KernelDigest(kernel);
+            Box::new(Ran { device, driver, kernel, batch_size, queue, copy, compute, memory_bytes })
+        },
+    )
+}
+
+/// Limits, dependencies, how far attempts are, and where they ran.
 fn of_flow() -> impl Strategy<Value = Event<'static>> {
     let limits = proptest::collection::vec(limit_id(), 0..4);
     prop_oneof![
@@ -63,6 +75,7 @@ fn of_flow() -> impl Strategy<Value = Event<'static>> {
         (type_id(), limits, text()).prop_map(|(task_type, limits, by)| Event::TypeLimited { task_type, limits, by }),
         (task(), count(), of(any::<u8>()), text(), text())
             .prop_map(|(task, attempt, percent, stage, message)| Event::Progressed { task, attempt, percent, stage, message }),
+        (task(), count(), ran()).prop_map(|(task, attempt, ran)| Event::AttemptRan { task, attempt, ran }),
         (task(), limit_id()).prop_map(|(task, limit)| Event::Limited { task, limit }),
         task().prop_map(|task| Event::Admitted { task }),
         (task(), task(), count()).prop_map(|(task, dependency, left)| Event::DependencyMet { task, dependency, left }),
@@ -202,5 +215,6 @@ fn of_scaling() -> impl Strategy<Value = Event<'static>> {
 
 /// Any of them.
 pub(crate) fn event() -> impl Strategy<Value = Event<'static>> {
-    prop_oneof![of_flow(), of_control(), of_workers(), of_scaling()]
+    // On the heap: all of them together overflow the stack of a test that is not optimized.
+    prop_oneof![of_flow().boxed(), of_control().boxed(), of_workers().boxed(), of_scaling().boxed()]
 }

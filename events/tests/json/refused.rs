@@ -4,8 +4,9 @@ use ergate_events::block::{BODY_BYTES_MAX, Hash};
 use ergate_events::event::Event;
 use ergate_events::id::{Ordinal, ReplicaId, TypeId};
 use ergate_events::json::{JsonError, decode};
+use ergate_events::ran::{CudaVersion, KernelDigest, Ran};
 use ergate_events::task::{Ask, IdempotencyKey};
-use ergate_events::time::Timestamp;
+use ergate_events::time::{Micros, Timestamp};
 
 use super::{block, encoded};
 
@@ -103,6 +104,39 @@ fn a_wrong_field_is_named_with_its_position() {
         // The last brackets are meant where brackets are.
         let altered = if *old == "]}" { format!("{}{new}", json.strip_suffix("]}").unwrap()) } else { with(&json, old, new) };
         refuses(&altered, words);
+    }
+}
+
+#[test]
+fn a_version_and_a_digest_have_one_form() {
+    let ran = Ran {
+        device: "GPU-0".to_owned(),
+        driver: Some(CudaVersion { major: 13, minor: 0 }),
+        kernel: KernelDigest([0xab; 32]),
+        batch_size: 1,
+        queue: Micros(1),
+        copy: Micros(2),
+        compute: Micros(3),
+        memory_bytes: u64::MAX,
+    };
+    let event = Event::AttemptRan { task: Ordinal(7), attempt: 1, ran: Box::new(ran) };
+    let json = String::from_utf8(encoded(&block(3, 40, 9, Hash::ZERO, &[(Timestamp(5), event)]))).unwrap();
+    decode(json.as_bytes()).unwrap();
+    let digest = "ab".repeat(32);
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("\"13.0\"", "\"013.0\"", &["position 40", "a version of CUDA, like 13.0"]),
+        ("\"13.0\"", "13.0", &["position 40"]),
+        ("\"13.0\"", "\"13.1\"", &["position 40", "altered"]),
+        ("\"13.0\"", "null", &["position 40", "altered"]),
+        (&digest, &digest.to_uppercase(), &["position 40", "64 hexadecimal digits, lower case"]),
+        (&digest, &digest[1..], &["position 40", "64 hexadecimal digits"]),
+        ("\"device\":\"GPU-0\",", "", &["position 40", "`device`"]),
+        ("\"batch_size\":1", "\"batch_size\":1,\"colour\":1", &["position 40", "`colour`"]),
+        ("\"batch_size\":1", "\"batch_size\":4294967296", &["position 40"]),
+        ("\"queue\":1", "\"queue\":\"1\"", &["position 40"]),
+    ];
+    for (old, new, words) in cases {
+        refuses(&with(&json, old, new), words);
     }
 }
 

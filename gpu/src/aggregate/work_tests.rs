@@ -12,7 +12,7 @@ use crate::array::{bytes_of, read};
 use crate::backend::fault::{Call, Fault, Faults};
 use crate::bench::{Bench, SETTINGS, bytes, get, hex};
 use crate::owner::OwnerSettings;
-use crate::quarantine::Death;
+use crate::quarantine::{Culprit, Death};
 use crate::top_k::work::tests::searching;
 use crate::work::{HostTwin, Work};
 use crate::{Class, Dtype, GpuError, Sticky};
@@ -140,7 +140,8 @@ fn who_finds_no_memory_beside_another_waits_instead_of_evicting() {
     assert!(resident.bytes + one <= one * 3 / 2 && resident.bytes > 0, "{resident:?}");
     let slow = Fault::Slow(Duration::from_millis(100));
     let _shared = bench.faults.clone().at(Call::Launch, bench.faults.calls(Call::Launch) + 1, slow);
-    let answers = [(); 3].map(|()| bench.try_submit(0, &work, payload.clone(), true).unwrap().1);
+    // Of three kinds, so that each has a batch of its own.
+    let answers = [0, 1, 2].map(|kind| bench.try_submit(kind, &work, payload.clone(), false).unwrap().1);
     answers.iter().for_each(|answer| assert_eq!(get(answer).result, twin.twin(&payload)));
     assert_eq!((bench.figures().resident, bench.figures().memory_high_bytes), (resident, resident.bytes + one));
 }
@@ -224,7 +225,7 @@ fn a_sticky_error_in_the_second_step_is_its_own_doing() {
     let culprit = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;
     assert_eq!(get(&culprit).result.unwrap_err().class(), Class::Sticky);
     assert_eq!(get(&waiting).result.unwrap_err().class(), Class::Returned);
-    let death = Death { digest: Some(work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
+    let death = Death { culprit: Culprit::Kernel(work.digest()), device: "HOST".to_owned(), sticky: Sticky::IllegalAddress };
     assert_eq!(*bench.deaths.lock().unwrap(), [death]);
 }
 
@@ -236,7 +237,7 @@ fn a_second_step_that_never_ends_is_hung() {
         let culprit = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;
         let error = get(&culprit).result.unwrap_err();
         assert!(matches!(error, GpuError::Sticky { sticky: Sticky::Hung { .. }, .. }), "{fault:?}: {error}");
-        assert_eq!(bench.deaths.lock().unwrap()[0].digest, Some(work.digest()), "{fault:?}");
+        assert_eq!(bench.deaths.lock().unwrap()[0].culprit, Culprit::Kernel(work.digest()), "{fault:?}");
         bench.faults.release();
     }
 }
@@ -263,8 +264,8 @@ fn another_batch_goes_by_between_two_steps() {
     let (before, slow) = (bench.faults.calls(Call::Launch), Fault::Slow(Duration::from_millis(300)));
     let _shared = bench.faults.clone().at(Call::Launch, before + 1, slow.clone()).at(Call::Launch, before + 6, slow);
     let payload = rows(1, 100, 3);
-    let steps = bench.try_submit(0, &work, payload.clone(), true).unwrap().1;
-    let beside = bench.try_submit(1, &other, query.clone(), true).unwrap().1;
+    let steps = bench.try_submit(0, &work, payload.clone(), false).unwrap().1;
+    let beside = bench.try_submit(1, &other, query.clone(), false).unwrap().1;
     assert_eq!(get(&beside).result, other_twin.twin(&query));
     assert!(steps.try_recv().is_err(), "the other one lands first");
     assert_eq!(get(&steps).result, twin.twin(&payload));
@@ -278,13 +279,46 @@ fn a_batch_that_hangs_between_the_steps_of_another_is_the_guilty_one() {
     let bench = Bench::hasty(faults);
     let (work, _) = aggregation();
     let hangs: Arc<dyn Work> = Arc::new(AggregateWork::new("counts", AggregateSettings::new([])).unwrap());
-    let first = bench.try_submit(0, &work, rows(1, 100, 3), true).unwrap().1;
-    let second = bench.try_submit(1, &hangs, vec![0; 80], true).unwrap().1;
+    let first = bench.try_submit(0, &work, rows(1, 100, 3), false).unwrap().1;
+    let second = bench.try_submit(1, &hangs, vec![0; 80], false).unwrap().1;
     assert!(matches!(get(&second).result, Err(GpuError::Sticky { sticky: Sticky::Hung { .. }, .. })));
     assert_eq!(get(&first).result.unwrap_err().class(), Class::Returned);
-    assert_eq!(bench.deaths.lock().unwrap()[0].digest, Some(hangs.digest()));
+    assert_eq!(bench.deaths.lock().unwrap()[0].culprit, Culprit::Kernel(hangs.digest()));
     // Reset, rows, count and places of the first came after the sample of the second.
     assert_eq!(bench.faults.calls(Call::Launch), 2 + 4);
+}
+
+/// A device that died, how its two attempts ended, and their kernels.
+type Killed = (Bench, [Result<Vec<u8>, GpuError>; 2], [Digest; 2]);
+
+/// The first is slow, and its launch or that of the second kills the context: `first` and `second` run in flights of their own.
+fn killed(alone: bool) -> Killed {
+    let dead = Fault::Sticky(Sticky::IllegalAddress);
+    let faults = Faults::default().at(Call::Launch, 1, Fault::Slow(Duration::from_millis(50))).at(Call::Launch, 2, dead);
+    let bench = Bench::new(faults);
+    let counts = |name| -> Arc<dyn Work> { Arc::new(AggregateWork::new(name, AggregateSettings::new([])).unwrap()) };
+    let (first, second) = (aggregation().0, counts("counts"));
+    let answers = [bench.try_submit(0, &first, rows(1, 100, 3), alone), bench.try_submit(1, &second, vec![0; 80], alone)];
+    let results = answers.map(|answer| get(&answer.unwrap().1).result);
+    (bench, results, [first.digest(), second.digest()])
+}
+
+#[test]
+fn of_two_on_the_device_nobody_knows_who_killed_it_and_none_is_blamed() {
+    let (bench, results, _) = killed(false);
+    for result in results {
+        assert!(matches!(result, Err(GpuError::Suspect { batch_size: 2, .. })), "{result:?}");
+    }
+    assert_eq!(bench.deaths.lock().unwrap()[0].culprit, Culprit::Unknown);
+}
+
+#[test]
+fn one_that_is_to_be_alone_has_the_device_for_itself_and_is_known() {
+    let (bench, [first, second], digests) = killed(true);
+    // The second launch is one of the first again: nothing else runs until it has landed.
+    assert!(matches!(first, Err(GpuError::Sticky { .. })), "{first:?}");
+    assert_eq!(second.unwrap_err().class(), Class::Returned);
+    assert_eq!(bench.deaths.lock().unwrap()[0].culprit, Culprit::Kernel(digests[0]));
 }
 
 #[test]

@@ -13,7 +13,7 @@ const WARPS: u64 = 8;
 const ROWS_AT_ONCE: u64 = 32;
 
 /// The most memory on `device`, in bytes, that a search takes beside the matrix and the queries: what is to be reserved before it is run.
-/// `tile_bytes` as in [`TopK`](super::TopK).
+/// `tile_bytes` as in [`TopKSettings`](super::TopKSettings).
 pub fn scratch_bytes_max(shape: &Shape, search: &Search, device: &DeviceInfo, tile_bytes: Option<u64>) -> u64 {
     let (queries, k, kept) = (u64::from(search.queries), u64::from(search.k), u64::from(search.kept()));
     let ready = queries * u64::from(shape.pitch()) * (4 + shape.kept.size());

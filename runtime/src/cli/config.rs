@@ -74,7 +74,8 @@ impl Children<'_> {
         Children { globals, drain: config.shutdown.drain }
     }
 
-    fn command(&self, pool: &Pool) -> std::io::Result<WorkerCommand> {
+    fn command(&self, name: &str, pool: &Pool) -> anyhow::Result<WorkerCommand> {
+        let gpus = super::gpu::devices(name, pool)?;
         let mut arguments: Vec<OsString> = Vec::new();
         if let Some(config) = &self.globals.config {
             arguments.extend(["--config".into(), config.into()]);
@@ -85,14 +86,14 @@ impl Children<'_> {
         }
         let own = ["worker", "--child", "--engine={engine}", "--pool={pool}", "--slots={slots}", "--id={id}"];
         arguments.extend(own.into_iter().chain(["--name={name}", "--drain", &drain]).map(OsString::from));
-        if !pool.gpus.is_empty() {
+        if !gpus.is_empty() {
             arguments.push("--gpu={gpu}".into());
         }
         if let Some(bytes) = pool.memory_max {
             arguments.push(format!("--memory-max={bytes}").into());
         }
         let ready_within = pool.server.as_ref().map_or(Duration::ZERO, |server| server.ready_within) + START_MAX;
-        Ok(WorkerCommand { program: std::env::current_exe()?, arguments, gpus: pool.gpus.clone(), ready_within })
+        Ok(WorkerCommand { program: std::env::current_exe()?, arguments, gpus, ready_within })
     }
 }
 
@@ -100,14 +101,15 @@ impl Children<'_> {
 /// task types it has is for the verb.
 pub(crate) fn configure(builder: Builder, config: &Config, children: &Children<'_>) -> anyhow::Result<Builder> {
     let Log { keep_for, keep_events, snapshot_every_events, .. } = config.log;
-    let builder = config.pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
+    let pools = config.all_pools();
+    let builder = pools.iter().fold(builder, |builder, (name, pool)| match pool.least() {
         least if least < pool.replicas => builder.pool_between(name, least, pool.replicas, pool.slots),
         _ => builder.pool(name, pool.replicas, pool.slots),
     });
-    let builder = config.pools.iter().try_fold(builder, |builder, (name, pool)| {
-        Ok::<_, std::io::Error>(match pool.fleet() {
+    let builder = pools.iter().try_fold(builder, |builder, (name, pool)| {
+        Ok::<_, anyhow::Error>(match pool.fleet() {
             Fleet::Local => builder,
-            Fleet::Process => builder.process_pool(name, children.command(pool)?),
+            Fleet::Process => builder.process_pool(name, children.command(name, pool)?),
             Fleet::External => builder.external_pool(name),
         })
     })?;

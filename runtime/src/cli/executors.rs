@@ -6,9 +6,12 @@ use ergate::calendar::{self, Calendar};
 use ergate::executor::factory::ExecutorFactory;
 use ergate::executor::http::{HttpFactory, HttpSettings};
 use ergate::executor::process::{PayloadBy, ProcessFactory, ProcessSettings};
+use ergate::gpu::{Gpu, OnDeath};
 use ergate::schedule::{ScheduleSettings, When};
 use ergate::{Builder, SourceSettings, TypeSettings};
 use ergate_config::{Config, Executor, Fleet, HttpExecutor, OptionValue, ProcessExecutor};
+
+use super::gpu::{self, KernelFactory};
 
 /// Registers the task types of the configuration.
 ///
@@ -20,24 +23,55 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
         let limits: Vec<&str> = limits.iter().map(String::as_str).collect();
         builder.limited(name, &limits)
     });
+    let mut gpus = Gpus::default();
     config.task_executors()?.into_iter().try_fold(builder, |builder, (name, task, executor)| {
         let settings = task.settings.clone();
+        if let Executor::Gpu(kernel) = &executor {
+            gpu::check(config, name, kernel)?;
+        }
         if config.pool(&settings.pool).fleet() != Fleet::Local {
             return Ok(builder.worker_task(name, settings));
         }
         Ok(match executor {
             Executor::Process(executor) => builder.executor(process(name, settings, executor)?),
             Executor::Http(executor) => builder.executor(http(name, settings, executor)?),
+            Executor::Gpu(kernel) => match gpus.of(config, &settings.pool) {
+                Some(device) => builder.executor(KernelFactory::new(config, name, settings, &kernel, &device)?),
+                None => builder.worker_task(name, settings),
+            },
             Executor::Worker => builder.worker_task(name, settings),
         })
     })
 }
 
-/// What makes the executors of the configuration, but for those that only workers elsewhere have; `port` is that of the worker's server.
+/// The devices of this process: one for all pools, opened when the first kernel needs it.
+#[derive(Default)]
+struct Gpus(Option<Option<Gpu>>);
+
+impl Gpus {
+    /// The device, or none; that is told for the pool that asks first.
+    fn of(&mut self, config: &Config, pool: &str) -> Option<Gpu> {
+        let opened = || match gpu::open(config, None, OnDeath::Fail) {
+            Ok(device) => Some(device),
+            Err(error) => {
+                gpu::tell_missing(pool, &error);
+                None
+            }
+        };
+        self.0.get_or_insert_with(opened).clone()
+    }
+}
+
+/// What makes the executors of the configuration, but for those that only workers elsewhere have; `port` is that of the worker's server, and `device`
+/// what kernels run on, of which there are none without it.
 ///
 /// # Errors
 /// When a secret cannot be had.
-pub(crate) fn factories(config: &Config, port: Option<u16>) -> anyhow::Result<Vec<Box<dyn ExecutorFactory>>> {
+pub(crate) fn factories(
+    config: &Config,
+    port: Option<u16>,
+    device: Option<&Gpu>,
+) -> anyhow::Result<Vec<Box<dyn ExecutorFactory>>> {
     let made = config.task_executors()?.into_iter().filter_map(|(name, task, executor)| {
         let settings = task.settings.clone();
         match executor {
@@ -45,6 +79,10 @@ pub(crate) fn factories(config: &Config, port: Option<u16>) -> anyhow::Result<Ve
             Executor::Http(executor) => {
                 let executor = HttpExecutor { url: at_port(&executor.url, port), ..executor };
                 Some(http(name, settings, executor).map(|made| Box::new(made) as _))
+            }
+            Executor::Gpu(kernel) => {
+                let made = |device| KernelFactory::new(config, name, settings, &kernel, device);
+                device.map(|device| made(device).map(|made| Box::new(made) as _))
             }
             Executor::Worker => None,
         }

@@ -41,6 +41,9 @@ pub(crate) enum Trouble {
     /// What was asked about is not there.
     #[error("{0}")]
     NotFound(String),
+    /// There is no GPU, and all that was asked for needs one.
+    #[error("{0}")]
+    NoDevice(String),
     /// What was given cannot be taken.
     #[error("{0}")]
     Input(String),
@@ -75,6 +78,11 @@ pub(crate) const HELP: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage �
 9 written by a newer version · 10 the brokers or the service did not do it · 130 interrupted";
 
 impl Exit {
+    /// The context of a GPU died; a new process has another.
+    pub(crate) const DEVICE_LOST: u8 = 20;
+    /// There is no GPU for what was asked.
+    const NO_DEVICE: u8 = 21;
+
     const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -167,6 +175,7 @@ fn trouble_code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     Some(match cause.downcast_ref::<Trouble>()? {
         Trouble::Usage(_) => 2,
+        Trouble::NoDevice(_) => Exit::NO_DEVICE,
         Trouble::NotFound(_) => Exit::NotFound.code(),
         Trouble::Input(_) => Exit::InputRefused.code(),
         Trouble::NoSpace(_) | Trouble::Unwritable { .. } => 8,

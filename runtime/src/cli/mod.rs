@@ -12,6 +12,7 @@ mod doctor;
 mod embedded;
 mod executors;
 mod exit;
+mod gpu;
 mod import;
 mod kafka;
 mod launch;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ergate::events::worker::WorkerId;
+use ergate::gpu::kernels::GpuError;
+use ergate::gpu::{Gpu, OnDeath};
 use ergate::http::client::ServiceUrl;
 use ergate::tasks;
 use ergate::worker::server::{ModelServer, ServerError, ServerSettings};
@@ -17,6 +19,7 @@ use super::config::settings;
 use super::embedded::parse_span;
 use super::executors::{factories, resolve};
 use super::exit::Trouble;
+use super::gpu;
 use super::remote::{Problem, RemoteError, token};
 use super::signals::{Signals, block_on};
 use super::{Exit, Globals, output};
@@ -58,9 +61,9 @@ pub(crate) struct WorkerArgs {
     /// How long running attempts may finish after a signal
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = parse_span)]
     drain: Duration,
-    /// The GPU that the server of the pool is to use, by its index
-    #[arg(long, value_name = "INDEX")]
-    gpu: Option<u32>,
+    /// The GPU that its kernels, or the server of the pool, are to use: its index, the beginning of its uuid, or for kernels a part of its name
+    #[arg(long, value_name = "GPU")]
+    gpu: Option<String>,
     /// Bytes of memory that this process and the server of the pool may each have
     #[arg(long, value_name = "BYTES")]
     memory_max: Option<u64>,
@@ -105,11 +108,19 @@ pub(crate) fn run(args: &WorkerArgs, globals: &Globals) -> anyhow::Result<Exit> 
     }
     block_on(async {
         let mut signals = Signals::listen()?;
+        let device = device(args, &config);
+        let (device, missing) =
+            (device.as_ref().and_then(|found| found.as_ref().ok()), device.as_ref().and_then(|found| found.as_ref().err()));
         let Some(server) = with_server(args, &config, &mut signals).await? else { return Ok(Exit::Done) };
-        let worker = worker(args, globals, &config, (&urls, &url), server.as_ref())?;
+        let worker = worker(args, globals, &config, (&urls, &url), (server.as_ref(), device, missing))?;
         let (ended, server) = work(worker, server, signals, args.child, globals.quiet || args.child).await;
         if let Some(server) = server {
             server.stop().await;
+        }
+        if let Some(death) = device.and_then(Gpu::death) {
+            output::note(&output::escape(&format!("{death}; its process ends, for nothing else frees the device")));
+            // The driver may never come back from what a process does at its end.
+            ergate::gpu::kernels::leave::now(Exit::DEVICE_LOST);
         }
         end(ended?, &url, has_token(globals, &config)?)
     })
@@ -148,7 +159,7 @@ fn server_settings(args: &WorkerArgs, config: &Config) -> anyhow::Result<Option<
         stop_within: server.stop_within,
         env_allow: server.env,
         env_set: resolve(&server.set)?,
-        gpu: args.gpu,
+        gpu: args.gpu.clone(),
         launcher,
     }))
 }
@@ -158,7 +169,7 @@ fn worker(
     globals: &Globals,
     config: &Config,
     (urls, url): (&[ServiceUrl], &str),
-    server: Option<&ModelServer>,
+    (server, device, missing): (Option<&ModelServer>, Option<&Gpu>, Option<&GpuError>),
 ) -> anyhow::Result<Worker> {
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", host(), std::process::id()));
     let (first, others) = args.engines.split_first().ok_or_else(|| Trouble::Usage("--engine is missing".to_owned()))?;
@@ -170,7 +181,12 @@ fn worker(
     let worker = args.labels.iter().fold(worker, |worker, (name, value)| worker.label(name, value));
     let worker = args.id.into_iter().fold(worker, Worker::id);
     let worker = server.into_iter().fold(worker, |worker, server| worker.room(server.room()));
-    let worker = able(worker, args, config, server.map(ModelServer::port))?;
+    let lost = device.cloned().map(|device| async move { drop(device.died().await) });
+    let worker = lost.into_iter().fold(worker, Worker::give_back_when);
+    let worker = able(worker, args, config, (server.map(ModelServer::port), device, missing))?;
+    if let Some(error) = missing {
+        gpu::tell_missing(&args.pool, error);
+    }
     let ready = format!("ready: worker {name} of pool {} at {url}, {} slots; stop with Ctrl-C or SIGTERM", args.pool, args.slots);
     let quiet = globals.quiet || args.child;
     Ok(worker.on_ready(move || {
@@ -178,6 +194,12 @@ fn worker(
             output::note(&output::escape(&ready));
         }
     }))
+}
+
+/// The device for the kernels of the pool, or why there is none; nothing where there are no kernels.
+fn device(args: &WorkerArgs, config: &Config) -> Option<Result<Gpu, GpuError>> {
+    let has_kernels = config.pool(&args.pool).has_kernels();
+    has_kernels.then(|| gpu::open(config, args.gpu.as_deref(), OnDeath::Wait))
 }
 
 /// Works until it is to end, and says how that went; gives the server back.
@@ -298,16 +320,25 @@ fn way(worker: Worker, globals: &Globals, config: &Config, urls: &[ServiceUrl]) 
 }
 
 /// With everything that it can run of its pool, or what of that it is asked to run.
-fn able(worker: Worker, args: &WorkerArgs, config: &Config, port: Option<u16>) -> anyhow::Result<Worker> {
+fn able(
+    worker: Worker,
+    args: &WorkerArgs,
+    config: &Config,
+    (port, device, no_device): (Option<u16>, Option<&Gpu>, Option<&GpuError>),
+) -> anyhow::Result<Worker> {
     let is_asked = |name: &str| args.types.is_empty() || args.types.iter().any(|known| known == name);
     let built_in = tasks::all().into_iter().filter(|task| task.settings.pool == args.pool);
-    let own = factories(config, port)?.into_iter().filter(|factory| factory.settings().pool == args.pool);
+    let own = factories(config, port, device)?.into_iter().filter(|factory| factory.settings().pool == args.pool);
     let (built_in, own): (Vec<_>, Vec<_>) = (built_in.collect(), own.collect());
     let names = built_in.iter().map(|task| task.name).chain(own.iter().map(|factory| factory.task_type()));
     let names: Vec<String> = names.map(str::to_owned).collect();
     let missing = args.types.iter().find(|name| !names.contains(name));
     if names.is_empty() || missing.is_some() {
-        return Err(unable(args, missing, &names).into());
+        return Err(match no_device {
+            Some(error) => Trouble::NoDevice(format!("the kernels of the pool {:?} cannot run here: {error}", args.pool)),
+            None => unable(args, missing, &names),
+        }
+        .into());
     }
     let built_in = built_in.into_iter().filter(|task| is_asked(task.name));
     let worker = built_in.fold(worker, |worker, task| worker.task_function(task.name, Arc::clone(&task.function)));

@@ -16,7 +16,7 @@ pub(super) struct Role {
     pub(super) slots: u32,
     pub(super) name: String,
     pub(super) worker: WorkerId,
-    pub(super) gpu: Option<u32>,
+    pub(super) gpu: Option<String>,
 }
 
 /// Where a process is in its life.
@@ -58,8 +58,8 @@ fn build(command: &WorkerCommand, role: &Role) -> Command {
         Some(text) => fill(text, role).into(),
         None => argument.clone(),
     }));
-    if let Some(gpu) = role.gpu {
-        built.env("CUDA_VISIBLE_DEVICES", gpu.to_string());
+    if let Some(gpu) = &role.gpu {
+        built.env("CUDA_VISIBLE_DEVICES", gpu);
     }
     // Its lines come through a pipe, and are read where those of the engine are.
     let is_unsaid = matches!(std::env::var("ERGATE_LOG_FORMAT").as_deref(), Err(_) | Ok("" | "auto"));
@@ -71,12 +71,11 @@ fn build(command: &WorkerCommand, role: &Role) -> Command {
 
 fn fill(text: &str, role: &Role) -> String {
     let (slots, id) = (role.slots.to_string(), role.worker.to_string());
-    let gpu = role.gpu.map(|gpu| gpu.to_string()).unwrap_or_default();
     let parts = [
         ("{engine}", role.engine.as_str()),
         ("{slots}", &slots),
         ("{id}", &id),
-        ("{gpu}", &gpu),
+        ("{gpu}", role.gpu.as_deref().unwrap_or_default()),
         ("{name}", &role.name),
         ("{pool}", &role.pool),
     ];
@@ -100,6 +99,6 @@ mod tests {
         let text = "--engine={engine} {pool} {slots} {id} {name} <{gpu}> {other}";
         let id = "07".repeat(16);
         assert_eq!(fill(text, &role), format!("--engine=unix:/run/workers.sock models 4 {id} models-r7 <> {{other}}"));
-        assert_eq!(fill("{gpu}", &Role { gpu: Some(1), ..role }), "1");
+        assert_eq!(fill("{gpu}", &Role { gpu: Some("1".to_owned()), ..role }), "1");
     }
 }

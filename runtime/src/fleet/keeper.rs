@@ -155,10 +155,10 @@ impl Keeper {
     }
 
     /// The GPU of the pool that the fewest of its processes have.
-    fn free_gpu(&self, pool: &str) -> Option<u32> {
+    fn free_gpu(&self, pool: &str) -> Option<String> {
         let roles = || self.processes.values().map(|process| &process.role).filter(|role| role.pool == pool);
-        let count = |gpu: u32| roles().filter(|role| role.gpu == Some(gpu)).count();
-        self.pools.get(pool)?.command.gpus.iter().copied().min_by_key(|gpu| count(*gpu))
+        let count = |gpu: &str| roles().filter(|role| role.gpu.as_deref() == Some(gpu)).count();
+        self.pools.get(pool)?.command.gpus.iter().min_by_key(|gpu| count(gpu)).cloned()
     }
 
     fn drain(&mut self, replica: ReplicaId) {
@@ -196,9 +196,10 @@ impl Keeper {
             self.propose(Proposal::ProcessDown(Box::new(end)));
             return;
         }
+        let said = words(&exit.last_line);
         let was_steady = matches!(phase, Phase::Working(since) if since.elapsed() >= STEADY);
-        tracing::warn!(%replica, pool = role.pool, code, signal, said = exit.last_line, "a process of a pool ended by itself");
-        self.failed(replica, role.worker, &role.pool, was_steady, ((code, signal), exit.last_line.clone()));
+        tracing::warn!(%replica, pool = role.pool, code, signal, said, "a process of a pool ended by itself");
+        self.failed(replica, role.worker, &role.pool, was_steady, ((code, signal), said));
     }
 
     /// Records an end that nobody asked for; the log then asks for another replica, which waits.
@@ -251,10 +252,31 @@ impl Keeper {
     }
 }
 
+/// What a line of a process says: the message, where it writes its log as JSON.
+fn words(line: &str) -> String {
+    let read = serde_json::from_str::<serde_json::Value>(line).ok();
+    let message = read.as_ref().and_then(|read| read.get("fields")?.get("message")?.as_str());
+    message.unwrap_or(line).to_owned()
+}
+
 /// An id that no other worker has.
 fn draw() -> WorkerId {
     let mut id = WorkerId::default();
     // The kernel gives 16 bytes at once or, before it has gathered any, not at all.
     let _ = rustix::rand::getrandom(&mut id.0, rustix::rand::GetRandomFlags::empty());
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_line_of_json_is_what_is_told() {
+        let line = r#"{"fields":{"message":"no GPU: \"x\""},"level":"ERROR","target":"ergate"}"#;
+        assert_eq!(words(line), r#"no GPU: "x""#);
+        for plain in ["", "out of memory", "{\"fields\":3}", "{\"fields\":{\"message\":1}}"] {
+            assert_eq!(words(plain), plain);
+        }
+    }
 }

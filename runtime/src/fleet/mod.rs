@@ -37,8 +37,8 @@ pub struct WorkerCommand {
     pub program: PathBuf,
     /// Its arguments; `{engine}`, `{pool}`, `{slots}`, `{id}`, `{name}` and `{gpu}` in them are replaced.
     pub arguments: Vec<OsString>,
-    /// Indices of GPUs, one of which each process gets in place of `{gpu}` and as `CUDA_VISIBLE_DEVICES`; none where this is empty.
-    pub gpus: Vec<u32>,
+    /// GPUs by index or uuid, one of which each process gets in place of `{gpu}` and as `CUDA_VISIBLE_DEVICES`; none where this is empty.
+    pub gpus: Vec<String>,
     /// How long a process may take until the engine knows it.
     pub ready_within: Duration,
 }

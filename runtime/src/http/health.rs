@@ -70,6 +70,9 @@ async fn is_ready(service: &Service) -> Result<(), String> {
 #[utoipa::path(get, path = "/metrics", tag = "service", responses((status = 200, description = "The figures, in the text format of Prometheus", body = String, content_type = "text/plain")), security(("bearer" = ["read"])))]
 pub(super) async fn metrics(service: Data<Service>) -> HttpResponse {
     let is_ready = is_ready(&service).await.is_ok();
+    // Asked where it holds up nobody; the figures find the answer.
+    #[cfg(feature = "gpu")]
+    let _ = web::block(crate::metrics::read_gpus).await;
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, CONTENT_TYPE)).body(service.runtime.metrics().text_with(is_ready))
 }
 

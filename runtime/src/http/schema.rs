@@ -331,7 +331,7 @@ describe! {
         waiting: bool,
         /// How long it was without a slot in all.
         waited_us: u64,
-        /// The same by what kept it: planned, dependency, limit, paused, cold_start, bound, queue.
+        /// The same by what kept it: planned, dependency, limit, paused, cold_start, failing, bound, queue.
         by_cause_us: Value,
         /// Each part of it with the event that began it.
         parts: Vec<Value>,
@@ -533,7 +533,7 @@ describe! {
     /// What a worker reports.
     #[serde(deny_unknown_fields)]
     WorkReport {
-        /// Attempts that are over; docs/worker-protocol.md has the fields.
+        /// Attempts that are over, each with how it ended and, as `ran`, on which device it ran; docs/worker-protocol.md has the fields.
         #[schema(required = false)]
         outcomes: Vec<Value>,
         /// Attempts that go on.

@@ -3,6 +3,7 @@
 mod elsewhere;
 mod leased;
 pub(super) mod many;
+mod ran;
 mod reported;
 
 use actix_web::web::{self, Data, Path, Payload, ServiceConfig};

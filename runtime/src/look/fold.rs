@@ -1,6 +1,7 @@
 //! The state at any moment, folded from the nearest snapshot before it.
 
 use ergate_events::block::Block;
+use ergate_events::event::Event;
 use ergate_events::id::Position;
 use ergate_events::log::snapshot::{SnapshotInfo, SnapshotStore};
 use ergate_events::log::{Head, LogError, LogReader};
@@ -26,6 +27,21 @@ impl Source<'_> {
     /// [`LogError::Beyond`] and [`LogError::Gone`] for a position that the log does not have, [`LookError::NotFound`] and
     /// [`RecoverError::NoBase`] where no snapshot leads to the moment, and what the log meets.
     pub fn fold(&self, until: Moment, seen: &mut dyn FnMut(Position)) -> Result<State, LookError> {
+        let state = self.within(until)?;
+        self.fold_on(state, until, seen)
+    }
+
+    /// As [`Source::fold`]; `seen` has every event that is folded, with the state before it, but none that a snapshot has.
+    ///
+    /// # Errors
+    /// As [`Source::fold`].
+    pub fn fold_seeing(&self, until: Moment, seen: &mut dyn FnMut(&State, &Event<'_>)) -> Result<State, LookError> {
+        let state = self.within(until)?;
+        self.go_on(state, until, seen, &mut |_| {})
+    }
+
+    /// The newest usable snapshot at or before a moment that the log has.
+    fn within(&self, until: Moment) -> Result<State, LookError> {
         let span = self.reader.span();
         if let Moment::Position(at) = until {
             if at > span.next {
@@ -35,15 +51,24 @@ impl Source<'_> {
                 return Err(LogError::Gone { at, first: span.first }.into());
             }
         }
-        let state = self.base(until)?;
-        self.fold_on(state, until, seen)
+        self.base(until)
     }
 
     /// Goes on folding from a state to a later moment.
     ///
     /// # Errors
     /// What the log meets.
-    pub fn fold_on(&self, mut state: State, until: Moment, seen: &mut dyn FnMut(Position)) -> Result<State, LookError> {
+    pub fn fold_on(&self, state: State, until: Moment, seen: &mut dyn FnMut(Position)) -> Result<State, LookError> {
+        self.go_on(state, until, &mut |_, _| {}, seen)
+    }
+
+    fn go_on(
+        &self,
+        mut state: State,
+        until: Moment,
+        each: &mut dyn FnMut(&State, &Event<'_>),
+        seen: &mut dyn FnMut(Position),
+    ) -> Result<State, LookError> {
         let end = match until {
             Moment::Position(at) => at,
             Moment::Time(_) => self.reader.span().next,
@@ -51,7 +76,7 @@ impl Source<'_> {
         let mut cursor = self.reader.cursor(state.position)?;
         while state.position < end {
             let Some(block) = cursor.next_block()? else { break };
-            if !apply(&mut state, &block, until)? {
+            if !apply(&mut state, &block, until, each)? {
                 break;
             }
             seen(state.position);
@@ -113,7 +138,7 @@ impl Source<'_> {
 }
 
 /// Folds the records of a block up to a moment; false when that lies in this block.
-fn apply(state: &mut State, block: &Block, until: Moment) -> Result<bool, LogError> {
+fn apply(state: &mut State, block: &Block, until: Moment, each: &mut dyn FnMut(&State, &Event<'_>)) -> Result<bool, LogError> {
     for record in record::of(block) {
         let record = record?;
         if record.envelope.position < state.position {
@@ -126,6 +151,7 @@ fn apply(state: &mut State, block: &Block, until: Moment) -> Result<bool, LogErr
         if beyond {
             return Ok(false);
         }
+        each(state, &record.envelope.event);
         state.apply(&record.envelope);
     }
     Ok(true)

@@ -5,6 +5,8 @@ use ergate_events::event::Envelope;
 use ergate_events::id::{Ordinal, Position, ShardId, TaskId};
 use ergate_events::json::Full;
 use ergate_events::log::LogError;
+use ergate_events::ran::Ran;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::moment;
@@ -75,13 +77,20 @@ pub fn line(object: &Map<String, Value>) -> String {
 pub fn cells(object: &Map<String, Value>) -> [String; 5] {
     let text = |name: &str| object.get(name).map_or_else(String::new, plain);
     let detail = object.iter().filter(|(name, value)| !HEAD.contains(&name.as_str()) && !is_empty(value));
-    let detail: Vec<String> = detail.map(|(name, value)| format!("{name}={}", short(value))).collect();
+    let detail: Vec<String> = detail
+        .map(|(name, value)| ran(name, value).map_or_else(|| format!("{name}={}", short(value)), |ran| format!("ran {ran}")))
+        .collect();
     [text("position"), text("time"), text("event"), text("task"), detail.join(" ")]
 }
 
 /// The columns of [`cells`].
 pub const COLUMNS: [&str; 5] = ["POSITION", "TIME", "EVENT", "TASK", "DETAIL"];
 const HEAD: [&str; 5] = ["position", "time", "event", "task", "recorded_at"];
+
+/// Where an attempt ran, if that is what this field says.
+pub fn ran(name: &str, value: &Value) -> Option<Ran> {
+    (name == "ran").then(|| Ran::deserialize(value).ok()).flatten()
+}
 
 /// A text without quotes, anything else as JSON.
 pub fn plain(value: &Value) -> String {

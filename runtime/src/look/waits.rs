@@ -1,6 +1,8 @@
 //! Why a task waited: the time without a slot, split by what kept it, with the event behind each part and the one setting that would have avoided most.
 
-use ergate_events::event::PoolMode;
+use std::collections::BTreeMap;
+
+use ergate_events::event::{Event, PoolMode};
 use ergate_events::id::{Ordinal, PoolId, Position};
 use ergate_events::scaling::decision::{By, LimitKind};
 use ergate_events::slab::{Phase, Task};
@@ -33,6 +35,8 @@ enum Kind {
     Paused,
     /// Replicas that were asked for and are not up yet.
     ColdStart,
+    /// Processes of its pool that end by themselves, one after the other.
+    Failing,
     /// A bound of the policy, without which there would be more replicas.
     Bound,
     /// The tasks before it.
@@ -40,8 +44,8 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Planned, Kind::Dependency, Kind::Limit, Kind::Paused, Kind::ColdStart, Kind::Bound, Kind::Queue];
+    const ALL: [Kind; 8] =
+        [Kind::Planned, Kind::Dependency, Kind::Limit, Kind::Paused, Kind::ColdStart, Kind::Failing, Kind::Bound, Kind::Queue];
 
     const fn name(self) -> &'static str {
         match self {
@@ -50,6 +54,7 @@ impl Kind {
             Kind::Limit => "limit",
             Kind::Paused => "paused",
             Kind::ColdStart => "cold_start",
+            Kind::Failing => "failing",
             Kind::Bound => "bound",
             Kind::Queue => "queue",
         }
@@ -76,9 +81,45 @@ struct Part {
     replicas: u32,
 }
 
+/// Processes of pools that ended by themselves since one stood the last time: how many, and what the last one said.
+#[derive(Default)]
+struct Failures(BTreeMap<PoolId, (u32, String)>);
+
+impl Failures {
+    /// Minds an event; `state` still has the replica that it is about.
+    fn see(&mut self, state: &State, event: &Event<'_>) {
+        let pool = |replica| state.control.replicas.get(&replica).map(|life| life.pool);
+        if let Event::ProcessExited { replica, code, signal, note, .. } = *event
+            && let Some(pool) = pool(replica)
+        {
+            let how = match (code, signal) {
+                (Some(code), _) => format!("with exit code {code}"),
+                (None, Some(signal)) => format!("by signal {signal}"),
+                (None, None) => "before it ran".to_owned(),
+            };
+            let said = if note.is_empty() { String::new() } else { format!(": {note}") };
+            let (count, last) = self.0.entry(pool).or_default();
+            (*count, *last) = (count.saturating_add(1), format!("{how}{said}"));
+        }
+        if let Event::ReplicaReady { replica, .. } = *event
+            && let Some(pool) = pool(replica)
+        {
+            self.0.remove(&pool);
+        }
+    }
+
+    /// What keeps a task of a pool of which none is up.
+    fn cause(&self, id: PoolId, pool: &str) -> Option<Cause> {
+        let (count, last) = self.0.get(&id)?;
+        let text = format!("{count} processes of the pool {pool:?} in a row ended by themselves, the last one {last}");
+        Some(Cause { kind: Kind::Failing, text, remedy: None })
+    }
+}
+
 /// What is found out about one task.
 struct Waits {
     task: Ordinal,
+    failures: Failures,
     /// Whether it was there already.
     is_known: bool,
     open: Option<Part>,
@@ -97,15 +138,17 @@ struct Waits {
 pub fn waits(source: &Source<'_>, blocks: &[Position], task: Ordinal) -> Result<Option<Value>, LookError> {
     let Some(first) = blocks.first() else { return Ok(None) };
     // A block is named by its first event; the one of the task may be a later one of it.
-    let mut state = source.fold(Moment::Position(*first), &mut |_| {})?;
-    let mut cursor = source.reader.cursor(state.position)?;
+    let at = Moment::Position(*first);
     let mut waits = Waits::of(task);
+    let mut state = source.fold_seeing(at, &mut |state, event| waits.failures.see(state, event))?;
+    let mut cursor = source.reader.cursor(state.position)?;
     while let Some(block) = cursor.next_block()? {
         for record in record::of(&block) {
             let record: Record<'_> = record?;
             if record.envelope.position < state.position {
                 continue;
             }
+            waits.failures.see(&state, &record.envelope.event);
             state.apply(&record.envelope);
             waits.see(&state, &record);
         }
@@ -120,6 +163,7 @@ impl Waits {
     fn of(task: Ordinal) -> Waits {
         Waits {
             task,
+            failures: Failures::default(),
             is_known: false,
             open: None,
             parts: Vec::new(),
@@ -146,7 +190,7 @@ impl Waits {
         }
         let task = state.work.tasks.get(self.task);
         self.starts = task.map_or(self.starts, |task| task.attempt);
-        let cause = task.and_then(|task| cause(state, self.task, task));
+        let cause = task.and_then(|task| cause(state, &self.failures, self.task, task));
         let (at, by) = (record.envelope.recorded_at, (record.envelope.position, record.envelope.event.name()));
         match (&mut self.open, &cause) {
             (None, None) => return,
@@ -197,6 +241,9 @@ impl Waits {
         let total: u64 = self.sums.iter().map(|sum| sum.0).sum();
         let longest = Kind::ALL.into_iter().filter(|kind| self.remedies[*kind as usize].is_some());
         let longest = longest.max_by_key(|kind| self.sums[*kind as usize]);
+        // Where processes fail for longer than that, no setting of ours is what helps.
+        let failing = self.sums[Kind::Failing as usize];
+        let longest = longest.filter(|kind| self.sums[*kind as usize] >= failing);
         let remedy = longest.and_then(|kind| self.remedies[kind as usize].take()).map(|(_, remedy)| remedy);
         Some(json!({
             "requested": first_at.rfc3339(), "starts": self.starts, "waiting": is_waiting, "waited_us": total,
@@ -206,7 +253,7 @@ impl Waits {
 }
 
 /// What keeps a task now; nothing where it has a slot.
-fn cause(state: &State, ordinal: Ordinal, task: &Task) -> Option<Cause> {
+fn cause(state: &State, failures: &Failures, ordinal: Ordinal, task: &Task) -> Option<Cause> {
     let plain = |kind, text: &str| Some(Cause { kind, text: text.to_owned(), remedy: None });
     match task.phase {
         Phase::Running | Phase::Cancelling => None,
@@ -214,7 +261,7 @@ fn cause(state: &State, ordinal: Ordinal, task: &Task) -> Option<Cause> {
         Phase::Backoff => plain(Kind::Planned, "its retry policy waits before the next attempt"),
         Phase::Held => plain(Kind::Dependency, "tasks that it comes after had not ended"),
         Phase::Limited => Some(limited(state, ordinal)),
-        Phase::Ready => Some(ready(state, task)),
+        Phase::Ready => Some(ready(state, failures, task)),
     }
 }
 
@@ -245,7 +292,7 @@ fn limited(state: &State, ordinal: Ordinal) -> Cause {
     }
 }
 
-fn ready(state: &State, task: &Task) -> Cause {
+fn ready(state: &State, failures: &Failures, task: &Task) -> Cause {
     let pool = state.work.settings(task).pool.as_str();
     let Some((id, size)) = state.control.pool(pool) else { return queue(state, task, pool) };
     let mode = state.control.mode(id);
@@ -262,6 +309,11 @@ fn ready(state: &State, task: &Task) -> Cause {
             ReplicaPhase::Ready => up += 1,
             ReplicaPhase::Draining => {}
         }
+    }
+    if up == 0
+        && let Some(cause) = failures.cause(id, pool)
+    {
+        return cause;
     }
     let scaling = state.control.scaling.get(&id);
     if starting > 0 {

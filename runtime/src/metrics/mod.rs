@@ -9,6 +9,8 @@
 //! somebody asks.
 
 mod family;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod labels;
 mod process;
 mod table;
@@ -25,6 +27,8 @@ use crate::Runtime;
 use crate::runtime::WeakRuntime;
 use crate::tallies::Kind as TaskKind;
 
+#[cfg(all(feature = "gpu", feature = "http"))]
+pub(crate) use self::gpu::read as read_gpus;
 pub use self::labels::{OTHER, POOLS_MAX, SHARDS_MAX, TYPES_MAX};
 pub use self::table::{ALL, Kind, Metric};
 pub use prometheus;
@@ -65,7 +69,8 @@ impl Metrics {
         Metrics { runtime, descs: Arc::new(descs) }
     }
 
-    /// All figures in the text format of Prometheus, see [`CONTENT_TYPE`]; empty when the runtime is gone.
+    /// All figures in the text format of Prometheus, see [`CONTENT_TYPE`]; empty when the runtime is gone. Takes up to 0.25 s where a GPU is slow to
+    /// tell what it does, which is asked at most once a second.
     pub fn text(&self) -> String {
         let mut text = String::new();
         self.families(Form::Text).into_iter().for_each(|family| family.write(&mut text));
@@ -82,9 +87,14 @@ impl Metrics {
 
     fn families(&self, form: Form) -> Vec<Family> {
         let Some(runtime) = self.runtime.upgrade() else { return Vec::new() };
+        // Without the lock, for this may wait.
+        #[cfg(feature = "gpu")]
+        let devices = gpu::families(form);
         let mut labels = runtime.told().0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut families = tasks::families(&runtime, &mut labels, form);
         families.extend(process::families(&runtime, &mut labels, form));
+        #[cfg(feature = "gpu")]
+        families.extend(devices);
         families
     }
 }

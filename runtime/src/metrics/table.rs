@@ -97,6 +97,11 @@ metrics! {
     LAG = Gauge "ergate_kafka_lag" ["shard"] "records" "Records of a shard's requests that nobody has answered yet; only on Kafka, asked every 5 s.";
     UNSTABLE = Gauge "ergate_kafka_unstable_offsets" ["shard"] "offsets" "Offsets at the end of a shard's events that readers do not see yet, for a transaction is open; only on Kafka, asked every 5 s.";
     REBALANCES = Counter "ergate_kafka_rebalances_total" [] "times" "How often the group gave shards to this engine or took them; only on Kafka.";
+    GPU_UTILIZATION = Gauge "ergate_gpu_utilization_ratio" ["gpu", "uuid", "name"] "0 to 1" "In how much of the last sample period, of a second at most, a kernel ran on the GPU; not told of one in parts (MIG).";
+    GPU_MEMORY_USED = Gauge "ergate_gpu_memory_used_bytes" ["gpu", "uuid", "name"] "bytes" "Memory of the GPU that is allocated, by whomever; of one in parts, by part.";
+    GPU_MEMORY_TOTAL = Gauge "ergate_gpu_memory_total_bytes" ["gpu", "uuid", "name"] "bytes" "All memory of the GPU, or of the part.";
+    GPU_POWER = Gauge "ergate_gpu_power_watts" ["gpu", "uuid", "name"] "watts" "What the GPU draws.";
+    GPU_TEMPERATURE = Gauge "ergate_gpu_temperature_celsius" ["gpu", "uuid", "name"] "°C" "How warm the GPU is.";
     BUILD = Gauge "ergate_build_info" ["version", "log"] "1" "Always 1; which build this is, and whether its log is local or on Kafka.";
     READY = Gauge "ergate_ready" [] "0 or 1" "What /readyz says: 1 when work is taken and gets on. Only from the HTTP service.";
 }

@@ -30,6 +30,8 @@ const FULL_AFTER: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long after a drain the engine may take to hear of it.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long what has ended already may take to be told, before the rest is given back.
+const GIVE_BACK_AFTER: Duration = Duration::from_millis(250);
 /// Longest sleep where nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -40,6 +42,8 @@ pub(super) enum Wish {
     Work,
     /// End well.
     Drain,
+    /// End soon: what runs cannot end any more, and goes to others.
+    GiveBack,
     /// End now.
     Now,
 }
@@ -141,6 +145,10 @@ impl Agent {
                 self.begin_drain(Some(Instant::now() + self.plan.drain));
                 Ok(())
             }
+            Wish::GiveBack => {
+                self.begin_drain(Some(Instant::now() + GIVE_BACK_AFTER));
+                Ok(())
+            }
             Wish::Now => Err(WorkerError::Interrupted { running: self.table.live() }),
         }
     }
@@ -177,7 +185,7 @@ impl Agent {
         }
         let Some(link) = self.teller(from) else { return };
         match (stage, news) {
-            (_, News::Kept(_) | News::Progressed(_) | News::Alive) => return link.outbox.add(place, id, news),
+            (_, News::Kept(_) | News::Progressed(_) | News::Ran(_) | News::Alive) => return link.outbox.add(place, id, news),
             (Stage::Ending(left), News::Released) => link.outbox.leave(place, id, left),
             (_, News::Released | News::Succeeded(..) | News::Failed(_)) => link.outbox.add(place, id, news),
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Worker {
     /// Drawn where whoever made it did not.
     id: Option<WorkerId>,
     plan: Plan,
+    /// When nothing that runs can end any more.
+    lost: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// What is wrong with it, said when it is run.
     fault: Option<String>,
 }
@@ -59,7 +62,7 @@ impl Worker {
             ready: None,
             room: None,
         };
-        Worker { urls: vec![url.to_owned()], token: None, tls: None, id: None, plan, fault: None }
+        Worker { urls: vec![url.to_owned()], token: None, tls: None, id: None, plan, lost: None, fault: None }
     }
 
     /// One more engine to begin with, for when the others do not answer. An engine, not what distributes requests to several.
@@ -183,6 +186,14 @@ impl Worker {
         }
     }
 
+    /// Once this is ready, nothing that runs can end any more, for instance because a device is lost: outcomes that are there are told, all else is
+    /// given back at once and counts for nothing, and the worker ends.
+    #[must_use]
+    pub fn give_back_when(mut self, lost: impl Future<Output = ()> + Send + 'static) -> Worker {
+        self.lost = Some(Box::pin(lost));
+        self
+    }
+
     /// Calls this once when the engine knows the worker.
     #[must_use]
     pub fn on_ready(mut self, ready: impl FnOnce() + Send + 'static) -> Worker {
@@ -203,19 +214,35 @@ impl Worker {
     ///
     /// # Errors
     /// [`WorkerError`].
-    pub async fn run_until(self, shutdown: impl Future<Output = ()>, now: impl Future<Output = ()>) -> Result<(), WorkerError> {
+    pub async fn run_until(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        now: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
         let (wish, wishes) = watch::channel(Wish::Work);
+        let mut lost = self.lost.take().unwrap_or_else(|| Box::pin(std::future::pending()));
+        let mut is_lost = false;
         let mut ended = self.start(wishes)?;
         let gone = |ended: Result<_, oneshot::error::RecvError>| ended.unwrap_or(Err(WorkerError::Thread(None)));
+        // Whoever does not hear what is sent has ended.
         tokio::select! {
             ended = &mut ended => return gone(ended),
-            () = shutdown => {}
+            () = shutdown => drop(wish.send(Wish::Drain)),
+            () = &mut lost => {
+                is_lost = true;
+                let _ = wish.send(Wish::GiveBack);
+            }
         }
-        // Whoever does not hear it has ended.
-        let _ = wish.send(Wish::Drain);
-        tokio::select! {
-            ended = &mut ended => return gone(ended),
-            () = now => {}
+        tokio::pin!(now);
+        loop {
+            tokio::select! {
+                ended = &mut ended => return gone(ended),
+                () = &mut lost, if !is_lost => {
+                    is_lost = true;
+                    let _ = wish.send(Wish::GiveBack);
+                }
+                () = &mut now => break,
+            }
         }
         let _ = wish.send(Wish::Now);
         gone(ended.await)
@@ -236,7 +263,7 @@ impl Worker {
     }
 
     fn check(self) -> Result<(Plan, Vec<Road>, Ways), WorkerError> {
-        let Worker { urls, token, tls, id, mut plan, fault } = self;
+        let Worker { urls, token, tls, id, mut plan, lost: _, fault } = self;
         let wrong = |text: String| Err(WorkerError::Setup(text));
         if let Some(fault) = fault {
             return wrong(fault);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ergate_actors::executor::context::Progress;
 use ergate_actors::workers::runner::News;
 use ergate_events::id::AttemptId;
+use ergate_events::ran::Ran;
 use ergate_events::task::Outcome;
 use hyper::body::Bytes;
 
@@ -25,6 +26,8 @@ pub(super) struct Outbox {
     /// Each with the place of its attempt and the end of its bytes.
     ends: Vec<(usize, usize)>,
     beats: BTreeMap<usize, Beat>,
+    /// Where the attempt ran whose end is the next news.
+    ran: Option<(AttemptId, Ran)>,
 }
 
 /// News of an attempt that goes on.
@@ -121,7 +124,7 @@ fn push_item(into: &mut Vec<u8>, item: &[u8]) -> Range<usize> {
 
 impl Outbox {
     pub(super) const fn new() -> Outbox {
-        Outbox { bytes: Vec::new(), ends: Vec::new(), beats: BTreeMap::new() }
+        Outbox { bytes: Vec::new(), ends: Vec::new(), beats: BTreeMap::new(), ran: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -145,6 +148,7 @@ impl Outbox {
             }
             News::Released => self.leave(place, id, Left::Stopped),
             News::Kept(details) => self.beat(place, id).kept = Some(details.to_vec()),
+            News::Ran(ran) => self.ran = Some((id, ran.clone())),
             News::Progressed(progress) => self.beat(place, id).progress = Some(progress.clone()),
             News::Alive => drop(self.beat(place, id)),
         }
@@ -162,6 +166,9 @@ impl Outbox {
     fn end(&mut self, place: usize, id: AttemptId, rest: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.extend_from_slice(format!("{{\"attempt\":\"{id}\"").as_bytes());
         rest(&mut self.bytes);
+        if let Some((_, ran)) = self.ran.take().filter(|(ended, _)| *ended == id) {
+            wire::push_value(&mut self.bytes, "ran", &wire::Ran::from(&ran));
+        }
         self.bytes.push(b'}');
         self.ends.push((place, self.bytes.len()));
     }
@@ -219,6 +226,8 @@ fn written(beat: &Beat) -> Vec<u8> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use ergate_events::ran::{CudaVersion, KernelDigest};
+    use ergate_events::time::Micros;
     use serde_json::Value;
 
     use super::*;
@@ -247,6 +256,37 @@ mod tests {
         let expected = r#"{"outcomes":[{"attempt":"0-1.1","result":{},"outcome":"PARTIAL"},{"attempt":"0-3.1","returned":true}],"heartbeats":[{"attempt":"0-2.1","checkpoint":7}]}"#;
         assert_eq!(std::str::from_utf8(&parcel.body).unwrap(), expected);
         assert_eq!((parcel.places().collect::<Vec<_>>(), outbox.is_empty()), (vec![1, 3], true));
+    }
+
+    #[test]
+    fn where_an_attempt_ran_goes_with_its_end_and_with_no_other() {
+        let mut outbox = Outbox::new();
+        let kernel = KernelDigest([0xab; 32]);
+        let spans = |queue| (Micros(queue), Micros(0), Micros(u64::MAX));
+        let ran = |driver, queue| {
+            let (queue, copy, compute) = spans(queue);
+            Ran { device: "GPU-\"1".to_owned(), driver, kernel, batch_size: 2, queue, copy, compute, memory_bytes: 9 }
+        };
+        outbox.add(1, id(1), News::Ran(&ran(Some(CudaVersion { major: 13, minor: 0 }), 1_200)));
+        outbox.add(1, id(1), News::Succeeded(Outcome::Partial, b"{}"));
+        outbox.add(2, id(2), News::Ran(&ran(None, 50)));
+        outbox.leave(3, id(3), Left::Returned);
+        outbox.add(2, id(2), News::Succeeded(Outcome::Succeeded, b"2"));
+        let body = outbox.pack(None).body;
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!([
+            {"attempt": "0-1.1", "result": {}, "outcome": "PARTIAL", "ran": {
+                "device": "GPU-\"1", "driver": "13.0", "kernel": "ab".repeat(32), "batch_size": 2, "queue": "1.2ms", "copy": "0ns",
+                "compute": "18446744073709.551615s", "memory_bytes": 9
+            }},
+            {"attempt": "0-3.1", "returned": true},
+            {"attempt": "0-2.1", "result": 2},
+        ]);
+        assert_eq!(value["outcomes"], expected);
+        // The other end of the wire reads each span as it was.
+        for span in [0, 1, 50, 999, 1_000, 1_234_567, 3_600_000_000, u64::MAX] {
+            assert_eq!(crate::request::parse_span(&Micros(span).to_string()), Some(Micros(span)));
+        }
     }
 
     #[test]

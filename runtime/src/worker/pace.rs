@@ -146,7 +146,7 @@ fn judge(news: News<'_>, latency: Duration, timeout: Duration) -> End {
         News::Succeeded(..) | News::Failed(_) => End::Served,
         // The engine ends what has taken too long; by its own clock, a moment sooner than by this one.
         News::Released if latency >= timeout.mul_f64(0.95) => End::Overloaded,
-        News::Released | News::Kept(_) | News::Progressed(_) | News::Alive => End::Taken,
+        News::Released | News::Kept(_) | News::Progressed(_) | News::Ran(_) | News::Alive => End::Taken,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ergate_events::id::AttemptId;
+use ergate_events::ran::{self, CudaVersion, KernelDigest};
 use ergate_events::time::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -180,6 +181,28 @@ pub(super) struct Progress<'a> {
     pub(super) percent: Option<u8>,
     pub(super) stage: &'a str,
     pub(super) message: &'a str,
+}
+
+/// Where an attempt ran.
+#[derive(Serialize)]
+pub(super) struct Ran<'a> {
+    pub(super) device: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) driver: Option<CudaVersion>,
+    pub(super) kernel: KernelDigest,
+    pub(super) batch_size: u32,
+    pub(super) queue: String,
+    pub(super) copy: String,
+    pub(super) compute: String,
+    pub(super) memory_bytes: u64,
+}
+
+impl<'a> From<&'a ran::Ran> for Ran<'a> {
+    fn from(ran: &'a ran::Ran) -> Ran<'a> {
+        let ran::Ran { ref device, driver, kernel, batch_size, queue, copy, compute, memory_bytes } = *ran;
+        let (queue, copy, compute) = (queue.to_string(), copy.to_string(), compute.to_string());
+        Ran { device, driver, kernel, batch_size, queue, copy, compute, memory_bytes }
+    }
 }
 
 /// A span as the protocol writes it.

@@ -1,6 +1,7 @@
 //! Workers over HTTP, as a foreign client sees it: what it is given, what its reports lead to, and what becomes of work whose worker is gone.
 
 mod lost;
+mod ran;
 mod refused;
 
 use std::path::Path;

@@ -81,9 +81,22 @@ fn show(record: &Record<'_>, block: &Block, format: Format) -> anyhow::Result<()
             const FIRST: [&str; 4] = ["position", "time", "event", "task"];
             let rest = object.keys().map(String::as_str).filter(|name| !FIRST.contains(name));
             let names = FIRST.into_iter().chain(rest);
-            let facts: Vec<_> = names.map(|name| (name, object.get(name).map(|value: &Value| plain(value)))).collect();
+            let facts: Vec<_> = names.flat_map(|name| told(name, object.get(name))).collect();
             table::facts(&facts)?;
             output::line("")
         }
+    }
+}
+
+/// A field for people: where an attempt ran in words, and what these leave out.
+fn told<'a>(name: &'a str, value: Option<&Value>) -> Vec<(&'a str, Option<String>)> {
+    match value.and_then(|value| record::ran(name, value)) {
+        None => vec![(name, value.map(plain))],
+        Some(ran) => vec![
+            ("ran", Some(ran.to_string())),
+            ("driver", ran.driver.map(|driver| driver.to_string())),
+            ("kernel", Some(ran.kernel.to_string())),
+            ("memory_bytes", Some(ran.memory_bytes.to_string())),
+        ],
     }
 }

@@ -16,9 +16,10 @@ use ergate_events::time::Micros;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::ran::ToldRan;
 use super::{NAMED_MAX, Stop, Told, invalid, span};
 use crate::http::problem::Problem;
-use crate::workers::{Concurrency, News, Verdict};
+use crate::workers::{Concurrency, End, News, Verdict};
 
 /// Most cores that a worker may say that it uses: more than any machine has.
 const CORES_MAX: f64 = 1e6;
@@ -53,6 +54,8 @@ struct Ended<'a> {
     returned: bool,
     #[serde(default)]
     stopped: bool,
+    #[serde(default)]
+    ran: Option<ToldRan>,
 }
 
 #[derive(Deserialize)]
@@ -169,24 +172,24 @@ fn concurrency_of(told: ToldConcurrency, slots: u32) -> Result<Concurrency, Prob
 }
 
 fn ended(one: Ended<'_>) -> Result<News, Problem> {
-    let Ended { attempt, outcome, result, result_base64, failure, returned, stopped } = one;
+    let Ended { attempt, outcome, result, result_base64, failure, returned, stopped, ran } = one;
     let result = bytes(("result", result), ("result_base64", result_base64), PAYLOAD_BYTES_MAX)?;
     let given = [result.is_some() || outcome.is_some(), failure.is_some(), returned, stopped];
     if given.into_iter().filter(|given| *given).count() != 1 {
         let detail = format!("attempt {attempt} needs one of `result`, `failure`, `returned` and `stopped`");
         return Err(invalid("outcomes", detail));
     }
-    if let Some(failure) = failure {
-        return Ok(News::Failed(error(failure)?));
-    }
-    match (returned, stopped, outcome.unwrap_or(Outcome::Succeeded)) {
-        (true, _, _) => Ok(News::Returned),
-        (_, true, _) => Ok(News::Stopped),
-        (_, _, Outcome::Failed | Outcome::Cancelled) => {
-            Err(invalid("outcome", format!("attempt {attempt}: SUCCEEDED, PARTIAL or SKIPPED is expected, or a `failure`")))
+    let end = match (failure, returned, stopped, outcome.unwrap_or(Outcome::Succeeded)) {
+        (Some(failure), _, _, _) => End::Failed(error(failure)?),
+        (_, true, _, _) => End::Returned,
+        (_, _, true, _) => End::Stopped,
+        (_, _, _, Outcome::Failed | Outcome::Cancelled) => {
+            let detail = format!("attempt {attempt}: SUCCEEDED, PARTIAL or SKIPPED is expected, or a `failure`");
+            return Err(invalid("outcome", detail));
         }
-        (_, _, outcome) => Ok(News::Succeeded(outcome, result.unwrap_or_else(|| b"null".to_vec()))),
-    }
+        (_, _, _, outcome) => End::Succeeded(outcome, result.unwrap_or_else(|| b"null".to_vec())),
+    };
+    Ok(News::Ended(end, ran.map(|told| told.read(attempt)).transpose()?.map(Box::new)))
 }
 
 fn error(failure: Failure) -> Result<TaskError, Problem> {
@@ -315,7 +318,7 @@ mod tests {
         let body = br#"{"outcomes":[{"attempt":"0-1.1","result":null}],"heartbeats":[{"attempt":"0-2.1","checkpoint":null}]}"#;
         let Ok(Reported { news, concurrency: None, usage: None }) = read(body, 1) else { panic!("it is refused") };
         assert!(matches!(&news[0].1, News::Beat(None, Some(kept)) if kept == b"null"));
-        assert!(matches!(&news[1].1, News::Succeeded(Outcome::Succeeded, result) if result == b"null"));
+        assert!(matches!(&news[1].1, News::Ended(End::Succeeded(Outcome::Succeeded, result), None) if result == b"null"));
         assert!(read(br#"{"outcomes":[{"attempt":"0-1.1"}]}"#, 1).is_err());
     }
 

@@ -34,8 +34,8 @@ pub struct ServerSettings {
     pub env_allow: Vec<String>,
     /// Variables that are set for it.
     pub env_set: Vec<(String, String)>,
-    /// The index of its GPU, also as `CUDA_VISIBLE_DEVICES`.
-    pub gpu: Option<u32>,
+    /// Its GPU, by index or uuid, also as `CUDA_VISIBLE_DEVICES`.
+    pub gpu: Option<String>,
     /// A program with its arguments that runs the server in its own place, such as one that sets limits before.
     pub launcher: Vec<OsString>,
 }
@@ -61,8 +61,7 @@ impl ServerSettings {
     }
 
     fn fill(&self, text: &str, port: u16) -> String {
-        let gpu = self.gpu.map(|gpu| gpu.to_string()).unwrap_or_default();
-        text.replace(PORT, &port.to_string()).replace(GPU, &gpu)
+        text.replace(PORT, &port.to_string()).replace(GPU, self.gpu.as_deref().unwrap_or_default())
     }
 
     pub(super) fn ready_url(&self, port: u16) -> String {
@@ -74,8 +73,8 @@ impl ServerSettings {
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).args(self.arguments.iter().map(|argument| self.fill(argument, port))).env_clear();
         command.envs(self.env_allow.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-        if let Some(gpu) = self.gpu {
-            command.env("CUDA_VISIBLE_DEVICES", gpu.to_string());
+        if let Some(gpu) = &self.gpu {
+            command.env("CUDA_VISIBLE_DEVICES", gpu);
         }
         command.envs(self.env_set.iter().map(|(name, value)| (name, self.fill(value, port))));
         command
@@ -121,7 +120,7 @@ mod tests {
             stop_within: Duration::from_secs(1),
             env_allow: vec!["PATH".to_owned()],
             env_set: vec![("MODE".to_owned(), "{port}-{gpu}".to_owned())],
-            gpu: Some(2),
+            gpu: Some("2".to_owned()),
             launcher: vec!["nice".into(), "-n5".into()],
         }
     }

@@ -147,7 +147,7 @@ impl Config {
         let mut pool = self.pools.get(name).cloned().unwrap_or_default();
         // A kernel can kill the process that launches it, so that is not the engine's own unless somebody says so.
         pool.has_kernels = self.tasks.values().any(|task| task.is_kernel() && task.settings.pool == name);
-        pool.is_fleet_unsaid = !self.has_origin(&format!("pool.{name}.fleet"));
+        pool.has_own_processes = pool.has_kernels && !self.has_origin(&format!("pool.{name}.fleet"));
         pool
     }
 
@@ -471,7 +471,8 @@ impl Config {
         }
         if let Some(TaskKey { name, key }) = task::split(key) {
             let executor = task::EXECUTOR_KEYS.map(|key| format!("executor.{key}"));
-            let kernel = task::GPU_KEYS.map(|key| format!("executor.{key}"));
+            let kernel = task::GPU_KEYS.iter().chain(&task::AGGREGATE_KEYS).chain(&task::TOP_K_KEYS).chain(&["gpu.builtin"]);
+            let kernel: Vec<String> = kernel.map(|key| format!("executor.{key}")).collect();
             let known = task::KEYS.into_iter().chain(executor.iter().chain(&kernel).map(String::as_str));
             return format!("task.{}.{}", task::quoted(name), nearest(key, known));
         }

@@ -34,7 +34,7 @@ pub use policy_text::policy_text;
 pub use pool::{Concurrency, Fleet, Pool, Preset, Server};
 pub use secret::{Hidden, OptionValue, SecretError};
 pub use source::Source;
-pub use task::{Batch, Executor, GpuExecutor, HttpExecutor, PayloadBy, ProcessExecutor, Task};
+pub use task::{Batch, Builtin, Executor, GpuExecutor, HttpExecutor, Kernel, OwnKernel, PayloadBy, ProcessExecutor, Task};
 pub use value::{Durability, Keep, Raw, show_size};
 
 /// The defaults as a file, with the unit and the reason of every key.

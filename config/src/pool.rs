@@ -90,8 +90,8 @@ pub struct Pool {
     pub cpu_twins: bool,
     /// Whether a task type that is a kernel runs in it.
     pub(crate) has_kernels: bool,
-    /// Whether nobody chose who starts its replicas.
-    pub(crate) is_fleet_unsaid: bool,
+    /// Whether its replicas are processes because nobody chose who starts those of a pool with kernels.
+    pub(crate) has_own_processes: bool,
     /// How many attempts a worker has at a time.
     pub concurrency: Concurrency,
     /// The label of workers of a new version, and of a thousand attempts how many they get.
@@ -214,7 +214,7 @@ impl Default for Pool {
             gpus: Vec::new(),
             cpu_twins: false,
             has_kernels: false,
-            is_fleet_unsaid: false,
+            has_own_processes: false,
             concurrency: Concurrency::Unsaid,
             canary: (None, None),
             price: None,
@@ -285,7 +285,7 @@ impl Pool {
     /// Who starts its replicas: a worker of its own has every server, so a pool with one is not in the process of the engine; nor is one with kernels
     /// unless somebody chose that.
     pub fn fleet(&self) -> Fleet {
-        let has_processes = self.parts.command.is_some() || self.has_kernels && self.is_fleet_unsaid;
+        let has_processes = self.parts.command.is_some() || self.has_own_processes;
         if self.fleet == Fleet::Local && has_processes { Fleet::Process } else { self.fleet }
     }
 

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use ergate_config::{Batch, DEFAULT_TOML, Executor, Fleet, OptionValue, PayloadBy};
+use ergate_config::{Batch, Builtin, DEFAULT_TOML, Executor, Fleet, Kernel, OptionValue, PayloadBy};
 use support::{read, refuses};
 
 const THUMB: &str = r#"
@@ -130,7 +130,7 @@ fn every_key_is_explained_in_the_defaults() {
             .to_owned()
             + kernel;
     for setting in read(&bare, &[]).unwrap().settings() {
-        let own = ["executor.process", "executor.http", "executor.directory", "gpu.args", "gpu.grid", "gpu.block"];
+        let own = ["executor.process", "executor.http", "executor.directory", "gpu.source", "gpu.args", "gpu.grid", "gpu.block"];
         let same = documented.settings().into_iter().find(|other| other.key == setting.key).unwrap();
         assert!(own.iter().any(|key| setting.key.ends_with(key)) || same.value == setting.value, "{setting:?} {same:?}");
     }
@@ -146,12 +146,15 @@ executor = { gpu = { source = "kernels/scale.cu", entry = "scale", args = ["in x
 fn a_kernel_is_a_task_type_in_a_process_of_its_own() {
     let config = read(SCALE, &[]).unwrap();
     let [("scale", _, Executor::Gpu(kernel))] = &config.task_executors().unwrap()[..] else { panic!("no kernel") };
+    let Kernel::Own(own) = &kernel.kernel else { panic!("no kernel of its own") };
+    let (batch_max, batch_delay, weight) = (kernel.batch_max, kernel.batch_delay, kernel.weight);
+    let kernel = own;
     assert_eq!((kernel.source.file_name().unwrap(), kernel.entry.as_str()), ("scale.cu".as_ref(), "scale"));
     assert!(kernel.source.is_absolute(), "beside the file that names it: {:?}", kernel.source);
     assert_eq!((kernel.args.len(), kernel.args[2].as_str(), kernel.constants["TILE"]), (3, "n: u32 = n", 32));
     assert_eq!((kernel.grid.as_slice(), kernel.block.as_slice()), (&["ceil(n / 256)".to_owned()][..], &["256".to_owned()][..]));
-    assert_eq!((kernel.batch, kernel.batch_max, kernel.batch_delay.as_millis()), (Batch::Concat, 100, 5));
-    assert_eq!((kernel.payload_max, kernel.weight), (1 << 20, 1));
+    assert_eq!((kernel.batch, batch_max, batch_delay.as_millis()), (Batch::Concat, 100, 5));
+    assert_eq!((kernel.payload_max, weight), (1 << 20, 1));
     // A kernel can kill the process that launches it.
     assert_eq!((config.pool("gpus").fleet(), config.pool("default").fleet()), (Fleet::Process, Fleet::Local));
     assert_eq!(config.all_pools().into_keys().collect::<Vec<_>>(), ["gpus"]);
@@ -187,4 +190,49 @@ fn kernels_that_cannot_be_are_refused_with_their_place() {
     refuses("[task.a.executor.gpu]\nsource = \"a.cu\"\nentry = \"a\"\n", &[], &["task.a.executor.gpu.args"]);
     refuses("[task.a.executor]\ngpu.source = \"a.cu\"\nprocess = [\"x\"]\n", &[], &["keep `gpu` alone"]);
     refuses("[gpu]\nmemory_max = \"1KiB\"\n", &[], &["gpu.memory_max", "at least"]);
+}
+
+const BUILTINS: &str = r#"
+[task."gpu.aggregate"]
+pool = "gpus"
+executor = { gpu = { builtin = "aggregate", values = ["price: f64 sum, max"], groups_max = 1000, batch_max = 4 } }
+[task."gpu.top_k"]
+pool = "gpus"
+executor.gpu = { builtin = "top_k", matrix = "e.f32", rows = 1000, columns = 64, kept = "bf16" }
+"#;
+
+#[test]
+fn built_in_kernels_are_task_types_with_settings_of_their_own() {
+    let config = read(BUILTINS, &[]).unwrap();
+    let [(_, _, Executor::Gpu(aggregate)), (_, _, Executor::Gpu(top_k))] = &config.task_executors().unwrap()[..] else {
+        panic!("two kernels")
+    };
+    let values = vec!["price: f64 sum, max".to_owned()];
+    assert_eq!(aggregate.kernel, Kernel::Builtin(Builtin::Aggregate { values, groups_max: Some(1000) }));
+    assert_eq!((aggregate.batch_max, top_k.batch_max), (4, 256));
+    let Kernel::Builtin(Builtin::TopK { matrix, digest, rows, columns, dtype, metric, k, queries_max }) = &top_k.kernel else {
+        panic!("a search")
+    };
+    assert!(matrix.is_absolute() && matrix.ends_with("e.f32"), "{matrix:?}");
+    assert_eq!((digest, rows, columns, dtype), (&None, &1000, &64, &["f32".to_owned(), "bf16".to_owned()]));
+    assert_eq!((metric.as_str(), k, queries_max), ("cosine", &10, &64));
+    for setting in config.settings().into_iter().filter(|setting| setting.key.contains("executor.gpu.")) {
+        let key = format!("# {} = ", setting.key.rsplit_once('.').unwrap().1);
+        assert!(DEFAULT_TOML.lines().any(|line| line.starts_with(&key)), "{key} is not in default.toml");
+    }
+    let shown: Vec<_> = config.settings().into_iter().filter(|setting| setting.key.contains("top_k")).collect();
+    let value = |key: &str| shown.iter().find(|setting| setting.key.ends_with(key)).map(|setting| setting.value.as_str());
+    assert_eq!((value(".gpu.metric"), value(".gpu.k"), value(".gpu.values")), (Some("cosine"), Some("10"), None));
+    for (line, words) in [
+        ("builtin = \"mean\"", "\"aggregate\" or \"top_k\""),
+        ("values = [\"x: f32 sum\"]", "say which it is"),
+        ("builtin = \"aggregate\"\nmatrix = \"x\"", "`gpu.matrix` is not for \"aggregate\""),
+        ("builtin = \"aggregate\"\nsource = \"x.cu\"", "keep one of both"),
+        ("builtin = \"aggregate\"\ngrid = 1", "keep one of both"),
+        ("builtin = \"top_k\"\nmatrix = \"x\"\ncolumns = 3", "how many rows it has"),
+        ("builtin = \"top_k\"\nmetric = \"l2\"", "\"cosine\" or \"dot\""),
+        ("builtin = \"top_k\"\nk = 0", "at least 1"),
+    ] {
+        refuses(&format!("[task.a.executor.gpu]\n{line}\n"), &[], &[words]);
+    }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::command::{Ended, ergate, until};
 use crate::service::Service;
+use ergate::gpu::kernels::array::bytes_of;
 
 const SOURCE: &str = r#"
 extern "C" __global__ void scale(const float* x, float* y, float factor, unsigned n) {
@@ -109,4 +110,57 @@ fn the_compiler_is_asked_at_the_start_where_there_is_one() {
     // Without `extern "C"` it has another name than it seems.
     let said = refused(&SOURCE.replace("extern \"C\" ", ""), CONFIG).err;
     assert!(said.contains("scale.cu") && said.contains("extern \"C\""), "{said}");
+}
+
+const BUILTINS: &str = r#"
+[pool.gpus]
+cpu_twins = true
+[task."gpu.aggregate"]
+pool = "gpus"
+executor = { gpu = { builtin = "aggregate", values = ["price: f32 sum, count"] } }
+[task."gpu.top_k"]
+pool = "gpus"
+executor = { gpu = { builtin = "top_k", matrix = "rows.f32", rows = 3, columns = 2, k = 2, metric = "dot" } }
+"#;
+
+/// Numbers one after the other, in base64 as a request has them.
+fn base64(parts: &[&[u8]]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(parts.concat())
+}
+
+#[test]
+fn built_in_kernels_run_as_their_twins_where_the_pool_allows_it() {
+    let (home, path) = home(SOURCE, BUILTINS);
+    std::fs::write(home.path().join("rows.f32"), bytes_of(&[1f32, 0.0, 0.0, 1.0, 2.0, 2.0])).unwrap();
+    let service = Service::start_with(home.path(), &["--config", &path], &[NONE]);
+    let ended = |task_type: &str, payload: &str| {
+        let id = service.submit(&json!({"type": task_type, "payload_base64": payload}).to_string());
+        let is_over = |told: &serde_json::Value| told["state"] == "ended" || told["state"] == "dead";
+        until("it ends", || is_over(&service.get(&format!("/v1/tasks/{id}")).expect(200).json()));
+        (service.get(&format!("/v1/tasks/{id}")).expect(200).json(), id)
+    };
+    let result = |id: &str| service.get(&format!("/v1/tasks/{id}/result")).expect(200).body;
+    // As the documentation of both has them.
+    let (_, id) = ended("gpu.aggregate", &base64(&[bytes_of(&[7i64, -1, 7]), bytes_of(&[1.5f32, 2.0, 0.25])]));
+    let expected = [bytes_of(&[2u64]), bytes_of(&[-1i64, 7]), bytes_of(&[2f64, 1.75]), bytes_of(&[1u64, 2])].concat();
+    assert_eq!(result(&id), expected);
+    let (_, id) = ended("gpu.top_k", &base64(&[bytes_of(&[1f32, 2.0])]));
+    assert_eq!(result(&id), [bytes_of(&[2i64, 1]), bytes_of(&[6f32, 2.0])].concat());
+    let (told, _) = ended("gpu.top_k", &base64(&[bytes_of(&[1f32, f32::NAN])]));
+    let (class, message) = (told["failure"]["class"].as_str(), told["failure"]["message"].as_str());
+    assert!(class == Some("gpu_refused") && message.is_some_and(|text| text.contains("query 0, value 1")), "{told}");
+    service.signal("TERM");
+    assert_eq!(service.end(), Some(0));
+}
+
+#[test]
+fn built_in_kernels_that_cannot_be_are_refused() {
+    for (to, words) in [("k = 2, digest = \"abc\"", "64 hexadecimal digits"), ("k = 2", "rows.f32"), ("k = 200", "give 1 to 128")]
+    {
+        let said = refused(SOURCE, &BUILTINS.replace("k = 2", to)).err;
+        assert!(said.contains(words) && said.contains("task.\"gpu.top_k\".executor.gpu"), "{said}");
+    }
+    let said = refused(SOURCE, &BUILTINS.replace("sum, count", "mean")).err;
+    assert!(said.contains("operations are sum, min, max and count"), "{said}");
 }

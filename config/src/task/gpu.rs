@@ -1,14 +1,39 @@
-//! `executor = { gpu = { … } }`: a kernel in CUDA C++ as the configuration has it. What its texts mean, `gpu/` knows.
+//! `executor = { gpu = { … } }`: a kernel in CUDA C++, or a built-in one, as the configuration has it. What its texts mean, `gpu/` knows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::builtin::{self, Builtin, BuiltinParts};
 use crate::value::{Raw, show_duration, show_size};
 
-/// A kernel as the configuration has it.
+/// What runs on a GPU, and how it is batched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuExecutor {
+    /// What runs.
+    pub kernel: Kernel,
+    /// Attempts of the largest batch.
+    pub batch_max: usize,
+    /// Bytes of the largest batch.
+    pub batch_bytes: u64,
+    /// How long an attempt waits for others.
+    pub batch_delay: Duration,
+    /// Its share of the device against other task types.
+    pub weight: u32,
+}
+
+/// What runs on a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// A kernel in CUDA C++.
+    Own(Box<OwnKernel>),
+    /// One that comes with Ergate.
+    Builtin(Builtin),
+}
+
+/// A kernel in CUDA C++ as the configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnKernel {
     /// The file of its source.
     pub source: PathBuf,
     /// The function that is launched.
@@ -27,14 +52,6 @@ pub struct GpuExecutor {
     pub constants: BTreeMap<String, u64>,
     /// What a batch of attempts is to it.
     pub batch: Batch,
-    /// Attempts of the largest batch.
-    pub batch_max: usize,
-    /// Bytes of the largest batch.
-    pub batch_bytes: u64,
-    /// How long an attempt waits for others.
-    pub batch_delay: Duration,
-    /// Its share of the device against other task types.
-    pub weight: u32,
     /// Longest payload in bytes.
     pub payload_max: u64,
     /// Longest result in bytes.
@@ -81,7 +98,7 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 pub(crate) fn knows(key: &str) -> bool {
     match key.strip_prefix(CONSTANTS) {
         Some(name) => is_identifier(name),
-        None => KEYS.contains(&key) && !key.ends_with(".NAME"),
+        None => KEYS.contains(&key) && !key.ends_with(".NAME") || builtin::knows(key),
     }
 }
 
@@ -91,9 +108,13 @@ fn is_identifier(name: &str) -> bool {
         && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
+/// Keys of batches, which built-in kernels have too.
+const BATCHES: [&str; 4] = ["gpu.batch_max", "gpu.batch_bytes", "gpu.batch_delay", "gpu.weight"];
+
 /// Values as they were set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GpuParts {
+    builtin: BuiltinParts,
     source: Option<PathBuf>,
     texts: BTreeMap<&'static str, Vec<String>>,
     constants: BTreeMap<String, u64>,
@@ -110,6 +131,9 @@ impl GpuParts {
 
     /// Sets a value; the error says what the key takes.
     pub(super) fn set(&mut self, key: &str, raw: &Raw, dir: &Path) -> Result<(), &'static str> {
+        if builtin::knows(key) {
+            return self.builtin.set(key, raw, dir);
+        }
         const COUNT: &str = "a whole number from 1 to 65536";
         const SIZE: &str = "a size from \"1B\" to \"1GiB\"";
         if let Some(name) = key.strip_prefix(CONSTANTS) {
@@ -168,6 +192,9 @@ impl GpuParts {
 
     /// Keys that have a value.
     pub(super) fn keys(&self) -> Vec<String> {
+        if self.builtin.kind().is_some() {
+            return self.builtin.keys().chain(BATCHES.map(str::to_owned)).collect();
+        }
         let plain = KEYS.iter().filter(|key| !key.ends_with(".NAME")).map(|key| (*key).to_owned());
         plain.chain(self.constants.keys().map(|name| format!("{CONSTANTS}{name}"))).collect()
     }
@@ -175,6 +202,7 @@ impl GpuParts {
     /// A value as a file would have it.
     pub(super) fn value(&self, key: &str) -> String {
         match key {
+            _ if builtin::knows(key) => self.builtin.value(key),
             "gpu.source" => self.source.as_deref().unwrap_or(Path::new("")).display().to_string(),
             "gpu.entry" | "gpu.shared" => self.word(key),
             "gpu.args" | "gpu.grid" | "gpu.block" | "gpu.options" => format!("{:?}", self.list(key)),
@@ -188,6 +216,28 @@ impl GpuParts {
 
     /// The executor, or the key at fault and why.
     pub(super) fn executor(&self) -> Result<GpuExecutor, (&'static str, String)> {
+        let kernel = if self.builtin.is_set() { Kernel::Builtin(self.builtin()?) } else { Kernel::Own(Box::new(self.own()?)) };
+        let narrow = |key| u32::try_from(self.count(key)).unwrap_or(u32::MAX);
+        Ok(GpuExecutor {
+            kernel,
+            batch_max: narrow("gpu.batch_max") as usize,
+            batch_bytes: self.count("gpu.batch_bytes"),
+            batch_delay: self.delay(),
+            weight: narrow("gpu.weight"),
+        })
+    }
+
+    fn builtin(&self) -> Result<Builtin, (&'static str, String)> {
+        let counts = self.counts.keys().copied().filter(|key| !BATCHES.contains(key));
+        let mut own = self.source.as_ref().map(|_| "gpu.source").into_iter().chain(self.texts.keys().copied()).chain(counts);
+        let own = own.next().or(self.batch.map(|_| "gpu.batch")).or((!self.constants.is_empty()).then_some("gpu.constants"));
+        match own {
+            Some(key) => Err(("executor.gpu.builtin", format!("`{key}` is for kernels of your own: keep one of both"))),
+            None => self.builtin.builtin(),
+        }
+    }
+
+    fn own(&self) -> Result<OwnKernel, (&'static str, String)> {
         let source = self.source.clone().ok_or_else(|| ("executor.gpu.source", "it names the file of the kernel".to_owned()))?;
         let needed =
             [("executor.gpu.entry", "the function that is launched"), ("executor.gpu.args", "the parameters of the function")];
@@ -196,8 +246,7 @@ impl GpuParts {
                 return Err((key, format!("a kernel needs it: {what}; docs/gpu.md has examples")));
             }
         }
-        let narrow = |key| u32::try_from(self.count(key)).unwrap_or(u32::MAX);
-        Ok(GpuExecutor {
+        Ok(OwnKernel {
             source,
             entry: self.word("gpu.entry"),
             args: self.list("gpu.args"),
@@ -207,10 +256,6 @@ impl GpuParts {
             options: self.list("gpu.options"),
             constants: self.constants.clone(),
             batch: self.batch.unwrap_or_default(),
-            batch_max: narrow("gpu.batch_max") as usize,
-            batch_bytes: self.count("gpu.batch_bytes"),
-            batch_delay: self.delay(),
-            weight: narrow("gpu.weight"),
             payload_max: self.count("gpu.payload_max"),
             result_max: self.count("gpu.result_max"),
         })

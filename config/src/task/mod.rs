@@ -1,5 +1,6 @@
 //! `[task."NAME"]`: task types that need no Rust, by what runs them and what the rules need to know.
 
+mod builtin;
 pub(crate) mod executor;
 mod gpu;
 mod key;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use ergate_events::task::{PRIORITY_MAX, TEXT_BYTES_MAX, TypeSettings};
 use ergate_events::time::Micros;
 
+pub use builtin::Builtin;
+pub(crate) use builtin::{AGGREGATE as AGGREGATE_KEYS, TOP_K as TOP_K_KEYS};
 pub use executor::{Executor, HttpExecutor, PayloadBy, ProcessExecutor};
 pub(crate) use gpu::KEYS as GPU_KEYS;
-pub use gpu::{Batch, GpuExecutor};
+pub use gpu::{Batch, GpuExecutor, Kernel, OwnKernel};
 pub(crate) use key::{TaskKey, quoted, split};
 
 use crate::limit::{self, Limit};

@@ -35,10 +35,13 @@ pub(crate) fn register(builder: Builder, config: &Config) -> anyhow::Result<Buil
         Ok(match executor {
             Executor::Process(executor) => builder.executor(process(name, settings, executor)?),
             Executor::Http(executor) => builder.executor(http(name, settings, executor)?),
-            Executor::Gpu(kernel) => match gpus.of(config, &settings.pool) {
-                Some(device) => builder.executor(KernelFactory::new(config, name, settings, &kernel, &device)?),
-                None => builder.worker_task(name, settings),
-            },
+            Executor::Gpu(kernel) => {
+                let device = gpus.of(config, &settings.pool);
+                match KernelFactory::new(config, name, settings.clone(), &kernel, device.as_ref())? {
+                    Some(made) => builder.executor(made),
+                    None => builder.worker_task(name, settings),
+                }
+            }
             Executor::Worker => builder.worker_task(name, settings),
         })
     })
@@ -81,8 +84,8 @@ pub(crate) fn factories(
                 Some(http(name, settings, executor).map(|made| Box::new(made) as _))
             }
             Executor::Gpu(kernel) => {
-                let made = |device| KernelFactory::new(config, name, settings, &kernel, device);
-                device.map(|device| made(device).map(|made| Box::new(made) as _))
+                let made = KernelFactory::new(config, name, settings, &kernel, device);
+                made.map(|made| made.map(|made| Box::new(made) as _)).transpose()
             }
             Executor::Worker => None,
         }

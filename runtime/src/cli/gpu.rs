@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ergate::executor::factory::{ExecutorFactory, FactoryError};
+use ergate::gpu::kernels::aggregate::{AggregateSettings, AggregateWork, Operation, ValueColumn};
 use ergate::gpu::kernels::batch::Settings as Batching;
 use ergate::gpu::kernels::kernel::{self, KernelSpec};
 use ergate::gpu::kernels::kernel_work::KernelWork;
-use ergate::gpu::kernels::{Formula, Geometry, GpuError, device};
-use ergate::gpu::{Gpu, GpuSettings, OnDeath, compile};
+use ergate::gpu::kernels::top_k::{MatrixSource, Metric, TopKSettings, TopKWork};
+use ergate::gpu::kernels::work::{HostTwin, Work};
+use ergate::gpu::kernels::{Dtype, Formula, Geometry, GpuError, device};
+use ergate::gpu::{Gpu, GpuSettings, OnDeath, compile, twin};
 use ergate::{TaskFunction, TypeSettings};
-use ergate_config::{Batch, Config, GpuExecutor, Pool};
+use ergate_config::{Batch, Builtin, Config, GpuExecutor, Kernel, OwnKernel, Pool};
 
 use super::exit::Trouble;
 use super::output;
@@ -75,41 +78,111 @@ pub(crate) fn devices(name: &str, pool: &Pool) -> anyhow::Result<Vec<String>> {
 }
 
 /// A kernel of the configuration, checked.
-///
-/// # Errors
-/// With the key at fault: a file that cannot be read, a parameter or a formula that is none, what does not go together.
-pub(crate) fn work(config: &Config, name: &str, executor: &GpuExecutor) -> anyhow::Result<Arc<KernelWork>> {
-    let refuse = |key: &str, reason: String| config.refuse_task(name, &format!("executor.gpu.{key}"), reason);
-    let path = executor.source.display();
-    let size = std::fs::metadata(&executor.source).map(|found| found.len());
-    let size = size.map_err(|error| refuse("source", format!("{path} cannot be read: {error}")))?;
-    if size > SOURCE_BYTES_MAX {
-        return Err(refuse("source", format!("{path} has {size} bytes; a kernel has at most {SOURCE_BYTES_MAX}")).into());
+pub(crate) enum Checked {
+    /// One of its own.
+    Own(Arc<dyn Work>),
+    /// A built-in one, which has a twin on the CPU.
+    Builtin(Arc<dyn HostTwin>),
+}
+
+impl Checked {
+    /// A kernel of the configuration.
+    ///
+    /// # Errors
+    /// With the key at fault: a file that cannot be read, a parameter or a formula that is none, what does not go together.
+    pub(crate) fn of(config: &Config, name: &str, executor: &GpuExecutor) -> anyhow::Result<Checked> {
+        let refuse = |key: &str, reason: String| config.refuse_task(name, &format!("executor.gpu.{key}"), reason);
+        Ok(match &executor.kernel {
+            Kernel::Own(own) => Checked::Own(Arc::new(self::own(own).map_err(|(key, reason)| refuse(key, reason))?)),
+            Kernel::Builtin(builtin) => {
+                let work = self::builtin(name, builtin);
+                Checked::Builtin(work.map_err(|(key, error)| refuse(key, error.to_string()))?)
+            }
+        })
     }
-    let source = std::fs::read_to_string(&executor.source);
-    let source = source.map_err(|error| refuse("source", format!("{path} cannot be read: {error}")))?;
-    let arguments: Result<Vec<kernel::Argument>, GpuError> = executor.args.iter().map(|text| text.parse()).collect();
+
+    fn work(&self) -> Arc<dyn Work> {
+        match self {
+            Checked::Own(work) => Arc::clone(work),
+            Checked::Builtin(work) => Arc::clone(work) as Arc<dyn Work>,
+        }
+    }
+}
+
+/// A kernel in CUDA C++, or the key at fault and why.
+fn own(own: &OwnKernel) -> Result<KernelWork, (&'static str, String)> {
+    let path = own.source.display();
+    let unread = |error| ("source", format!("{path} cannot be read: {error}"));
+    let size = std::fs::metadata(&own.source).map_err(unread)?.len();
+    if size > SOURCE_BYTES_MAX {
+        return Err(("source", format!("{path} has {size} bytes; a kernel has at most {SOURCE_BYTES_MAX}")));
+    }
+    let said = |key| move |error: GpuError| (key, error.to_string());
+    let arguments: Result<Vec<kernel::Argument>, GpuError> = own.args.iter().map(|text| text.parse()).collect();
     let spec = KernelSpec {
-        name: executor.source.file_name().map_or_else(|| path.to_string(), |name| name.to_string_lossy().into_owned()),
-        source,
-        entry: executor.entry.clone(),
-        options: executor.options.clone(),
-        arguments: arguments.map_err(|error| refuse("args", error.to_string()))?,
-        constants: executor.constants.clone(),
+        name: own.source.file_name().map_or_else(|| path.to_string(), |name| name.to_string_lossy().into_owned()),
+        source: std::fs::read_to_string(&own.source).map_err(unread)?,
+        entry: own.entry.clone(),
+        options: own.options.clone(),
+        arguments: arguments.map_err(said("args"))?,
+        constants: own.constants.clone(),
         geometry: Geometry {
-            grid: three(&executor.grid).map_err(|error| refuse("grid", error.to_string()))?,
-            block: three(&executor.block).map_err(|error| refuse("block", error.to_string()))?,
-            shared_bytes: executor.shared.parse().map_err(|error: GpuError| refuse("shared", error.to_string()))?,
+            grid: three(&own.grid).map_err(said("grid"))?,
+            block: three(&own.block).map_err(said("block"))?,
+            shared_bytes: own.shared.parse().map_err(said("shared"))?,
         },
-        batching: match executor.batch {
+        batching: match own.batch {
             Batch::Each => kernel::Batching::Each,
             Batch::Concat => kernel::Batching::Concat,
             Batch::Stack => kernel::Batching::Stack,
         },
-        payload_bytes_max: executor.payload_max,
-        result_bytes_max: executor.result_max,
+        payload_bytes_max: own.payload_max,
+        result_bytes_max: own.result_max,
     };
-    Ok(Arc::new(KernelWork::new(spec).map_err(|error| refuse("args", error.to_string()))?))
+    KernelWork::new(spec).map_err(said("args"))
+}
+
+/// A built-in kernel, or the key at fault and why.
+fn builtin(name: &str, builtin: &Builtin) -> Result<Arc<dyn HostTwin>, (&'static str, GpuError)> {
+    match builtin {
+        Builtin::Aggregate { values, groups_max } => {
+            let values: Result<Vec<ValueColumn>, GpuError> = values.iter().map(|text| column(text)).collect();
+            let settings = AggregateSettings {
+                groups_max: *groups_max,
+                ..AggregateSettings::new(values.map_err(|error| ("values", error))?)
+            };
+            Ok(Arc::new(AggregateWork::new(name, settings).map_err(|error| ("values", error))?))
+        }
+        Builtin::TopK { matrix, digest, rows, columns, dtype: [dtype, kept], metric, k, queries_max } => {
+            let of = |name: &String| Dtype::from_name(name).ok_or_else(|| GpuError::refused(format!("`{name}` is no type")));
+            let settings = TopKSettings {
+                matrix: MatrixSource::File(matrix.clone()),
+                digest: digest.as_ref().map(|text| text.parse()).transpose().map_err(|error| ("digest", error))?,
+                rows: *rows,
+                columns: *columns,
+                dtype: of(dtype).map_err(|error| ("dtype", error))?,
+                kept: of(kept).map_err(|error| ("kept", error))?,
+                metric: if metric == "dot" { Metric::Dot } else { Metric::Cosine },
+                k: *k,
+                queries_max: *queries_max,
+                tile_bytes: None,
+            };
+            Ok(Arc::new(TopKWork::new(name, settings).map_err(|error| ("matrix", error))?))
+        }
+    }
+}
+
+/// A column with what is made of it: `price: f64 sum, max`.
+fn column(text: &str) -> Result<ValueColumn, GpuError> {
+    let wrong = |why: &str| GpuError::refused(format!("column `{text}`: {why}; write it as `price: f64 sum, max`"));
+    let (name, rest) = text.split_once(':').ok_or_else(|| wrong("it has no `:` between name and type"))?;
+    let (dtype, operations) = rest.trim().split_once(' ').ok_or_else(|| wrong("it says not what is made of it"))?;
+    let operation = |name: &str| Operation::from_name(name.trim()).ok_or_else(|| wrong("operations are sum, min, max and count"));
+    Ok(ValueColumn {
+        name: name.trim().to_owned(),
+        dtype: Dtype::from_name(dtype).ok_or_else(|| wrong("its type is none: i32, i64, f32 or f64"))?,
+        operations: operations.split(',').map(operation).collect::<Result<_, _>>()?,
+    })
 }
 
 /// One to three formulas as three dimensions.
@@ -121,12 +194,12 @@ fn three(texts: &[String]) -> Result<[Formula; 3], GpuError> {
     Ok(all)
 }
 
-/// Looks at every kernel of the configuration, so that mistakes are told before anything starts: by the compiler where there is one.
+/// Looks at a kernel of the configuration, so that mistakes are told before anything starts: by the compiler where there is one.
 ///
 /// # Errors
-/// What is wrong with one, with its key, and what the compiler says with file, line and place.
+/// What is wrong with it, with its key, and what the compiler says with file, line and place.
 pub(crate) fn check(config: &Config, name: &str, executor: &GpuExecutor) -> anyhow::Result<()> {
-    let work = work(config, name, executor)?;
+    let Checked::Own(work) = Checked::of(config, name, executor)? else { return Ok(()) };
     let device = device::list().ok().and_then(|all| all.into_iter().next());
     let (compute, driver) = device.map_or((ANY_COMPUTE, (0, 0)), |device| (device.compute, device.driver));
     match compile(&*work, compute, driver, None) {
@@ -144,7 +217,7 @@ fn has_compiler() -> bool {
     ergate::gpu::kernels::compile::Compiler::new(None).is_ok()
 }
 
-/// A kernel that a device is ready for.
+/// A kernel that a device is ready for, or its twin.
 pub(crate) struct KernelFactory {
     name: String,
     settings: TypeSettings,
@@ -152,7 +225,7 @@ pub(crate) struct KernelFactory {
 }
 
 impl KernelFactory {
-    /// Compiles a kernel for a device.
+    /// Compiles a kernel for a device, or takes its twin where there is none and the pool allows that; `None` for a kernel that runs nowhere here.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -161,18 +234,26 @@ impl KernelFactory {
         name: &str,
         settings: TypeSettings,
         executor: &GpuExecutor,
-        gpu: &Gpu,
-    ) -> anyhow::Result<Self> {
-        let work = work(config, name, executor)?;
+        gpu: Option<&Gpu>,
+    ) -> anyhow::Result<Option<Self>> {
         let batching = Batching {
             size_max: executor.batch_max,
             bytes_max: executor.batch_bytes,
             delay_us: u64::try_from(executor.batch_delay.as_micros()).unwrap_or(u64::MAX),
             weight: executor.weight,
         };
-        let function = gpu.task(work, batching);
-        let function = function.map_err(|error| config.refuse_task(name, "executor.gpu.source", error.to_string()))?;
-        Ok(Self { name: name.to_owned(), settings, function })
+        let twins = config.pool(&settings.pool).cpu_twins;
+        let checked = Checked::of(config, name, executor)?;
+        let function = match (gpu, &checked) {
+            (Some(gpu), _) => {
+                let key = if matches!(checked, Checked::Own(_)) { "executor.gpu.source" } else { "executor.gpu.builtin" };
+                let function = gpu.task(checked.work(), batching);
+                function.map_err(|error| config.refuse_task(name, key, error.to_string()))?
+            }
+            (None, Checked::Builtin(work)) if twins => twin(Arc::clone(work)),
+            (None, Checked::Own(_) | Checked::Builtin(_)) => return Ok(None),
+        };
+        Ok(Some(Self { name: name.to_owned(), settings, function }))
     }
 }
 

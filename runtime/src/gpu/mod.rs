@@ -10,11 +10,13 @@
 //! attempt that is on the device, and all that come after it until the process ends: that is the risk of it. docs/gpu.md has the table of failures.
 
 mod task;
+mod twin;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use self::twin::twin;
 pub use ergate_gpu as kernels;
 use ergate_gpu::backend::Backend;
 use ergate_gpu::batch::Settings as Batching;

@@ -75,22 +75,8 @@ impl Parts {
 
     /// What an error is to the task; `None` where the attempt is to be given back when the process ends, which is soon.
     fn failure(&self, error: &GpuError) -> Option<TaskError> {
-        let text = error.to_string();
-        Some(match error.class() {
-            Class::Refused => TaskError::permanent("gpu_refused", text),
-            Class::OutOfMemory => {
-                // No attempt with such a payload ever fits.
-                let never = matches!(error, GpuError::OutOfMemory { asked, limit, .. } if asked > limit);
-                let class = "gpu_out_of_memory";
-                if never { TaskError::permanent(class, text) } else { TaskError::new(class, text) }
-            }
-            Class::Failed => TaskError::new("gpu_failed", text),
-            Class::Sticky => TaskError::new("gpu_sticky", text),
-            Class::Suspect | Class::Returned => match self.gpu.inner.on_death {
-                OnDeath::Wait => return None,
-                OnDeath::Fail => TaskError::new("gpu_returned", text),
-            },
-        })
+        let is_kept = matches!(error.class(), Class::Suspect | Class::Returned) && self.gpu.inner.on_death == OnDeath::Wait;
+        (!is_kept).then(|| failed(error))
     }
 }
 
@@ -108,6 +94,23 @@ fn ran(from: Provenance) -> Ran {
         copy: Micros(copy_us),
         compute: Micros(compute_us),
         memory_bytes: memory_high_bytes,
+    }
+}
+
+/// What an error is to a task.
+pub(super) fn failed(error: &GpuError) -> TaskError {
+    let text = error.to_string();
+    match error.class() {
+        Class::Refused => TaskError::permanent("gpu_refused", text),
+        Class::OutOfMemory => {
+            // No attempt with such a payload ever fits.
+            let never = matches!(error, GpuError::OutOfMemory { asked, limit, .. } if asked > limit);
+            let class = "gpu_out_of_memory";
+            if never { TaskError::permanent(class, text) } else { TaskError::new(class, text) }
+        }
+        Class::Failed => TaskError::new("gpu_failed", text),
+        Class::Sticky => TaskError::new("gpu_sticky", text),
+        Class::Suspect | Class::Returned => TaskError::new("gpu_returned", text),
     }
 }
 

@@ -147,6 +147,12 @@ fn built_in_kernels_run_as_their_twins_where_the_pool_allows_it() {
     assert_eq!(result(&id), expected);
     let (_, id) = ended("gpu.top_k", &base64(&[bytes_of(&[1f32, 2.0])]));
     assert_eq!(result(&id), [bytes_of(&[2i64, 1]), bytes_of(&[6f32, 2.0])].concat());
+    // For the next program byte for byte, and as JSON in base64.
+    let url = format!("http://{}", service.address);
+    let printed = ergate(&["task", "result", &id, "--url", &url]).output().unwrap();
+    assert_eq!(printed.stdout, result(&id));
+    let printed = Ended::of(&ergate(&["task", "result", &id, "--url", &url, "-o", "json"]).output().unwrap()).expect(0).json();
+    assert_eq!(printed["result_base64"], base64(&[&result(&id)]));
     let (told, _) = ended("gpu.top_k", &base64(&[bytes_of(&[1f32, f32::NAN])]));
     let (class, message) = (told["failure"]["class"].as_str(), told["failure"]["message"].as_str());
     assert!(class == Some("gpu_refused") && message.is_some_and(|text| text.contains("query 0, value 1")), "{told}");

@@ -94,6 +94,21 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}").map_err(Into::into)
 }
 
+/// Whether a result is written as it is: it has bytes that are for machines only, and no terminal is there to obey them.
+pub(crate) fn is_raw(result: &[u8]) -> bool {
+    let is_plain = |character: char| !character.is_control() || matches!(character, '\n' | '\r' | '\t');
+    let is_text = std::str::from_utf8(result).is_ok_and(|text| text.chars().all(is_plain));
+    !is_text && !io::stdout().is_terminal()
+}
+
+/// Writes bytes as they are.
+///
+/// # Errors
+/// When standard output is closed or full.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()).map_err(Into::into)
+}
+
 /// Prints an answer as JSON on one line.
 ///
 /// # Errors

@@ -1,9 +1,10 @@
 //! Prints what became of requests, and counts it.
 
-use std::borrow::Cow;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ergate::events::event::Cause;
 use ergate::{Outcome, TaskEnd};
 use serde::Serialize;
@@ -58,7 +59,10 @@ pub(super) struct Line<'a> {
     pub(super) result: Option<&'a RawValue>,
     /// A result that is no JSON, such as what a command printed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) result_text: Option<Cow<'a, str>>,
+    pub(super) result_text: Option<&'a str>,
+    /// One that is no text either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) result_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<Failure<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,13 +162,14 @@ impl Answers {
         match (self.shape, failure) {
             (Shape::Lines, _) => {
                 let result: Option<&RawValue> = if failure.is_none() { serde_json::from_slice(&end.result).ok() } else { None };
-                let is_text = failure.is_none() && result.is_none();
-                let result_text = is_text.then(|| String::from_utf8_lossy(&end.result));
+                let other = (failure.is_none() && result.is_none()).then_some(&end.result[..]);
+                let result_text = other.and_then(|bytes| std::str::from_utf8(bytes).ok());
+                let result_base64 = other.filter(|_| result_text.is_none()).map(|bytes| STANDARD.encode(bytes));
                 let failure =
                     failure.map(|failure| Failure { cause: failure.cause, class: &failure.class, message: &failure.message });
                 let outcome = Some(end.outcome);
                 let (line, id) = (self.line(line), Some(id));
-                self.print(&Line { line, id, duplicate, outcome, result, result_text, failure, refused: None })
+                self.print(&Line { line, id, duplicate, outcome, result, result_text, result_base64, failure, refused: None })
             }
             (Shape::Result | Shape::Summary, Some(failure)) => {
                 let place = if self.numbered { format!("line {line}: ") } else { String::new() };
@@ -175,6 +180,7 @@ impl Answers {
                 self.trouble(&format!("{place}task {id} {}: {why}", end.outcome.name()));
                 Ok(())
             }
+            (Shape::Result, None) if output::is_raw(&end.result) => Ok(self.out.write_all(&end.result)?),
             (Shape::Result, None) => {
                 let text = escape(&String::from_utf8_lossy(&end.result));
                 // Commands end their lines themselves.

@@ -1,8 +1,9 @@
 //! `ergate task result`: what a task gave, once it has ended.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ergate::events::id::TaskId;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -53,13 +54,21 @@ pub(crate) fn wait_for(remote: &Remote, id: &str, wait: Duration, globals: &Glob
 fn succeeded(id: &str, body: &[u8], globals: &Globals) -> anyhow::Result<Exit> {
     let result: Option<&RawValue> = serde_json::from_slice(body).ok();
     match (globals.output, result) {
-        (Format::Json, Some(result)) => {
-            output::json(&Ended { id, outcome: "SUCCEEDED", result: Some(result), result_text: None, failure: None })?
-        }
+        (Format::Json, Some(result)) => output::json(&Ended {
+            id,
+            outcome: "SUCCEEDED",
+            result: Some(result),
+            result_text: None,
+            result_base64: None,
+            failure: None,
+        })?,
         (Format::Json, None) => {
-            let result_text = Some(String::from_utf8_lossy(body));
-            output::json(&Ended { id, outcome: "SUCCEEDED", result: None, result_text, failure: None })?;
+            let text = std::str::from_utf8(body).ok();
+            let result_base64 = text.is_none().then(|| STANDARD.encode(body));
+            let ended = Ended { id, outcome: "SUCCEEDED", result: None, result_text: text, result_base64, failure: None };
+            output::json(&ended)?;
         }
+        (Format::Table, _) if output::is_raw(body) => output::bytes(body)?,
         (Format::Table, _) => {
             let text = output::escape(&String::from_utf8_lossy(body));
             // Commands end their lines themselves.
@@ -72,7 +81,7 @@ fn succeeded(id: &str, body: &[u8], globals: &Globals) -> anyhow::Result<Exit> {
 fn unsuccessful(id: &str, problem: &Map<String, Value>, globals: &Globals) -> anyhow::Result<Exit> {
     let (failure, outcome) = (problem.get("failure"), problem.get("outcome").and_then(Value::as_str).unwrap_or("FAILED"));
     match globals.output {
-        Format::Json => output::json(&Ended { id, outcome, result: None, result_text: None, failure })?,
+        Format::Json => output::json(&Ended { id, outcome, result: None, result_text: None, result_base64: None, failure })?,
         Format::Table => {
             let text =
                 |name: &str| failure.and_then(|failure| failure.get(name)).map(ergate::look::record::plain).unwrap_or_default();
@@ -95,7 +104,9 @@ struct Ended<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    result_text: Option<Cow<'a, str>>,
+    result_text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a Value>,
 }

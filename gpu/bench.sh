@@ -57,6 +57,7 @@ fi
 
 step "figures"
 "$built/figures" >"$out/ours.jsonl" 2>"$out/figures.log" || { echo "FAILED  figures:"; cat "$out/figures.log" "$out/ours.jsonl" | tail -n 3; failed=1; }
+"$built/gpu_tasks" >>"$out/ours.jsonl" 2>"$out/tasks.log" || { echo "FAILED  gpu_tasks:"; tail -n 3 "$out/tasks.log"; failed=1; }
 # Two processes, of which the second finds its kernels in the cache.
 for run in first second; do
   ERGATE_STARTED_NS=$(date +%s%N) "$built/figures" --cold "$out/cache" >"$out/cold-$run.jsonl" 2>&1 || { echo "FAILED  the $run cold start"; failed=1; }

@@ -153,7 +153,10 @@ pub(crate) struct Facts {
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
     /// How often each attempt was started.
     pub(crate) starts: BTreeMap<(u64, u32), u32>,
+    /// Attempts that ended with whoever had them, those that were given back among them.
     pub(crate) lost: u64,
+    /// Attempts that a worker gave back, which counts for nothing.
+    pub(crate) returned: u64,
     pub(crate) events: u64,
     pub(crate) state: State,
     /// Digests of the folded state at the positions that were asked for.
@@ -206,6 +209,7 @@ impl Facts {
                 }
             }
             Event::Lost { .. } => self.lost += 1,
+            Event::AttemptReturned { .. } => self.returned += 1,
             _ => {}
         }
         if let Some((task, outcome)) = event.ends() {

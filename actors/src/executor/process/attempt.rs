@@ -198,12 +198,22 @@ fn drain(pipe: &mut Option<pipe::Receiver>, mut take: impl FnMut(&[u8])) {
     let mut buffer = [0; READ_BYTES];
     for _ in 0..READS_MAX {
         let Some(open) = pipe else { return };
-        match open.try_read(&mut buffer) {
+        let read = match open.try_read(&mut buffer) {
+            // That nobody has been told of something to read does not say that there is nothing: the command may have ended before anybody looked.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => read_now(open, &mut buffer),
+            read => read,
+        };
+        match read {
             Ok(read) if read > 0 => take(&buffer[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Ok(_) | Err(_) => *pipe = None,
         }
     }
+}
+
+/// Reads what a pipe has at this moment, whatever is known of it.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    rustix::io::read(pipe, buffer).map_err(Into::into)
 }
 
 /// Takes one line of the report; what is none is noted in the attempt's log and harms nobody.
@@ -242,4 +252,26 @@ fn too_large(log: &Kept) -> TaskError {
         "the command wrote more than {PAYLOAD_BYTES_MAX} bytes to stdout, the limit of a result; store it elsewhere and print where"
     );
     TaskError::permanent("result", exit::with_log(&sentence, log))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_wrote_is_read_although_nobody_was_told_of_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _inside = runtime.enter();
+        let (from, to) = std::io::pipe().unwrap();
+        let mut pipe = Some(pipe::Receiver::from_owned_fd(from.into()).unwrap());
+        // The runtime never looks for events here.
+        io::Write::write_all(&mut &to, b"2\n").unwrap();
+        let mut found = Vec::new();
+        drain(&mut pipe, |bytes| found.extend_from_slice(bytes));
+        assert_eq!((found.as_slice(), pipe.is_some()), (&b"2\n"[..], true), "more may come");
+        drop(to);
+        drain(&mut pipe, |_| panic!("nothing more came"));
+        assert!(pipe.is_none());
+    }
 }

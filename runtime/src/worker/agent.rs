@@ -30,6 +30,9 @@ const FULL_AFTER: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long after a drain the engine may take to hear of it.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long a worker whose server broke a connection asks for nothing: by then it is known whether that has died, which takes a few milliseconds, or
+/// 200 where something holds its pipes.
+const DOUBT: Duration = Duration::from_millis(300);
 /// How long what has ended already may take to be told, before the rest is given back.
 const GIVE_BACK_AFTER: Duration = Duration::from_millis(250);
 /// Longest sleep where nothing is due.
@@ -71,6 +74,8 @@ pub(super) struct Agent {
     pub(super) astray: Vec<Astray>,
     /// The engine that is asked next, where several may be.
     pub(super) turn: usize,
+    /// Until when it asks for nothing, because what does its work may be gone.
+    doubt_until: Option<Instant>,
     pub(super) full_since: Option<Instant>,
     pub(super) drain: Option<Drain>,
     pub(super) is_gone: bool,
@@ -104,6 +109,7 @@ impl Agent {
             most_before: 0,
             meter: Meter::default(),
             usage: None,
+            doubt_until: None,
             full_since: None,
             drain: None,
             is_gone: false,
@@ -182,6 +188,12 @@ impl Agent {
         let Some(Held { id, stage, from }) = self.table.get(place).filter(|held| held.id.number == number) else { return };
         if stage == Stage::Over {
             return;
+        }
+        if let News::Failed(failure) = news
+            && failure.class == "connect"
+            && self.room.is_some()
+        {
+            self.doubt_until = Some(Instant::now() + DOUBT);
         }
         let Some(link) = self.teller(from) else { return };
         match (stage, news) {
@@ -267,7 +279,15 @@ impl Agent {
         let paces = links().filter(is_told).filter_map(|link| self.pace.as_ref()?.due(&link.notice));
         let usages = links().filter(|link| link.is_known).filter_map(|link| self.usage_due(link));
         // A moment later, so that what is due then is not just not yet due.
-        let due = lanes.chain(signs).chain(full).chain(drain).chain(astray).chain(shares).chain(paces).chain(usages);
+        let due = lanes
+            .chain(signs)
+            .chain(full)
+            .chain(drain)
+            .chain(astray)
+            .chain(shares)
+            .chain(paces)
+            .chain(usages)
+            .chain(self.doubt_until);
         due.map(|at| at + Duration::from_millis(1)).filter(|at| *at > now).min().unwrap_or(now + IDLE)
     }
 
@@ -297,6 +317,9 @@ impl Agent {
 
     /// How many more attempts it may be given.
     pub(super) fn free(&self) -> usize {
+        if self.doubt_until.is_some_and(|until| Instant::now() < until) {
+            return 0;
+        }
         self.table.free().min(self.most().saturating_sub(self.table.live()))
     }
 
